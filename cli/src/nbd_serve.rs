@@ -1,0 +1,190 @@
+//! `sterna nbd serve`: raw files and scratch disks over NBD, without a node.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use serde::Serialize;
+use sterna_nbd_server::export::FixedCatalog;
+use sterna_nbd_server::tls::TlsFiles;
+use sterna_nbd_server::{Export, ExportMode, ExportName, Listener, NbdServer, ServerConfig, TlsPolicy, activation};
+use sterna_types::device::{FileAccess, FileDevice, MemoryDevice};
+use sterna_types::{BlockDevice, ByteSize};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::args::{Mode, Serve, TlsUse};
+use crate::socket;
+
+/// Serves until SIGTERM or SIGINT.
+pub(crate) fn run(serve: Serve, json: bool) -> Result<()> {
+    let exports = exports(&serve)?;
+    let tls = tls_policy(&serve)?;
+    let mut addresses = Vec::new();
+    let listeners = listeners(&serve, &mut addresses)?;
+    let offers = offers(&exports, &addresses);
+    let sockets = Sockets(serve.socket.clone());
+    let config =
+        ServerConfig { tls, lanes: usize::from(serve.lanes), ..ServerConfig::new(Arc::new(FixedCatalog(exports))) };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let result = runtime.block_on(async {
+        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let server = Arc::new(NbdServer::start(config)?);
+        for listener in listeners {
+            server.listen(listener)?;
+        }
+        announce(&offers, json)?;
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("shutting down: requests in flight finish first; a second signal ends it at once");
+        tokio::select! {
+            () = server.shutdown() => {}
+            _ = terminate.recv() => bail!("ended before all connections were closed"),
+            _ = interrupt.recv() => bail!("ended before all connections were closed"),
+        }
+        tracing::info!(counters = ?server.counters().values(), "done");
+        Ok(())
+    });
+    drop(sockets);
+    result
+}
+
+/// Removes the sockets at the end, whichever end that is.
+struct Sockets(Vec<PathBuf>);
+
+impl Drop for Sockets {
+    fn drop(&mut self) {
+        for path in &self.0 {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+fn exports(serve: &Serve) -> Result<Vec<Export>> {
+    let mut exports: Vec<Export> = Vec::new();
+    let access = if serve.mode == Mode::ReadWrite { FileAccess::ReadWrite } else { FileAccess::ReadOnly };
+    let mut add = |name: String, device: Arc<dyn BlockDevice>| {
+        let requires_tls = serve.tls_only.contains(&name);
+        let name = ExportName::try_from(name.as_bytes()).with_context(|| format!("'{name}' cannot name an export"))?;
+        if name.as_str().is_empty() || exports.iter().any(|export| export.name == name) {
+            bail!("two exports are called '{name}': name one of them, as in --file NAME=PATH");
+        }
+        let mode = match serve.mode {
+            Mode::ReadWrite => ExportMode::ReadWrite,
+            Mode::ReadOnly => ExportMode::ReadOnly,
+            Mode::Standby => ExportMode::Standby,
+        };
+        exports.push(Export { name, description: serve.description.clone(), mode, requires_tls, device });
+        Ok(())
+    };
+    for file in &serve.file {
+        let own_name = || file.value.file_name().map(|name| name.to_string_lossy().into_owned());
+        let name = file.name.clone().or_else(own_name).context("a path to serve ends with the name of a file")?;
+        let device = FileDevice::open(&file.value, access)?;
+        add(name, Arc::new(device))?;
+    }
+    for memory in &serve.memory {
+        let name = memory.name.clone().unwrap_or_else(|| "memory".to_owned());
+        add(name, Arc::new(MemoryDevice::new(memory.value)))?;
+    }
+    if let Some(unknown) = serve.tls_only.iter().find(|name| !exports.iter().any(|e| e.name.as_str() == name.as_str()))
+    {
+        bail!("--tls-only {unknown}: there is no such export");
+    }
+    Ok(exports)
+}
+
+fn tls_policy(serve: &Serve) -> Result<TlsPolicy> {
+    let (Some(certificate), Some(key)) = (serve.tls_cert.clone(), serve.tls_key.clone()) else {
+        if let Some(open) = serve.listen.iter().find(|address| !address.ip().is_loopback()) {
+            bail!("{open} can be reached from other machines: give --tls-cert and --tls-key, or a loopback address");
+        }
+        return Ok(TlsPolicy::Off);
+    };
+    let config = TlsFiles { certificate, key, client_ca: serve.tls_client_ca.clone() }.load()?;
+    Ok(match serve.tls {
+        TlsUse::Required => TlsPolicy::Required(config),
+        TlsUse::Offered => TlsPolicy::Offered(config),
+    })
+}
+
+/// An address in the form that goes into a URI.
+enum Address {
+    Unix(PathBuf),
+    Tcp(std::net::SocketAddr),
+}
+
+fn listeners(serve: &Serve, addresses: &mut Vec<Address>) -> Result<Vec<Listener>> {
+    let mut listeners = activation::inherited_listeners().context("a socket that was handed over cannot be used")?;
+    let inherited = listeners.len();
+    for path in &serve.socket {
+        listeners.push(Listener::Unix(socket::unix_listener(path)?));
+        let absolute = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+        addresses.push(Address::Unix(absolute));
+    }
+    for &address in &serve.listen {
+        let listener = socket::tcp_listener(address)?;
+        addresses.push(Address::Tcp(listener.local_addr()?));
+        listeners.push(Listener::Tcp(listener));
+    }
+    if listeners.is_empty() {
+        bail!("nothing to listen on: give --socket PATH or --listen ADDRESS:PORT");
+    }
+    if inherited > 0 {
+        tracing::info!(inherited, "serving on sockets that were handed over");
+    }
+    Ok(listeners)
+}
+
+/// What is told when the server is ready.
+#[derive(Serialize)]
+struct Offer {
+    export: String,
+    size_bytes: u64,
+    read_only: bool,
+    uris: Vec<String>,
+}
+
+fn offers(exports: &[Export], addresses: &[Address]) -> Vec<Offer> {
+    let offer = |export: &Export| Offer {
+        export: export.name.to_string(),
+        size_bytes: export.device.geometry().size.0,
+        read_only: export.is_read_only(),
+        uris: addresses.iter().map(|address| uri(address, export.name.as_str())).collect(),
+    };
+    exports.iter().map(offer).collect()
+}
+
+/// The URI of an export, as `doc/uri.md` of the NetworkBlockDevice project has it.
+fn uri(address: &Address, export: &str) -> String {
+    let export = percent_encoded(export);
+    match address {
+        Address::Unix(path) => format!("nbd+unix:///{export}?socket={}", socket_path(path)),
+        Address::Tcp(address) => format!("nbd://{address}/{export}"),
+    }
+}
+
+fn socket_path(path: &Path) -> String {
+    path.to_string_lossy().split('/').map(percent_encoded).collect::<Vec<_>>().join("/")
+}
+
+fn percent_encoded(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
+    text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+}
+
+/// Says on stdout where the exports are. On sockets that were handed over, whoever did so knows, and stdout may be theirs.
+fn announce(offers: &[Offer], json: bool) -> Result<()> {
+    for offer in offers {
+        if offer.uris.is_empty() {
+            tracing::info!(export = offer.export, size_bytes = offer.size_bytes, "serving");
+        } else if json {
+            println!("{}", serde_json::to_string(offer)?);
+        } else {
+            let size = ByteSize(offer.size_bytes);
+            println!("{} ({size}): {}", offer.export, offer.uris.join(", "));
+        }
+    }
+    Ok(())
+}

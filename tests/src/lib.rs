@@ -1,0 +1,17 @@
+//! What the end-to-end tests share: starting real processes, waiting for them with a limit, and cleaning up after them.
+//!
+//! * [`server`]: a running `sterna nbd serve` in a directory of its own.
+//! * [`tool`]: other people's programs, run with a time limit.
+//! * [`client`]: a raw NBD client, which can say what no well-behaved client would; [`reply`]: what it hears.
+//! * [`certificates`]: an authority, a server and clients for the tests of TLS.
+//!
+//! The tests themselves are in `tests/tests/`, one file per subject. The program `tidy` (`src/bin/tidy/`) checks the
+//! repository for what the compiler and clippy do not see.
+//!
+//! This crate is *not* a place for unit tests; those stand beside what they test.
+
+pub mod certificates;
+pub mod client;
+pub mod reply;
+pub mod server;
+pub mod tool;
