@@ -40,6 +40,9 @@ use super::{End, Shared};
 /// Rounds of one poll before the lane's other connections have their turn.
 const ROUNDS_PER_TURN: usize = 16;
 
+/// Pauses of the processor between two looks at the event queue while a connection spins.
+const SPIN_PAUSES: u32 = 16;
+
 /// How long closing may take a peer that does not answer.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -120,6 +123,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Service<S> {
     fn rest(&mut self, last_active: Option<Instant>, cx: &mut Context<'_>) -> Poll<End> {
         self.last_active = last_active.filter(|active| active.elapsed() < SPIN);
         if self.last_active.is_some() {
+            (0..SPIN_PAUSES).for_each(|_| std::hint::spin_loop());
             cx.waker().wake_by_ref();
         }
         self.poll_shutdown(cx)
