@@ -3,11 +3,12 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use rustix::fs::Mode;
 
 /// A Unix socket at `path` that only this user may connect to. One that a dead process left behind is replaced.
 pub(crate) fn unix_listener(path: &Path) -> Result<UnixListener> {
@@ -22,10 +23,11 @@ pub(crate) fn unix_listener(path: &Path) -> Result<UnixListener> {
             _ => bail!("another process listens on {}: stop it, or give another path", path.display()),
         }
     }
-    let listener = UnixListener::bind(path).with_context(|| format!("cannot listen on {}", path.display()))?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600))
-        .with_context(|| format!("cannot restrict access to {}", path.display()))?;
-    Ok(listener)
+    // The socket is made with its permissions: there is no moment at which others could connect.
+    let usual = rustix::process::umask(Mode::from_raw_mode(0o177));
+    let listener = UnixListener::bind(path);
+    rustix::process::umask(usual);
+    listener.with_context(|| format!("cannot listen on {}", path.display()))
 }
 
 /// A TCP socket at `address`.

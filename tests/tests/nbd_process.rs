@@ -147,3 +147,15 @@ fn a_dead_socket_is_replaced_and_a_live_one_is_not() -> Result<()> {
     again.terminate()?;
     Ok(())
 }
+
+#[test]
+fn tcp_connections_send_without_delay_and_notice_peers_that_are_gone() -> Result<()> {
+    let server = Server::builder().memory("disk", "16M").tcp().strace(&["trace=setsockopt"]).start()?;
+    let mut client = Client::greet(server.connect_tcp("disk")?)?;
+    client.attach(Style::Simple, &[], "disk")?;
+    assert_eq!(client.call(Request::read(0, 512))?.error(), 0);
+    let calls = server.system_calls()?;
+    assert!(calls.contains("TCP_NODELAY, [1]"), "{calls}");
+    assert!(calls.contains("SO_KEEPALIVE, [1]"), "{calls}");
+    Ok(())
+}
