@@ -1,11 +1,5 @@
 //! Bounds that more than one crate relies on, each with its reason. What only one crate needs stands in that crate.
 
-use crate::units::ByteSize;
-
-/// The largest volume: 64 TiB. It bounds the depth of a volume's map, and is the largest disk that the hypervisors
-/// Sterna serves are run with.
-pub const MAX_VOLUME_SIZE: ByteSize = ByteSize(64 << 40);
-
 /// The longest name of a volume, site or node, in bytes: that of a DNS label, so that a name can be one.
 pub const MAX_NAME_BYTES: usize = 63;
 

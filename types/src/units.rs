@@ -2,12 +2,10 @@
 //!
 //! Invariants:
 //! * a [`ByteRange`] never wraps: `start + length <= u64::MAX`;
-//! * a [`VolumeSize`] is a whole number of blocks, at least one, at most [`limits::MAX_VOLUME_SIZE`].
+//! * a [`VolumeSize`] is a whole number of blocks, at least one, at most [`VolumeSize::MAX`].
 
 use std::fmt;
 use std::str::FromStr;
-
-use crate::limits;
 
 /// Bytes in a block, the unit of a volume's map: 4 KiB.
 pub const BLOCK_SIZE: u64 = 4096;
@@ -198,7 +196,7 @@ pub enum InvalidVolumeSize {
     #[error("{0} is not a multiple of {BLOCK_SIZE} bytes, the block of a volume")]
     NotWholeBlocks(ByteSize),
     /// A volume has a bounded map.
-    #[error("{0} is more than the largest volume, {max}", max = limits::MAX_VOLUME_SIZE)]
+    #[error("{0} is more than the largest volume, {max}", max = VolumeSize::MAX)]
     TooLarge(ByteSize),
 }
 
@@ -209,13 +207,17 @@ impl TryFrom<ByteSize> for VolumeSize {
         match size {
             ByteSize(0) => Err(InvalidVolumeSize::Zero),
             _ if !size.0.is_multiple_of(BLOCK_SIZE) => Err(InvalidVolumeSize::NotWholeBlocks(size)),
-            _ if size > limits::MAX_VOLUME_SIZE => Err(InvalidVolumeSize::TooLarge(size)),
+            _ if size > VolumeSize::MAX => Err(InvalidVolumeSize::TooLarge(size)),
             _ => Ok(Self(size)),
         }
     }
 }
 
 impl VolumeSize {
+    /// The largest volume: 64 TiB. It bounds the depth of a volume's map, and is the largest disk that the hypervisors
+    /// Sterna serves are run with.
+    pub const MAX: ByteSize = ByteSize(64 << 40);
+
     /// The size in bytes.
     pub fn bytes(self) -> ByteSize {
         self.0

@@ -14,7 +14,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -56,23 +56,20 @@ pub(super) struct Service<S> {
     pending_bytes: usize,
     /// Whether what is in the inbox cannot be used before more has arrived.
     starved: bool,
-    phase: Phase,
-    drain: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// Whether the client will send nothing more.
+    input_over: bool,
+    shutdown: Shutdown,
     /// When there was something to do last, while that is less than [`SPIN`] ago.
     last_active: Option<Instant>,
     counters: Arc<Counters>,
 }
 
-enum Phase {
-    Serving,
-    /// The server shuts down: until the first timer fires requests are refused, until the second those in flight may
-    /// finish.
-    Draining {
-        linger: Pin<Box<Sleep>>,
-        limit: Pin<Box<Sleep>>,
-    },
-    /// The client will send nothing more.
-    Finishing,
+enum Shutdown {
+    /// Not begun: this is done when it is.
+    Awaited(Pin<Box<WaitForCancellationFutureOwned>>),
+    /// Until the first timer fires the connection stays open to refuse requests, until the second those in flight may
+    /// finish and the client may take its replies.
+    Draining { linger: Pin<Box<Sleep>>, limit: Pin<Box<Sleep>> },
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Service<S> {
@@ -86,8 +83,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Service<S> {
             pending: FuturesUnordered::new(),
             pending_bytes: 0,
             starved: false,
-            phase: Phase::Serving,
-            drain: Box::pin(shared.drain.clone().cancelled_owned()),
+            input_over: false,
+            shutdown: Shutdown::Awaited(Box::pin(shared.drain.clone().cancelled_owned())),
             last_active: None,
             counters: Arc::clone(&shared.counters),
         }
@@ -138,46 +135,45 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Service<S> {
             sent?;
         }
         progress |= self.outbox.pending() < waiting;
-        if matches!(self.phase, Phase::Finishing) {
-            let over = self.pending.is_empty() && self.outbox.is_clear();
-            return if over { Err(End::Orderly) } else { Ok(progress) };
+        if self.input_over {
+            return if self.is_idle() { Err(End::Orderly) } else { Ok(progress) };
         }
         if self.starved
             && let Poll::Ready(filled) = self.inbox.poll_fill(&mut self.stream, &self.counters, cx)
         {
             match filled? {
                 Fill::Received => self.starved = false,
-                Fill::EndOfStream => self.phase = Phase::Finishing,
+                Fill::EndOfStream => self.input_over = true,
             }
             progress = true;
         }
         Ok(progress)
     }
 
-    /// Watches for the shutdown; `Ready` where nothing is left to do after it.
+    /// Watches for the server's shutdown; `Ready` where nothing is left to do after it, or no time.
     fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<End> {
-        match &mut self.phase {
-            Phase::Serving => {
-                if self.drain.as_mut().poll(cx).is_ready() {
-                    self.machine.drain();
-                    let (linger, limit) = (Box::pin(sleep(DRAIN_LINGER)), Box::pin(sleep(DRAIN_TIMEOUT)));
-                    self.phase = Phase::Draining { linger, limit };
-                    return self.poll_shutdown(cx);
-                }
-                Poll::Pending
-            }
-            Phase::Draining { linger, limit } => {
-                if limit.as_mut().poll(cx).is_ready() {
-                    return Poll::Ready(End::DrainTimeout);
-                }
-                let lingered = linger.is_elapsed() || linger.as_mut().poll(cx).is_ready();
-                if lingered && self.pending.is_empty() && self.outbox.is_clear() {
-                    return Poll::Ready(End::Orderly);
-                }
-                Poll::Pending
-            }
-            Phase::Finishing => Poll::Pending,
+        if let Shutdown::Awaited(shutdown) = &mut self.shutdown {
+            ready!(shutdown.as_mut().poll(cx));
+            self.machine.drain();
+            let (linger, limit) = (Box::pin(sleep(DRAIN_LINGER)), Box::pin(sleep(DRAIN_TIMEOUT)));
+            self.shutdown = Shutdown::Draining { linger, limit };
         }
+        let idle = self.is_idle();
+        if let Shutdown::Draining { linger, limit } = &mut self.shutdown {
+            if limit.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(End::DrainTimeout);
+            }
+            let lingered = linger.is_elapsed() || linger.as_mut().poll(cx).is_ready();
+            if lingered && idle {
+                return Poll::Ready(End::Orderly);
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Whether every request taken was answered, and every answer sent.
+    fn is_idle(&self) -> bool {
+        self.pending.is_empty() && self.outbox.is_clear()
     }
 
     /// Answers the requests that the device is done with.
@@ -212,8 +208,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Service<S> {
                     perform::refuse(self.machine.style(), echo, error, text, &mut self.outbox, &self.counters);
                 }
                 Step::Disconnect => {
-                    self.phase = Phase::Finishing;
-                    self.starved = true;
+                    self.input_over = true;
                     return Ok(true);
                 }
                 Step::Violation(violation) => return Err(End::Violation(violation)),
@@ -225,7 +220,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Service<S> {
 
     fn may_take(&self) -> bool {
         let waiting = self.outbox.pending();
-        !matches!(self.phase, Phase::Finishing)
+        !self.input_over
             && waiting < REPLY_BATCH_BYTES
             && self.pending.len() < MAX_REQUESTS_IN_FLIGHT
             && self.pending_bytes + waiting < MAX_BYTES_IN_FLIGHT

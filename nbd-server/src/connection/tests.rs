@@ -306,6 +306,26 @@ async fn a_shutdown_finishes_what_is_in_flight_and_refuses_what_comes_later() {
 }
 
 #[tokio::test]
+async fn a_shutdown_does_not_wait_for_ever_for_a_device_that_is_stuck() {
+    for leaves_first in [false, true] {
+        let device = Gated::new();
+        let mut client = Client::attach(Arc::clone(&device) as Arc<dyn BlockDevice>).await;
+        client.send(&request(cmd::READ, 1, 0, 512, &[])).await;
+        if leaves_first {
+            client.stream.shutdown().await.expect("half a goodbye");
+        }
+        while device.inside.load(Ordering::SeqCst) == 0 {
+            tokio::task::yield_now().await;
+        }
+        client.shared.drain.cancel();
+        // Nothing is left to happen but timers, which the paused clock lets fire at once.
+        tokio::time::pause();
+        assert!(matches!(client.served.await, Ok(End::DrainTimeout)), "leaves first: {leaves_first}");
+        tokio::time::resume();
+    }
+}
+
+#[tokio::test]
 async fn a_shutdown_is_seen_by_a_connection_that_is_never_idle() {
     let mut client = Client::attach(filled_memory()).await;
     let batch: Vec<u8> = (0..64).flat_map(|n| request(cmd::READ, n, 0, 512, &[])).collect();
