@@ -10,11 +10,14 @@
 //! * `connection`: one client's connection, the I/O around the two machines.
 //! * [`server`]: listeners, the lanes that connections run on, limits, drain. [`tls`]: STARTTLS.
 //!   [`activation`]: sockets from systemd.
+//! * `checks` (a feature of that name): what may never be false about the machines, for property tests and fuzz targets.
 //! * [`limits`]: every bound, with its reason. [`counters`]: what the server counts.
 //!
 //! It knows no storage engine and no QEMU, and it is no client.
 
 pub mod activation;
+#[cfg(any(test, feature = "checks"))]
+pub mod checks;
 mod connection;
 pub mod counters;
 pub mod export;

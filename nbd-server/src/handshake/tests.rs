@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use proptest::collection::vec;
-use proptest::prelude::{any, prop_assert, proptest};
+use proptest::prelude::{any, proptest};
 use sterna_types::ByteSize;
 use sterna_types::device::MemoryDevice;
 
 use super::{Agreement, CloseReason, Handshake, MetaContext, Next, ReplyStyle, TlsTerms};
-use crate::export::{Export, ExportListing, ExportMode, ExportName};
+use crate::checks::{self, export};
+use crate::export::{Export, ExportListing, ExportMode};
 use crate::wire::{self, Fields, info, option as opt, option_reply as rep, transmission_flag as flag};
 
 const GREETING_BYTES: usize = 18;
@@ -37,16 +38,6 @@ enum Led {
     Transmission(Box<Agreement>),
     Tls,
     Closed(CloseReason),
-}
-
-fn export(name: &str, requires_tls: bool) -> Export {
-    Export {
-        name: ExportName::try_from(name.as_bytes()).expect("a name of a test"),
-        description: Some("a disk of a test".to_owned()),
-        mode: ExportMode::ReadWrite,
-        requires_tls,
-        device: Arc::new(MemoryDevice::new(ByteSize(1 << 20))),
-    }
 }
 
 impl Talk {
@@ -607,30 +598,18 @@ fn every_context_has_an_id_that_leads_back_to_it() {
 }
 
 proptest! {
-    /// Whatever arrives, in whatever pieces, the machine ends in a state that says what it needs, keeps nothing, asks for
-    /// no more than it may, and answers at most a few times what it was sent.
+    /// Whatever arrives, framed as options or not: see [`checks::handshake`].
     #[test]
     fn any_bytes_leave_the_handshake_in_a_defined_state(
         pieces in vec((0u32..14, vec(any::<u8>(), 0..64), any::<bool>()), 0..40),
+        flags in 0u32..5,
+        cut in 1usize..200,
         terms in 0usize..3,
     ) {
-        let terms = [TlsTerms::Off, TlsTerms::Offered, TlsTerms::Required][terms];
-        let mut talk = Talk::begin(terms);
-        let mut sent = 0;
+        let mut bytes = flags.to_be_bytes().to_vec();
         for (option, data, framed) in pieces {
-            let bytes = if framed { option_bytes(option, &data) } else { data };
-            sent += bytes.len();
-            match talk.send(&bytes) {
-                Led::Nowhere => {}
-                Led::Tls => talk.machine.encrypted(),
-                Led::Transmission(agreement) => {
-                    prop_assert!(!agreement.export.requires_tls || terms != TlsTerms::Off);
-                    break;
-                }
-                Led::Closed(_) => break,
-            }
-            prop_assert!(talk.kept.len() < Handshake::INPUT_BYTES);
-            prop_assert!(talk.out.len() <= 64 * (sent + 16), "{} bytes out for {} in", talk.out.len(), sent);
+            bytes.extend(if framed { option_bytes(option, &data) } else { data });
         }
+        checks::handshake([TlsTerms::Off, TlsTerms::Offered, TlsTerms::Required][terms], &bytes, cut);
     }
 }

@@ -1,38 +1,19 @@
 //! The rules of the transmission phase, one test each; `docs/nbd.md` names them beside the specification's rows.
 
-use std::sync::Arc;
-
 use proptest::collection::vec;
-use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
-use sterna_types::device::{MemoryDevice, Persistence, StatusRun, ZeroRequest};
-use sterna_types::{ByteOffset, ByteRange, ByteSize};
+use proptest::prelude::{any, prop_assert_eq, proptest};
+use sterna_types::device::{Persistence, StatusRun, ZeroRequest};
+use sterna_types::{ByteOffset, ByteRange};
 
 use super::{Command, Echo, Step, Transmission, Violation, reply};
-use crate::export::{Export, ExportMode, ExportName};
-use crate::handshake::{Agreement, Contexts, MetaContext, ReplyStyle};
+use crate::checks::{self, agreement};
+use crate::export::ExportMode;
+use crate::handshake::{Contexts, MetaContext, ReplyStyle};
 use crate::limits::MAX_PAYLOAD_BYTES;
 use crate::wire::{self, ErrorCode, command as cmd, command_flag as flag, transmission_flag};
 
-const SIZE: u64 = 1 << 40;
+const SIZE: u64 = checks::DISK_SIZE.0;
 const STYLES: [ReplyStyle; 3] = [ReplyStyle::Simple, ReplyStyle::Structured, ReplyStyle::Extended];
-
-fn agreement(style: ReplyStyle, mode: ExportMode, minimum: u32, contexts: Contexts) -> Agreement {
-    let export = Export {
-        name: ExportName::default(),
-        description: None,
-        mode,
-        requires_tls: false,
-        device: Arc::new(MemoryDevice::new(ByteSize(SIZE)).with_minimum_io(minimum)),
-    };
-    let mut flags = export.base_flags();
-    if style != ReplyStyle::Simple {
-        flags |= transmission_flag::SEND_DF;
-    }
-    if style == ReplyStyle::Extended && !contexts.is_empty() {
-        flags |= transmission_flag::BLOCK_STATUS_PAYLOAD;
-    }
-    Agreement { export, style, contexts, flags }
-}
 
 fn both_contexts() -> Contexts {
     let mut contexts = Contexts::only(MetaContext::Allocation);
@@ -512,8 +493,7 @@ fn a_run_too_long_for_32_bits_ends_the_status() {
 }
 
 proptest! {
-    /// Whatever arrives, in whatever pieces: the machine takes no more than there is, wants no more than it may, performs
-    /// only what is within the export, and the same bytes lead to the same decisions however they are cut.
+    /// Whatever arrives, the same bytes lead to the same decisions however they are cut; and see [`checks::requests`].
     #[test]
     fn any_bytes_leave_the_transmission_in_a_defined_state(
         requests in vec((any::<u16>(), 0u16..9, any::<u64>(), 0u64..5000, any::<bool>()), 0..20),
@@ -535,51 +515,7 @@ proptest! {
             bytes.extend(request.bytes(style, &payload));
         }
         bytes.extend(noise);
-        let whole = decisions(&agreed, &bytes, bytes.len().max(1))?;
-        prop_assert_eq!(decisions(&agreed, &bytes, cut)?, whole);
+        let whole = checks::requests(&agreed, &bytes, bytes.len());
+        prop_assert_eq!(checks::requests(&agreed, &bytes, cut), whole);
     }
-}
-
-/// What the machine decides about `bytes` that arrive in pieces of `cut`.
-fn decisions(
-    agreed: &Agreement,
-    bytes: &[u8],
-    cut: usize,
-) -> Result<Vec<String>, proptest::test_runner::TestCaseError> {
-    let mut machine = Transmission::new(agreed);
-    let (mut kept, mut told) = (Vec::new(), Vec::new());
-    for piece in bytes.chunks(cut) {
-        kept.extend_from_slice(piece);
-        loop {
-            match machine.step(&kept) {
-                Step::NeedMore(total) => {
-                    prop_assert!(total > kept.len() && total <= Transmission::INPUT_BYTES);
-                    break;
-                }
-                Step::Skipped { consumed } => {
-                    prop_assert!(consumed > 0 && consumed <= kept.len());
-                    kept.drain(..consumed);
-                }
-                Step::Perform { echo, command, payload_at, consumed } => {
-                    prop_assert!(payload_at <= consumed && consumed <= kept.len());
-                    if let Command::Read(range) | Command::Write(range, _) | Command::Trim(range, _) = command {
-                        prop_assert!(range.is_within(ByteSize(SIZE)));
-                    }
-                    told.push(format!("{echo:?} {command:?}"));
-                    kept.drain(..consumed);
-                }
-                Step::Refuse { echo, error, consumed, .. } => {
-                    prop_assert!(consumed <= kept.len());
-                    told.push(format!("{echo:?} {error:?}"));
-                    kept.drain(..consumed);
-                }
-                end @ (Step::Disconnect | Step::Violation(_)) => {
-                    told.push(format!("{end:?}"));
-                    return Ok(told);
-                }
-            }
-        }
-    }
-
-    Ok(told)
 }
