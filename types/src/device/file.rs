@@ -4,11 +4,11 @@
 //! blocking pool. An advisory lock keeps a second Sterna process off a file that is written.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, IoSlice, IoSliceMut, Seek, SeekFrom};
+use std::io::{self, IoSliceMut, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use rustix::fs::{FallocateFlags, FlockOperation, SeekFrom as RawSeek};
@@ -65,6 +65,8 @@ struct Shared {
     file: File,
     size: ByteSize,
     access: FileAccess,
+    /// Held while syncing.
+    syncing: Mutex<()>,
     /// Set for good by a failed sync: the kernel may have dropped the pages that it could not write.
     poisoned: AtomicBool,
 }
@@ -89,7 +91,8 @@ impl FileDevice {
             errno => failed(errno.into()),
         })?;
         let size = ByteSize(file.seek(SeekFrom::End(0)).map_err(failed)?);
-        Ok(Self { shared: Arc::new(Shared { file, size, access, poisoned: AtomicBool::new(false) }) })
+        let (syncing, poisoned) = (Mutex::new(()), AtomicBool::new(false));
+        Ok(Self { shared: Arc::new(Shared { file, size, access, syncing, poisoned }) })
     }
 
     fn blocking<T: Send + 'static>(
@@ -213,41 +216,22 @@ impl Shared {
     }
 
     fn write_all(&self, at: ByteOffset, data: &[u8], persistence: Persistence) -> Result<(), DeviceError> {
-        if persistence == Persistence::AtNextFlush {
-            return Ok(self.file.write_all_at(data, at.0)?);
-        }
-        let mut written = 0;
-        while written < data.len() {
-            let rest = [IoSlice::new(&data[written..])];
-            match rustix::io::pwritev2(&self.file, &rest, at.0 + written as u64, ReadWriteFlags::DSYNC) {
-                Ok(0) => return Err(io::Error::from(io::ErrorKind::WriteZero).into()),
-                Ok(more) => written += more,
-                Err(Errno::INTR) => {}
-                Err(errno) => return Err(self.poison_unless_full(errno)),
-            }
-        }
-        Ok(())
+        self.file.write_all_at(data, at.0)?;
+        self.persist(persistence)
     }
 
+    /// Syncs, where that is asked for: one caller at a time. The kernel reports a failure to write pages back once, to
+    /// whoever syncs first (fsync(2)); a second caller at the same moment would be told that all is well.
     fn persist(&self, persistence: Persistence) -> Result<(), DeviceError> {
         if persistence == Persistence::AtNextFlush || self.access == FileAccess::ReadOnly {
             return Ok(());
         }
-        self.check_writable()?;
+        let _turn = self.syncing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.check_sound()?;
         rustix::fs::fdatasync(&self.file).map_err(|errno| {
             self.poisoned.store(true, Ordering::Release);
             io::Error::from(errno).into()
         })
-    }
-
-    /// A durable write that found no space left the pages that are there as they were; any other failure may be one of
-    /// writing pages back.
-    fn poison_unless_full(&self, errno: Errno) -> DeviceError {
-        let error = DeviceError::from(io::Error::from(errno));
-        if !matches!(error, DeviceError::NoSpace) {
-            self.poisoned.store(true, Ordering::Release);
-        }
-        error
     }
 
     /// Whether the file system did it; `false` where it cannot, and then nothing has changed.
