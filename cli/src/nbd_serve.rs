@@ -18,11 +18,10 @@ use crate::socket;
 /// Serves until SIGTERM or SIGINT.
 pub(crate) fn run(serve: Serve, json: bool) -> Result<()> {
     let exports = exports(&serve)?;
-    let tls = tls_policy(&serve)?;
-    let mut addresses = Vec::new();
-    let listeners = listeners(&serve, &mut addresses)?;
+    let tls = tls_policy(&serve, &exports)?;
+    let (mut addresses, mut sockets) = (Vec::new(), Sockets::default());
+    let listeners = listeners(&serve, &mut addresses, &mut sockets)?;
     let offers = offers(&exports, &addresses);
-    let sockets = Sockets(serve.socket.clone());
     let config =
         ServerConfig { tls, lanes: usize::from(serve.lanes), ..ServerConfig::new(Arc::new(FixedCatalog(exports))) };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -50,7 +49,8 @@ pub(crate) fn run(serve: Serve, json: bool) -> Result<()> {
     result
 }
 
-/// Removes the sockets at the end, whichever end that is.
+/// The sockets that were made, which are removed at the end, whichever end that is.
+#[derive(Default)]
 struct Sockets(Vec<PathBuf>);
 
 impl Drop for Sockets {
@@ -95,13 +95,21 @@ fn exports(serve: &Serve) -> Result<Vec<Export>> {
     Ok(exports)
 }
 
-fn tls_policy(serve: &Serve) -> Result<TlsPolicy> {
+fn tls_policy(serve: &Serve, exports: &[Export]) -> Result<TlsPolicy> {
+    let open = serve.listen.iter().find(|address| !address.ip().is_loopback());
     let (Some(certificate), Some(key)) = (serve.tls_cert.clone(), serve.tls_key.clone()) else {
-        if let Some(open) = serve.listen.iter().find(|address| !address.ip().is_loopback()) {
+        if let Some(open) = open {
             bail!("{open} can be reached from other machines: give --tls-cert and --tls-key, or a loopback address");
         }
         return Ok(TlsPolicy::Off);
     };
+    let in_the_clear = exports.iter().find(|export| serve.tls == TlsUse::Offered && !export.requires_tls);
+    if let (Some(open), Some(export)) = (open, in_the_clear) {
+        let name = &export.name;
+        bail!(
+            "{open} can be reached from other machines, and {name} without TLS: leave out --tls=offered, or give --tls-only {name}"
+        );
+    }
     let config = TlsFiles { certificate, key, client_ca: serve.tls_client_ca.clone() }.load()?;
     Ok(match serve.tls {
         TlsUse::Required => TlsPolicy::Required(config),
@@ -115,11 +123,12 @@ enum Address {
     Tcp(std::net::SocketAddr),
 }
 
-fn listeners(serve: &Serve, addresses: &mut Vec<Address>) -> Result<Vec<Listener>> {
+fn listeners(serve: &Serve, addresses: &mut Vec<Address>, sockets: &mut Sockets) -> Result<Vec<Listener>> {
     let mut listeners = activation::inherited_listeners().context("a socket that was handed over cannot be used")?;
     let inherited = listeners.len();
     for path in &serve.socket {
         listeners.push(Listener::Unix(socket::unix_listener(path)?));
+        sockets.0.push(path.clone());
         let absolute = std::path::absolute(path).unwrap_or_else(|_| path.clone());
         addresses.push(Address::Unix(absolute));
     }

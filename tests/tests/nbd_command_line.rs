@@ -56,6 +56,7 @@ fn what_cannot_be_served_is_refused_with_1() -> Result<()> {
     refused(&["--memory", "1M"], 1, &["--socket", "--listen"])?;
     refused(&["--memory", "1M", "--memory", "2M", "--socket", socket], 1, &["'memory'"])?;
     refused(&["--memory", "file=1M", "--file", &path("file"), "--socket", socket], 1, &["'file'"])?;
+    refused(&["--memory", "1M", "--socket", socket, "--socket", &path("file")], 1, &[&path("file")])?;
     refused(&["--memory", "1M", "--socket", &path("no/such/place")], 1, &[&path("no/such/place")])?;
     refused(&["--memory", "1M", "--socket", &path("file")], 1, &[&path("file"), "no socket"])?;
     refused(&["--memory", "1M", "--socket", &path(&"x".repeat(200))], 1, &["xxx"])?;
@@ -87,5 +88,7 @@ fn certificates_that_cannot_be_used_are_refused_with_1() -> Result<()> {
     with(&["--tls-cert", certificate, "--tls-key", &two.key.display().to_string()], &["certificate"])?;
     with(&["--tls-cert", certificate, "--tls-key", key, "--tls-client-ca", empty], &[empty])?;
     with(&["--tls-cert", certificate, "--tls-key", key, "--tls-only", "other"], &["other"])?;
+    let offered = ["--tls-cert", certificate, "--tls-key", key, "--tls", "offered", "--listen", "192.0.2.1:10809"];
+    with(&offered, &["192.0.2.1:10809", "--tls-only memory"])?;
     Ok(())
 }
