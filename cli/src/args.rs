@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{ArgGroup, Parser, Subcommand, ValueEnum};
+use sterna_nbd_server::export::Description;
 use sterna_types::ByteSize;
 
 /// A geo-replicated store for virtual-machine disks.
@@ -55,7 +56,7 @@ pub(crate) struct Serve {
 
     /// A line about the exports for people, shown by clients.
     #[arg(long, value_name = "TEXT")]
-    pub(crate) description: Option<String>,
+    pub(crate) description: Option<Description>,
 
     /// Listen on a Unix socket, which only this user may connect to.
     #[arg(long, value_name = "PATH")]

@@ -21,7 +21,7 @@ pub const DISK_SIZE: ByteSize = ByteSize(1 << 40);
 pub fn export(name: &str, requires_tls: bool) -> Export {
     Export {
         name: ExportName::try_from(name.as_bytes()).expect("a name for an export"),
-        description: Some("a disk of a test".to_owned()),
+        description: Some("a disk of a test".parse().expect("a short text")),
         mode: ExportMode::ReadWrite,
         requires_tls,
         device: Arc::new(MemoryDevice::new(ByteSize(1 << 20))),

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use sterna_types::BlockDevice;
@@ -44,6 +45,31 @@ impl fmt::Display for ExportName {
     }
 }
 
+/// A line about an export for people: at most 4,096 bytes without NUL, as every string of the protocol.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Description(String);
+
+/// A text that cannot describe an export.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a description has at most {MAX_STRING_BYTES} bytes and no NUL")]
+pub struct InvalidDescription;
+
+impl FromStr for Description {
+    type Err = InvalidDescription;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let fits = text.len() <= MAX_STRING_BYTES as usize && !text.contains('\0');
+        if fits { Ok(Self(text.to_owned())) } else { Err(InvalidDescription) }
+    }
+}
+
+impl Description {
+    /// The description as a text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 /// What a client may do with an export.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExportMode {
@@ -62,7 +88,7 @@ pub struct Export {
     /// The name that it is listed with.
     pub name: ExportName,
     /// A line for people.
-    pub description: Option<String>,
+    pub description: Option<Description>,
     /// What clients may do.
     pub mode: ExportMode,
     /// Whether it is served over TLS only, where TLS is otherwise the client's choice.
@@ -106,7 +132,7 @@ pub struct ExportListing {
     /// The export's name.
     pub name: ExportName,
     /// A line for people.
-    pub description: Option<String>,
+    pub description: Option<Description>,
     /// Whether it is hidden from clients without TLS.
     pub requires_tls: bool,
 }

@@ -39,6 +39,8 @@ fn a_command_line_that_is_wrong_in_itself_is_refused_with_2() -> Result<()> {
     refused(&["--memory", "1M", "--socket", socket, "--tls-cert", "a.pem"], 2, &["--tls-key"])?;
     refused(&["--memory", "1M", "--socket", socket, "--tls-key", "a.pem"], 2, &["--tls-cert"])?;
     refused(&["--memory", "1M", "--socket", socket, "--tls-only", "memory"], 2, &["--tls-cert"])?;
+    let long = "x".repeat(4097);
+    refused(&["--memory", "1M", "--socket", socket, "--description", &long], 2, &["4096"])?;
     refused(&["--memory", "1M", "--socket", socket, "--bogus"], 2, &["--bogus"])?;
     assert!(!fs::exists(socket)?);
     Ok(())

@@ -335,7 +335,7 @@ impl Handshake {
         if request.name {
             replies.name(option, &agreement.export.name);
         }
-        if let Some(text) = agreement.export.description.as_deref().filter(|_| request.description) {
+        if let Some(text) = agreement.export.description.as_ref().filter(|_| request.description) {
             replies.description(option, text);
         }
         if request.block_size {

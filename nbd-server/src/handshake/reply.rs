@@ -3,7 +3,7 @@
 use sterna_types::ByteSize;
 use sterna_types::device::Geometry;
 
-use crate::export::{ExportListing, ExportName};
+use crate::export::{Description, ExportListing, ExportName};
 use crate::wire::{OPTION_REPLY_MAGIC, info, option_reply};
 
 /// An option refused, with a reason for people.
@@ -35,7 +35,7 @@ impl ReplyWriter<'_> {
 
     pub(super) fn server(&mut self, export: &ExportListing) {
         let name = export.name.as_str().as_bytes();
-        let description = export.description.as_deref().unwrap_or_default();
+        let description = export.description.as_ref().map_or("", Description::as_str);
         let parts = [&length(name).to_be_bytes(), name, description.as_bytes()];
         self.reply(crate::wire::option::LIST, option_reply::SERVER, &parts);
     }
@@ -48,8 +48,8 @@ impl ReplyWriter<'_> {
         self.info(option, info::NAME, &[name.as_str().as_bytes(), &[]]);
     }
 
-    pub(super) fn description(&mut self, option: u32, text: &str) {
-        self.info(option, info::DESCRIPTION, &[text.as_bytes(), &[]]);
+    pub(super) fn description(&mut self, option: u32, text: &Description) {
+        self.info(option, info::DESCRIPTION, &[text.as_str().as_bytes(), &[]]);
     }
 
     pub(super) fn block_size(&mut self, option: u32, geometry: Geometry, max_payload_bytes: u32) {
