@@ -52,6 +52,31 @@ pub enum Listener {
 }
 
 /// A running server. Dropping it drains it without waiting; [`NbdServer::shutdown`] waits.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::sync::Arc;
+///
+/// use sterna_nbd_server::export::FixedCatalog;
+/// use sterna_nbd_server::{Export, ExportMode, ExportName, Listener, NbdServer, ServerConfig};
+/// use sterna_types::ByteSize;
+/// use sterna_types::device::MemoryDevice;
+///
+/// let scratch = Export {
+///     name: ExportName::try_from(&b"scratch"[..])?,
+///     description: Some("gone when the process ends".parse()?),
+///     mode: ExportMode::ReadWrite,
+///     requires_tls: false,
+///     device: Arc::new(MemoryDevice::new(ByteSize(20 << 30))),
+/// };
+/// let server = Arc::new(NbdServer::start(ServerConfig::new(Arc::new(FixedCatalog(vec![scratch]))))?);
+/// server.listen(Listener::Tcp(std::net::TcpListener::bind("127.0.0.1:0")?))?;
+/// // ... and at the end, in good order:
+/// # let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+/// runtime.block_on(server.shutdown());
+/// # Ok(())
+/// # }
+/// ```
 pub struct NbdServer {
     shared: Shared,
     lanes: Vec<Lane>,

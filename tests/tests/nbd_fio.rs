@@ -16,6 +16,7 @@ fn fio(uri: &str, pattern: &str, sizes: &str, size: &str) -> Result<Value> {
         "--verify=crc32c",
         "--do_verify=1",
         "--verify_fatal=1",
+        "--verify_state_save=0",
         "--randseed=7",
         "--output-format=json",
     ];
@@ -56,7 +57,8 @@ fn fio_verifies_two_jobs_on_two_connections_of_one_disk() -> Result<()> {
     let server = Server::builder().file("file", 64 << 20).start()?;
     let two = "--bs=4k --offset_increment=32M --numjobs=2".split(' ').map(str::to_owned).collect::<Vec<_>>();
     let fixed = ["--name=job", "--ioengine=nbd", "--iodepth=16", "--rw=randwrite", "--size=16M", "--fsync=64"];
-    let checking = ["--verify=crc32c", "--do_verify=1", "--verify_fatal=1", "--group_reporting"];
+    let checking =
+        ["--verify=crc32c", "--do_verify=1", "--verify_fatal=1", "--verify_state_save=0", "--group_reporting"];
     let uri = format!("--uri={}", server.uri("file"));
     Tool::new("fio").args(fixed).args(checking).args(two).args([uri]).succeed()?;
     let counted = server.terminate()?;

@@ -52,6 +52,15 @@ impl SegmentIndex {
 }
 
 /// A run of bytes of a device that does not wrap around.
+///
+/// ```
+/// use sterna_types::{ByteOffset, ByteRange, ByteSize};
+///
+/// let range = ByteRange::new(ByteOffset(4096), 8192)?;
+/// assert!(range.is_within(ByteSize(12288)) && !range.is_within(ByteSize(12287)));
+/// assert!(ByteRange::new(ByteOffset(u64::MAX), 2).is_err());
+/// # Ok::<(), sterna_types::units::RangeOverflow>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ByteRange {
     start: u64,

@@ -21,6 +21,17 @@ const SEGMENT_BYTES: usize = BLOCKS_IN_SEGMENT * BLOCK_BYTES;
 const _: () = assert!(SEGMENT_BYTES as u64 == SEGMENT_SIZE && BLOCK_BYTES as u64 == BLOCK_SIZE);
 
 /// A sparse disk in memory. It takes as much memory as the segments that were written have pages touched.
+///
+/// ```
+/// use sterna_types::device::{BlockDevice, Inline, MemoryDevice, Persistence, ReadOutcome};
+/// use sterna_types::{ByteOffset, ByteSize};
+///
+/// let disk = MemoryDevice::new(ByteSize(20 << 30));
+/// assert!(matches!(disk.try_write(ByteOffset(512), b"some bytes", Persistence::AtNextFlush), Inline::Done(Ok(()))));
+/// let mut bytes = [0; 10];
+/// assert!(matches!(disk.try_read(ByteOffset(512), &mut bytes), Inline::Done(Ok(ReadOutcome::Filled))));
+/// assert_eq!(&bytes, b"some bytes");
+/// ```
 #[derive(Debug)]
 pub struct MemoryDevice {
     size: ByteSize,
