@@ -10,6 +10,10 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 STERNA_CACHE=${STERNA_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/sterna}
 export STERNA_CACHE
 export CARGO_TARGET_DIR=$STERNA_CACHE/target
+# RocksDB is compiled by `scripts/setup`, once, and linked by every build
+# (docs/decisions/0006-rocksdb-is-compiled-once-for-a-machine.md).
+ROCKSDB_LIB_DIR=$STERNA_CACHE/rocksdb/$(awk '/^name = "librocksdb-sys"$/ { getline; gsub(/"/, ""); print $3 }' Cargo.lock)
+export ROCKSDB_LIB_DIR ROCKSDB_STATIC=1
 # The `sbin` directories hold `ip` and `mkfs.ext4`, and are often missing from an ordinary user's PATH.
 export PATH=$STERNA_CACHE/tools/bin:$PATH:/usr/sbin:/sbin
 

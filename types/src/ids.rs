@@ -1,4 +1,4 @@
-//! Ids and epochs.
+//! Ids of chunks, volumes, nodes and clusters, roots, and epochs.
 
 use std::fmt;
 use std::str::FromStr;
@@ -43,16 +43,120 @@ impl FromStr for ChunkId {
     type Err = InvalidChunkId;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let invalid = || InvalidChunkId { text: text.to_owned() };
-        if text.len() != 64 || !text.is_ascii() {
-            return Err(invalid());
+        from_hex(text).map(Self).ok_or_else(|| InvalidChunkId { text: text.to_owned() })
+    }
+}
+
+/// The bytes that twice as many hexadecimal digits stand for, and nothing else.
+fn from_hex<const BYTES: usize>(text: &str) -> Option<[u8; BYTES]> {
+    if text.len() != 2 * BYTES || !text.is_ascii() {
+        return None;
+    }
+    let mut bytes = [0; BYTES];
+    for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+        let digit = |c: u8| char::from(c).to_digit(16).and_then(|d| u8::try_from(d).ok());
+        *byte = digit(pair[0]).zip(digit(pair[1])).map(|(high, low)| high << 4 | low)?;
+    }
+    Some(bytes)
+}
+
+/// The contents of a volume at one moment: the id of the top of its map, or nothing at all for a volume of zeroes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Root(Option<ChunkId>);
+
+impl Root {
+    /// The contents of a volume that nobody has written: all of it is a hole.
+    pub const EMPTY: Self = Self(None);
+
+    /// The contents whose map has its top in the chunk `id`.
+    pub const fn at(id: ChunkId) -> Self {
+        Self(Some(id))
+    }
+
+    /// The chunk at the top of the map; `None` where everything is a hole.
+    pub const fn top(self) -> Option<ChunkId> {
+        self.0
+    }
+}
+
+impl fmt::Display for Root {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(id) => id.fmt(f),
+            None => f.write_str("empty"),
         }
-        let mut bytes = [0; 32];
-        for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-            let digit = |c: u8| char::from(c).to_digit(16).and_then(|d| u8::try_from(d).ok());
-            *byte = digit(pair[0]).zip(digit(pair[1])).map(|(high, low)| high << 4 | low).ok_or_else(invalid)?;
-        }
-        Ok(Self(bytes))
+    }
+}
+
+impl FromStr for Root {
+    type Err = InvalidChunkId;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "empty" { Ok(Self::EMPTY) } else { text.parse().map(Self::at) }
+    }
+}
+
+/// A volume, whatever it is called: given out once by the metadata, and never again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct VolumeId(pub u64);
+
+impl fmt::Display for VolumeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// A node, whatever it is called: given out once by the metadata, and never again. Raft knows it by the same number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeId(pub u64);
+
+impl NodeId {
+    /// The node that its cluster began with.
+    pub const FIRST: Self = Self(1);
+}
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// A cluster: 16 random bytes, chosen when it began and written as 32 hexadecimal digits, so that nodes of two clusters
+/// never take each other for their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClusterId([u8; 16]);
+
+/// A text that is not a [`ClusterId`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("'{text}' is not a cluster's id: it takes 32 hexadecimal digits")]
+pub struct InvalidClusterId {
+    /// What was given.
+    pub text: String,
+}
+
+impl ClusterId {
+    /// The id that these 16 bytes are.
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
+    /// Its 16 bytes.
+    pub const fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+}
+
+impl fmt::Display for ClusterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl FromStr for ClusterId {
+    type Err = InvalidClusterId;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        from_hex(text).map(Self).ok_or_else(|| InvalidClusterId { text: text.to_owned() })
     }
 }
 
@@ -63,6 +167,11 @@ pub struct Epoch(u64);
 impl Epoch {
     /// The epoch of a volume that has had one owner.
     pub const FIRST: Self = Self(1);
+
+    /// The epoch of this number; `None` for 0, which no volume ever has.
+    pub const fn from_number(number: u64) -> Option<Self> {
+        if number == 0 { None } else { Some(Self(number)) }
+    }
 
     /// The epoch after the next change of owner.
     ///
@@ -96,6 +205,7 @@ mod tests {
             let id = ChunkId::from_bytes(bytes);
             prop_assert_eq!(id.to_string().parse::<ChunkId>()?, id);
             prop_assert_eq!(id.to_string().to_uppercase().parse::<ChunkId>()?, id);
+            prop_assert_eq!(Root::at(id).to_string().parse::<Root>()?, Root::at(id));
         }
     }
 
@@ -109,8 +219,24 @@ mod tests {
     }
 
     #[test]
+    fn a_cluster_id_reads_back_as_it_was_written() {
+        let id = ClusterId::from_bytes(*b"sixteen bytes ok");
+        assert_eq!(id.to_string(), "7369787465656e206279746573206f6b");
+        assert_eq!(id.to_string().parse(), Ok(id));
+        assert!("7369787465656e206279746573206f6".parse::<ClusterId>().is_err());
+    }
+
+    #[test]
+    fn the_empty_root_has_a_name_of_its_own() {
+        assert_eq!(Root::EMPTY.to_string().parse(), Ok(Root::EMPTY));
+        assert_eq!(Root::EMPTY.top(), None);
+    }
+
+    #[test]
     fn epochs_grow() {
         assert!(Epoch::FIRST.next() > Epoch::FIRST);
         assert_eq!(Epoch::FIRST.next().number(), 2);
+        assert_eq!(Epoch::from_number(1), Some(Epoch::FIRST));
+        assert_eq!(Epoch::from_number(0), None);
     }
 }

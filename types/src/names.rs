@@ -1,4 +1,4 @@
-//! Names of volumes, sites and nodes: what an administrator types, an export is called, and a log line shows.
+//! Names of volumes, snapshots, sites and nodes: what an administrator types, an export is called, and a log line shows.
 //!
 //! A name has 1 to 63 characters: lower-case letters, digits, `-`, `_` and `.`, the first a letter or digit. So it needs
 //! no quoting in a shell, a path, a URI or a metric, and two names that look alike are alike.
@@ -60,6 +60,11 @@ name!(
     /// The name of a volume, unique in its cluster; also the name of its NBD export.
     VolumeName,
     "volume"
+);
+name!(
+    /// The name of a snapshot, unique among those of its volume.
+    SnapshotName,
+    "snapshot"
 );
 name!(
     /// The name of a site, such as `ams`.

@@ -1,0 +1,21 @@
+//! Sterna's metadata: who may write which volume, decided by Raft (design sections 5, 10 and 11).
+//!
+//! From the bottom up; each module knows only those above it in this list:
+//! * [`limits`]: every bound, with its reason.
+//! * [`state`]: the metadata as a pure value, and what each command makes of it.
+//! * `store`: Raft's log, vote and snapshots in RocksDB, durable before they count.
+//! * `raft`: the types that openraft is run with, and the network between nodes.
+//! * [`node`]: [`MetadataNode`], what the rest of the program sees of all this.
+//!
+//! This crate is *not* a database for everybody: nothing that happens per block or per request of a guest comes here. It knows
+//! no chunk and no journal, and no type of openraft or RocksDB leaves it. The formats on disk are written down in
+//! `docs/on-disk-format.md`.
+
+pub mod limits;
+pub mod node;
+mod raft;
+pub mod state;
+mod store;
+
+pub use node::{MetadataConfig, MetadataNode, OpenError, ProposeError, ReadError};
+pub use state::Metadata;

@@ -1,0 +1,44 @@
+//! Every bound of the metadata, with its reason. What is refused because of one says so, with the bound.
+
+use std::time::Duration;
+
+/// The most volumes of a cluster. All of the metadata stands in every node's memory and travels whole to a node that has
+/// fallen far behind; this many take about 8 MiB there.
+pub const MAX_VOLUMES: usize = 16_384;
+
+/// The most snapshots of one volume: one each hour for five months, then they have to be thinned out.
+pub const MAX_SNAPSHOTS_PER_VOLUME: usize = 4_096;
+
+/// The most snapshots of all volumes together: about 32 MiB of metadata, which a link of 25 Mbit/s carries in ten seconds,
+/// well within the time that a snapshot of the metadata may take.
+pub const MAX_SNAPSHOTS: usize = 131_072;
+
+/// The most roots in one command. A node that has more to publish sends another one.
+pub const MAX_ROOTS_PER_COMMAND: usize = 8_192;
+
+/// The most copies that a flush may wait for. Each further one makes every flush slower and protects against less.
+pub const MAX_SYNC_COPIES: u8 = 7;
+
+/// How many of the last requests with an id the metadata remembers the outcomes of: minutes of administrators' work. A
+/// request sent again later than that is a new one.
+pub const MAX_ANSWERED_REQUESTS: usize = 1_024;
+
+/// The most bytes of one entry of Raft's log, as it is written down. Entries are sent whole: this much takes 0.7 s over a
+/// link of 25 Mbit/s, and a leader whose entry is on its way must not look dead (elections begin after 2 s at the earliest).
+pub const MAX_ENTRY_BYTES: usize = 2 << 20;
+
+/// The most commands of one entry. Those who propose meanwhile are in the next one.
+pub const MAX_COMMANDS_PER_ENTRY: usize = 1_024;
+
+/// The most proposals that wait for an entry. Who comes then waits to be let in.
+pub const MAX_WAITING_PROPOSALS: usize = 1_024;
+
+/// Bytes in one piece of a snapshot in the database: large enough to be few, small enough for RocksDB's buffers.
+pub const SNAPSHOT_PIECE_BYTES: usize = 1 << 20;
+
+/// How many entries of the log are read back at once; bounds the memory of a replay.
+pub const MAX_READ_BYTES: usize = 8 << 20;
+
+/// How long a lone node waits to become the leader of itself before it gives up on its disk: one election writes a few
+/// hundred bytes.
+pub const LONE_ELECTION_TIMEOUT: Duration = Duration::from_secs(30);

@@ -1,0 +1,200 @@
+//! Several nodes in one process, over a network of method calls: the same store and the same Raft as in a group of one.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use openraft::error::{InstallSnapshotError, RPCError, RaftError, RemoteError, Unreachable};
+use openraft::network::{RPCOption, RaftNetwork};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, InstallSnapshotRequest, InstallSnapshotResponse, VoteRequest,
+    VoteResponse,
+};
+use openraft::{AnyError, EmptyNode};
+use tempfile::TempDir;
+
+use super::tests::new_bootstrap;
+use super::*;
+use crate::state::tests::create_volume;
+
+/// Which nodes can be reached.
+#[derive(Clone, Default)]
+struct Network {
+    nodes: Arc<Mutex<BTreeMap<u64, Raft>>>,
+}
+
+struct Wire {
+    network: Network,
+    to: u64,
+}
+
+type Failed<E> = RPCError<u64, EmptyNode, RaftError<u64, E>>;
+
+impl Wire {
+    fn raft(&self) -> Result<Raft, Unreachable> {
+        let nodes = self.network.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+        let gone = || Unreachable::new(&AnyError::error("it is gone"));
+        nodes.get(&self.to).cloned().ok_or_else(gone)
+    }
+
+    fn remote<E: std::error::Error>(&self, error: RaftError<u64, E>) -> Failed<E> {
+        RPCError::RemoteError(RemoteError::new(self.to, error))
+    }
+}
+
+impl RaftNetworkFactory<TypeConfig> for Network {
+    type Network = Wire;
+
+    async fn new_client(&mut self, target: u64, _: &EmptyNode) -> Wire {
+        Wire { network: self.clone(), to: target }
+    }
+}
+
+impl RaftNetwork<TypeConfig> for Wire {
+    async fn append_entries(
+        &mut self,
+        request: AppendEntriesRequest<TypeConfig>,
+        _: RPCOption,
+    ) -> Result<AppendEntriesResponse<u64>, Failed<openraft::error::Infallible>> {
+        self.raft()?.append_entries(request).await.map_err(|error| self.remote(error))
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        request: InstallSnapshotRequest<TypeConfig>,
+        _: RPCOption,
+    ) -> Result<InstallSnapshotResponse<u64>, Failed<InstallSnapshotError>> {
+        self.raft()?.install_snapshot(request).await.map_err(|error| self.remote(error))
+    }
+
+    async fn vote(
+        &mut self,
+        request: VoteRequest<u64>,
+        _: RPCOption,
+    ) -> Result<VoteResponse<u64>, Failed<openraft::error::Infallible>> {
+        self.raft()?.vote(request).await.map_err(|error| self.remote(error))
+    }
+}
+
+/// A group in one process.
+struct Group {
+    temp: TempDir,
+    network: Network,
+    config: MetadataConfig,
+    nodes: BTreeMap<u64, MetadataNode>,
+}
+
+impl Group {
+    /// A group of one, to begin with.
+    async fn begun(config: MetadataConfig) -> Self {
+        let mut group =
+            Self { temp: tempfile::tempdir().unwrap(), network: Network::default(), config, nodes: BTreeMap::new() };
+        group.start(1).await;
+        group.nodes[&1].begin(new_bootstrap()).await.unwrap();
+        group
+    }
+
+    /// Starts a node, for the first time or again.
+    async fn start(&mut self, id: u64) {
+        let dir = self.temp.path().join(format!("node-{id}"));
+        let mut store = Store::open(&dir, Absent::Create).unwrap();
+        store.set_node(NodeId(id)).unwrap();
+        let node = MetadataNode::start(&dir, self.config, store, self.network.clone()).await.unwrap();
+        self.network.nodes.lock().unwrap().insert(id, node.raft.clone());
+        self.nodes.insert(id, node);
+    }
+
+    async fn stop(&mut self, id: u64) {
+        self.network.nodes.lock().unwrap().remove(&id);
+        self.nodes.remove(&id).unwrap().shutdown().await;
+    }
+
+    /// Has a volume made, by whoever leads; asks again until it is known to be.
+    async fn make(&self, number: u64) {
+        let id = RequestId(u128::from(number));
+        for node in self.nodes.values().cycle() {
+            match node.propose_once(id, create_volume(&format!("v{number}"))).await {
+                Ok(_) => return,
+                Err(ProposeError::NotLeader { .. } | ProposeError::Unknown { .. }) => {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                Err(other) => panic!("{other}"),
+            }
+        }
+    }
+
+    /// Waits until every node's view has so many volumes.
+    async fn all_have(&self, count: usize) {
+        for node in self.nodes.values() {
+            node.watch().wait_for(|metadata| metadata.volume_count() == count).await.unwrap();
+        }
+        let mut views = self.nodes.values().map(MetadataNode::read);
+        let first = views.next().unwrap();
+        assert!(views.all(|view| view == first), "the nodes have different metadata");
+        assert_eq!(first.check(), Ok(()));
+    }
+}
+
+/// Quick to elect, and yet slower than a machine that is busy with other tests.
+fn quick() -> MetadataConfig {
+    let ms = Duration::from_millis;
+    MetadataConfig { heartbeat: ms(100), election_min: ms(1_000), election_max: ms(2_000), ..MetadataConfig::default() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_nodes_agree_and_go_on_without_the_one_that_led() {
+    let mut group = Group::begun(quick()).await;
+    group.make(0).await;
+    for id in [2, 3] {
+        group.start(id).await;
+        group.nodes[&1].raft.add_learner(id, EmptyNode {}, true).await.unwrap();
+    }
+    group.nodes[&1].raft.change_membership(BTreeSet::from([1, 2, 3]), false).await.unwrap();
+    for number in 1..20 {
+        group.make(number).await;
+    }
+    group.all_have(20).await;
+    let error = group.nodes[&2].propose(create_volume("elsewhere")).await.expect_err("node 1 leads");
+    assert_eq!(error, ProposeError::NotLeader { leader: Some(NodeId::FIRST) });
+
+    group.stop(1).await;
+    for number in 20..40 {
+        group.make(number).await;
+    }
+    group.all_have(40).await;
+    group.start(1).await;
+    group.make(40).await;
+    group.all_have(41).await;
+    let mut answered = 0;
+    for node in group.nodes.values() {
+        if let Ok(metadata) = node.linearizable().await {
+            assert_eq!(metadata.volume_count(), 41);
+            answered += 1;
+        }
+    }
+    assert!(answered <= 1, "{answered} nodes answer for the group");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_lacks_entries_which_were_dropped_takes_a_snapshot() {
+    let mut group = Group::begun(MetadataConfig { snapshot_after_entries: 20, kept_entries: 2, ..quick() }).await;
+    for number in 0..60 {
+        group.make(number).await;
+    }
+    let purged = |metrics: &openraft::RaftMetrics<u64, EmptyNode>| metrics.purged.is_some_and(|id| id.index > 30);
+    group.nodes[&1].raft.wait(None).metrics(purged, "the log is dropped").await.unwrap();
+    group.start(2).await;
+    group.nodes[&1].raft.add_learner(2, EmptyNode {}, true).await.unwrap();
+    group.all_have(60).await;
+    assert!(group.nodes[&2].raft.metrics().borrow().snapshot.is_some(), "there was no snapshot to be had otherwise");
+
+    // What it took is durable: it stands there without the other one.
+    let expected = group.nodes[&2].read();
+    group.stop(1).await;
+    group.stop(2).await;
+    group.start(2).await;
+    assert!(group.nodes[&2].read().volume_count() > 30);
+    group.start(1).await;
+    group.make(60).await;
+    group.all_have(61).await;
+    assert_eq!(group.nodes[&2].read().volume_count(), expected.volume_count() + 1);
+}

@@ -1,0 +1,45 @@
+//! The types that openraft is run with. None of them leaves this crate, nor is any of them written to a disk as openraft
+//! would do it: `store::record` has the format.
+
+use std::io::Cursor;
+
+use serde::{Deserialize, Serialize};
+
+use crate::state::command::Request;
+use crate::state::outcome::{Outcome, Refusal};
+
+pub(crate) mod network;
+
+openraft::declare_raft_types!(
+    /// What Raft is run with. Nodes are known by their number alone; the metadata says where they are.
+    pub(crate) TypeConfig:
+        D = Batch,
+        R = Answers,
+        NodeId = u64,
+        Node = openraft::EmptyNode,
+        Entry = openraft::Entry<TypeConfig>,
+        SnapshotData = Cursor<Vec<u8>>,
+        AsyncRuntime = openraft::TokioRuntime,
+);
+
+pub(crate) type Raft = openraft::Raft<TypeConfig>;
+pub(crate) type Entry = openraft::Entry<TypeConfig>;
+pub(crate) type LogId = openraft::LogId<u64>;
+pub(crate) type Vote = openraft::Vote<u64>;
+pub(crate) type Membership = openraft::Membership<u64, openraft::EmptyNode>;
+pub(crate) type StoredMembership = openraft::StoredMembership<u64, openraft::EmptyNode>;
+pub(crate) type SnapshotMeta = openraft::SnapshotMeta<u64, openraft::EmptyNode>;
+pub(crate) type Snapshot = openraft::Snapshot<TypeConfig>;
+pub(crate) type StorageError = openraft::StorageError<u64>;
+pub(crate) type Fatal = openraft::error::Fatal<u64>;
+
+/// One entry of the log: requests that came at about the same time, carried out in this order. openraft writes and syncs
+/// each entry by itself, so this is what lets many proposals share one sync.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Batch {
+    pub(crate) requests: Vec<Request>,
+}
+
+/// What came of each request of an entry; none for an entry of Raft's own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Answers(pub(crate) Vec<Result<Outcome, Refusal>>);

@@ -1,0 +1,129 @@
+//! What is always true of the metadata. Tests check it after every command, and whoever reads metadata from a disk or a wire
+//! before it is used.
+
+use std::collections::BTreeSet;
+
+use sterna_types::{NodeId, NodeName, SiteName, SnapshotName, VolumeId, VolumeName};
+
+use super::Metadata;
+use super::cluster::MetadataVersion;
+use super::volume::Volume;
+use crate::limits::{MAX_SNAPSHOTS, MAX_SNAPSHOTS_PER_VOLUME, MAX_VOLUMES};
+
+/// What is not true of the metadata, though it always should be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BrokenInvariant {
+    /// There is something, but no cluster that it could belong to.
+    #[error("there are nodes or volumes, but no cluster")]
+    NoCluster,
+    /// The cluster needs nodes that understand more.
+    #[error("the cluster uses version {version} of the metadata's commands; this program knows {known}", known = MetadataVersion::CURRENT.0)]
+    UnknownVersion {
+        /// What it uses.
+        version: u32,
+    },
+    /// A limit is exceeded.
+    #[error("there are more volumes or snapshots than there may be")]
+    LimitExceeded,
+    /// A site stands under a name that it does not have.
+    #[error("site '{0}' stands under another name")]
+    MisplacedSite(SiteName),
+    /// A node stands under an id that it does not have, or that was never given out.
+    #[error("node {0} stands under another id, or has one that was never given out")]
+    MisplacedNode(NodeId),
+    /// Two nodes have one name.
+    #[error("two nodes are called '{0}'")]
+    NodeNameTwice(NodeName),
+    /// A node is at a site that there is not.
+    #[error("node {0} is at a site that there is not")]
+    NodeWithoutSite(NodeId),
+    /// A volume stands under an id that it does not have, or that was never given out.
+    #[error("volume {0} stands under another id, or has one that was never given out")]
+    MisplacedVolume(VolumeId),
+    /// Two volumes have one name, or the index of the names is not that of the volumes.
+    #[error("the name '{0}' belongs to two volumes, or to none")]
+    VolumeName(VolumeName),
+    /// A volume is owned by a node that there is not.
+    #[error("the owner of volume {0} is a node that there is not")]
+    VolumeWithoutOwner(VolumeId),
+    /// A snapshot is larger than its volume.
+    #[error("snapshot '{1}' is larger than its volume {0}")]
+    SnapshotTooLarge(VolumeId, SnapshotName),
+    /// What is kept for speed contradicts what it is made from.
+    #[error("an index contradicts what it is made from")]
+    Index,
+}
+
+impl Metadata {
+    /// Whether all that is always true of the metadata is true of it. O(all of it).
+    ///
+    /// # Errors
+    /// What is not true.
+    pub fn check(&self) -> Result<(), BrokenInvariant> {
+        let empty = self.sites.is_empty() && self.nodes.is_empty() && self.volumes.is_empty();
+        match self.cluster {
+            None if empty && self.last_volume == 0 && self.last_node == 0 => {}
+            None => return Err(BrokenInvariant::NoCluster),
+            Some(_) if self.nodes.is_empty() => return Err(BrokenInvariant::NoCluster),
+            Some(cluster) if cluster.version > MetadataVersion::CURRENT => {
+                return Err(BrokenInvariant::UnknownVersion { version: cluster.version.0 });
+            }
+            Some(_) => {}
+        }
+        self.check_places()?;
+        let mut snapshots = 0;
+        for (id, volume) in self.volumes.iter() {
+            if *id != volume.id || id.0 == 0 || id.0 > self.last_volume {
+                return Err(BrokenInvariant::MisplacedVolume(*id));
+            }
+            self.check_volume(volume)?;
+            snapshots += volume.snapshots.len();
+        }
+        let pages = self.sites.check() && self.nodes.check() && self.volumes.check() && self.names.check();
+        if !pages || !self.answered.check() || self.names.len() != self.volumes.len() || snapshots != self.snapshots {
+            return Err(BrokenInvariant::Index);
+        }
+        if self.volumes.len() > MAX_VOLUMES || snapshots > MAX_SNAPSHOTS {
+            return Err(BrokenInvariant::LimitExceeded);
+        }
+        Ok(())
+    }
+
+    fn check_places(&self) -> Result<(), BrokenInvariant> {
+        if let Some((name, _)) = self.sites.iter().find(|(name, site)| **name != site.name) {
+            return Err(BrokenInvariant::MisplacedSite(name.clone()));
+        }
+        let mut names = BTreeSet::new();
+        for (id, node) in self.nodes.iter() {
+            if *id != node.id || id.0 == 0 || id.0 > self.last_node {
+                return Err(BrokenInvariant::MisplacedNode(*id));
+            }
+            if !self.sites.contains(&node.site) {
+                return Err(BrokenInvariant::NodeWithoutSite(*id));
+            }
+            if !names.insert(&node.name) {
+                return Err(BrokenInvariant::NodeNameTwice(node.name.clone()));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_volume(&self, volume: &Volume) -> Result<(), BrokenInvariant> {
+        if self.names.get(&volume.name) != Some(&volume.id) {
+            return Err(BrokenInvariant::VolumeName(volume.name.clone()));
+        }
+        if !self.nodes.contains(&volume.owner) {
+            return Err(BrokenInvariant::VolumeWithoutOwner(volume.id));
+        }
+        if volume.snapshots.len() > MAX_SNAPSHOTS_PER_VOLUME {
+            return Err(BrokenInvariant::LimitExceeded);
+        }
+        if !volume.snapshots.check() {
+            return Err(BrokenInvariant::Index);
+        }
+        match volume.snapshots.iter().find(|(_, snapshot)| snapshot.size > volume.size) {
+            Some((name, _)) => Err(BrokenInvariant::SnapshotTooLarge(volume.id, name.clone())),
+            None => Ok(()),
+        }
+    }
+}

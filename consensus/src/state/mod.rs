@@ -1,0 +1,175 @@
+//! The metadata as a pure value: what is known, and what a command makes of it.
+//!
+//! From the bottom up:
+//! * [`shared_map`]: an ordered map whose copies cost nothing until they differ;
+//! * [`policy`], [`volume`], [`cluster`]: what is known about one volume, one node;
+//! * [`command`] and [`outcome`]: what can be asked, and what comes of it;
+//! * `answered`: the outcomes of the last requests, for those that are sent again;
+//! * `apply_volumes`, `apply_snapshots`: what each command does;
+//! * `record`: how all of it is written down; `check`: what is always true of it.
+//!
+//! Nothing here reads a clock, a disk or a random number: every node applies the same commands in the same order, and has to
+//! arrive at the same value. So the meaning of a command changes only with the [`cluster::MetadataVersion`].
+
+use std::sync::Arc;
+
+use sterna_types::{NodeId, SiteName, VolumeId, VolumeName};
+
+mod answered;
+mod apply_snapshots;
+mod apply_volumes;
+mod check;
+pub mod cluster;
+pub mod command;
+pub mod outcome;
+pub mod policy;
+mod record;
+pub mod shared_map;
+#[cfg(test)]
+pub(crate) mod tests;
+mod text_form;
+pub mod volume;
+
+pub use check::BrokenInvariant;
+
+use answered::Answered;
+use cluster::{Cluster, MetadataVersion, Node, Site};
+use command::{Bootstrap, Command, Request};
+use outcome::{Outcome, Refusal};
+use shared_map::SharedMap;
+use volume::Volume;
+
+/// All of the metadata at one moment. A copy is O(1) and shares all that is the same.
+///
+/// Invariants (checked by [`Metadata::check`]):
+/// * before [`Command::Bootstrap`] it is empty; afterwards it has a cluster, a site and a node;
+/// * a name belongs to one volume, an id to at most one volume ever;
+/// * every owner is a node, every node's site a site;
+/// * the limits of [`crate::limits`] hold;
+/// * between two moments: ids, epochs, generations and sizes never fall, and a command that was refused changed nothing.
+///
+/// ```
+/// use sterna_consensus::state::Metadata;
+/// use sterna_consensus::state::command::{Bootstrap, Command, Request};
+/// use sterna_types::ClusterId;
+///
+/// let mut metadata = Metadata::default();
+/// let site = "ams".parse()?;
+/// let bootstrap = Bootstrap { cluster: ClusterId::from_bytes([7; 16]), site, node: "ams-1".parse()?, address: None };
+/// metadata.apply(&Request { id: None, command: Command::Bootstrap(bootstrap) })?;
+/// assert_eq!(metadata.nodes().count(), 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Metadata {
+    cluster: Option<Cluster>,
+    sites: SharedMap<SiteName, Arc<Site>>,
+    nodes: SharedMap<NodeId, Arc<Node>>,
+    volumes: SharedMap<VolumeId, Arc<Volume>>,
+    /// The last id that was given to a volume; 0 before the first.
+    last_volume: u64,
+    /// The last id that was given to a node; 0 before the first.
+    last_node: u64,
+    answered: Answered,
+    /// Which volume has a name. Follows from `volumes`, and is not written down.
+    names: SharedMap<VolumeName, VolumeId>,
+    /// How many snapshots all volumes have. Follows from `volumes`, and is not written down.
+    snapshots: usize,
+}
+
+impl Metadata {
+    /// The cluster; `None` before it has begun.
+    pub fn cluster(&self) -> Option<&Cluster> {
+        self.cluster.as_ref()
+    }
+
+    /// The sites, by name.
+    pub fn sites(&self) -> impl Iterator<Item = &Arc<Site>> {
+        self.sites.values()
+    }
+
+    /// The nodes, by id.
+    pub fn nodes(&self) -> impl Iterator<Item = &Arc<Node>> {
+        self.nodes.values()
+    }
+
+    /// The node with this id.
+    pub fn node(&self, id: NodeId) -> Option<&Arc<Node>> {
+        self.nodes.get(&id)
+    }
+
+    /// The volumes, by id: in the order in which they were made.
+    pub fn volumes(&self) -> impl Iterator<Item = &Arc<Volume>> {
+        self.volumes.values()
+    }
+
+    /// How many volumes there are.
+    pub fn volume_count(&self) -> usize {
+        self.volumes.len()
+    }
+
+    /// The volume with this id.
+    pub fn volume(&self, id: VolumeId) -> Option<&Arc<Volume>> {
+        self.volumes.get(&id)
+    }
+
+    /// The volume of this name.
+    pub fn volume_named(&self, name: &VolumeName) -> Option<&Arc<Volume>> {
+        self.names.get(name).and_then(|id| self.volumes.get(id))
+    }
+
+    /// Carries a request out. One that was carried out before is answered as it was then, and not carried out again.
+    ///
+    /// # Errors
+    /// Why it is refused; then nothing has changed.
+    pub fn apply(&mut self, request: &Request) -> Result<Outcome, Refusal> {
+        if let Some(outcome) = request.id.and_then(|id| self.answered.outcome(id)) {
+            return Ok(outcome.clone());
+        }
+        let outcome = self.carry_out(&request.command)?;
+        if let Some(id) = request.id {
+            self.answered.remember(id, outcome.clone());
+        }
+        Ok(outcome)
+    }
+
+    fn carry_out(&mut self, command: &Command) -> Result<Outcome, Refusal> {
+        if let Command::Bootstrap(bootstrap) = command {
+            return self.bootstrap(bootstrap);
+        }
+        if self.cluster.is_none() {
+            return Err(Refusal::NotBootstrapped);
+        }
+        match command {
+            Command::Bootstrap(bootstrap) => self.bootstrap(bootstrap),
+            Command::CreateVolume(new) => self.create_volume(new),
+            Command::FinishImport { volume, epoch, root, generation } => {
+                self.finish_import(*volume, *epoch, *root, *generation)
+            }
+            Command::DeleteVolume { volume, with_snapshots } => self.delete_volume(*volume, *with_snapshots),
+            Command::RenameVolume { volume, name } => self.rename_volume(*volume, name),
+            Command::ResizeVolume { volume, size } => self.resize_volume(*volume, *size),
+            Command::CreateSnapshot(new) => self.create_snapshot(new),
+            Command::DeleteSnapshot { volume, name } => self.delete_snapshot(*volume, name),
+            Command::PublishRoots(publications) => self.publish_roots(publications),
+            Command::SetDurability { volume, durability } => {
+                self.change_volume(*volume, |volume| volume.durability = *durability)
+            }
+            Command::SetAttach { volume, attach } => self.change_volume(*volume, |volume| volume.attach = *attach),
+        }
+    }
+
+    fn bootstrap(&mut self, bootstrap: &Bootstrap) -> Result<Outcome, Refusal> {
+        if let Some(cluster) = &self.cluster {
+            return Err(Refusal::AlreadyBootstrapped { cluster: cluster.id });
+        }
+        let Bootstrap { cluster, site, node, address } = bootstrap;
+        let id = NodeId::FIRST;
+        self.cluster = Some(Cluster { id: *cluster, version: MetadataVersion::CURRENT });
+        self.sites.insert(site.clone(), Arc::new(Site { name: site.clone() }));
+        let node = Node { id, name: node.clone(), site: site.clone(), address: *address };
+        self.nodes.insert(id, Arc::new(node));
+        self.last_node = id.0;
+        Ok(Outcome::Done)
+    }
+}

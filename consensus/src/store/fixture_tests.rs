@@ -1,0 +1,150 @@
+//! What format 1 looks like, in `fixtures/format-1`. What has been written is read for ever: a new version gets a directory
+//! of its own beside it, and these files are never changed.
+
+use std::collections::BTreeSet;
+use std::fmt::Debug;
+use std::path::Path;
+
+use openraft::{EmptyNode, EntryPayload, LeaderId};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use sterna_types::{ByteSize, Epoch, NodeId, VolumeId, VolumeSize};
+
+use super::record::{EntryRecord, SnapshotRecord, VoteRecord, from_json, to_json};
+use crate::raft::{Batch, Entry, LogId, Membership, SnapshotMeta, StoredMembership, Vote};
+use crate::state::Metadata;
+use crate::state::command::{Command, NewSnapshot, NewVolume, Origin, Request, RequestId, RootPublication};
+use crate::state::policy::{AttachPolicy, Durability, SyncCopies};
+use crate::state::tests::{bootstrap_command, create_volume, root};
+use crate::state::volume::{Generation, UnixTime, VolumeFormat};
+
+/// The file holds the value, to the byte.
+fn stands_as<T: Serialize + DeserializeOwned + PartialEq + Debug>(value: &T, file: &str) {
+    let file = file.trim_end();
+    assert_eq!(String::from_utf8(to_json(value)).unwrap(), file);
+    assert_eq!(from_json::<T>(Path::new("here"), "the fixture", file.as_bytes()).unwrap(), *value);
+}
+
+/// One of each command.
+fn commands() -> Vec<Command> {
+    let volume = VolumeId(2);
+    let size = VolumeSize::try_from(ByteSize(1 << 30)).unwrap();
+    let imported = NewVolume {
+        name: "imported".parse().unwrap(),
+        size,
+        format: VolumeFormat(1),
+        durability: Durability::Sync(SyncCopies::new(2).unwrap()),
+        attach: AttachPolicy::Auto,
+        origin: Origin::Import,
+        owner: NodeId::FIRST,
+    };
+    let snapshot_name = "before-upgrade".parse().unwrap();
+    let from_snapshot = Origin::Snapshot { volume, name: "before-upgrade".parse().unwrap() };
+    let clone = NewVolume { name: "clone".parse().unwrap(), origin: from_snapshot, ..imported };
+    let from_root = Origin::Published { volume, root: root(4) };
+    let second_clone = NewVolume { name: "clone-2".parse().unwrap(), origin: from_root, ..imported };
+    let (epoch, generation) = (Epoch::FIRST, Generation(3));
+    let publication = RootPublication { volume, epoch, root: root(4), generation: Generation(4) };
+    let snapshot = NewSnapshot {
+        volume,
+        epoch,
+        name: "before-upgrade".parse().unwrap(),
+        root: root(3),
+        generation,
+        size,
+        at: UnixTime { unix_ms: 1_700_000_000_000 },
+    };
+    vec![
+        bootstrap_command(),
+        create_volume("web-1.root"),
+        Command::CreateVolume(imported),
+        Command::FinishImport { volume, epoch, root: root(3), generation },
+        Command::CreateSnapshot(snapshot),
+        Command::PublishRoots(vec![publication]),
+        Command::CreateVolume(clone),
+        Command::CreateVolume(second_clone),
+        Command::RenameVolume { volume, name: "renamed".parse().unwrap() },
+        Command::ResizeVolume { volume, size: VolumeSize::try_from(ByteSize(2 << 30)).unwrap() },
+        Command::SetDurability { volume, durability: Durability::Local },
+        Command::SetAttach { volume, attach: AttachPolicy::Manual },
+        Command::DeleteSnapshot { volume: VolumeId(9), name: snapshot_name },
+        Command::DeleteVolume { volume: VolumeId(1), with_snapshots: true },
+    ]
+}
+
+fn requests() -> Vec<Request> {
+    let id = |number: usize| (number % 3 == 1).then_some(RequestId(number as u128));
+    commands().into_iter().enumerate().map(|(number, command)| Request { id: id(number), command }).collect()
+}
+
+fn log_id(index: u64) -> LogId {
+    LogId::new(LeaderId::new(3, 1), index)
+}
+
+fn members() -> Membership {
+    Membership::new(vec![BTreeSet::from([1]), BTreeSet::from([1, 2, 3])], BTreeSet::from([1, 2, 3, 4]))
+}
+
+#[test]
+fn the_state_reads_as_it_always_did() {
+    let mut metadata = Metadata::default();
+    for request in requests() {
+        let _ = metadata.apply(&request);
+    }
+    assert_eq!(metadata.volume_count(), 3);
+    stands_as(&metadata, include_str!("../../fixtures/format-1/state.json"));
+}
+
+#[test]
+fn entries_read_as_they_always_did() {
+    let entry = |index, payload| EntryRecord::from(&Entry { log_id: log_id(index), payload });
+    let batch = EntryPayload::Normal(Batch { requests: requests() });
+    stands_as(&entry(17, batch), include_str!("../../fixtures/format-1/entry-requests.json"));
+    let membership = EntryPayload::Membership(members());
+    stands_as(&entry(18, membership), include_str!("../../fixtures/format-1/entry-members.json"));
+    stands_as(&entry(19, EntryPayload::Blank), include_str!("../../fixtures/format-1/entry-blank.json"));
+}
+
+#[test]
+fn an_entry_is_the_same_after_it_was_written_down() {
+    let payloads = [
+        EntryPayload::Blank,
+        EntryPayload::Membership(members()),
+        EntryPayload::Normal(Batch { requests: requests() }),
+    ];
+    for payload in payloads {
+        let entry = Entry { log_id: log_id(5), payload };
+        assert_eq!(Entry::from(EntryRecord::from(&entry)), entry);
+    }
+    let no_default = Membership::new(vec![BTreeSet::from([1])], std::collections::BTreeMap::from([(1, EmptyNode {})]));
+    let entry = Entry { log_id: log_id(6), payload: EntryPayload::Membership(no_default) };
+    assert_eq!(Entry::from(EntryRecord::from(&entry)), entry);
+}
+
+#[test]
+fn votes_and_snapshots_read_as_they_always_did() {
+    let vote = Vote { leader_id: LeaderId::new(3, 1), committed: true };
+    stands_as(&VoteRecord::from(vote), include_str!("../../fixtures/format-1/vote.json"));
+    assert_eq!(Vote::from(VoteRecord::from(vote)), vote);
+    let last_membership = StoredMembership::new(Some(log_id(18)), members());
+    let meta = SnapshotMeta { last_log_id: Some(log_id(20)), last_membership, snapshot_id: "T3-N1-20".to_owned() };
+    let record = SnapshotRecord::new(7, &meta, b"contents");
+    stands_as(&record, include_str!("../../fixtures/format-1/snapshot.json"));
+    assert_eq!(record.meta(), meta);
+}
+
+#[test]
+fn what_a_newer_version_says_is_refused_and_not_dropped() {
+    let read = |json: &str| from_json::<EntryRecord>(Path::new("/there"), "entry 1 of the log", json.as_bytes());
+    let known = r#"{"id":{"term":1,"node":1,"index":1},"payload":{"requests":[{"id":null,"command":{"set_attach":{"volume":1,"attach":"auto"}}}]}}"#;
+    assert!(read(known).is_ok());
+    for (old, new) in [
+        ("set_attach", "set_colour"),
+        ("\"attach\"", "\"colour\":1,\"attach\""),
+        ("auto", "ask"),
+        ("requests", "wishes"),
+    ] {
+        let error = read(&known.replacen(old, new, 1)).expect_err(new);
+        assert!(error.to_string().starts_with("the metadata in /there is damaged: entry 1 of the log: "), "{error}");
+    }
+}
