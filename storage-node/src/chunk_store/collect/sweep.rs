@@ -1,0 +1,126 @@
+//! Steps 3, 4 and 6: dead entries, and packs in which nothing lives.
+
+use std::collections::BTreeMap;
+
+use super::{CollectOptions, CollectReport, Throttle};
+use crate::chunk_store::StoreError;
+use crate::chunk_store::index::{Batch, IndexEntry, Space};
+use crate::chunk_store::pack::{PACK_DIRECTORY, PackId};
+use crate::chunk_store::pack_store::{PackStore, io_at};
+
+/// What lives in a pack.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Living {
+    pub(super) chunks: u64,
+    pub(super) stored_bytes: u64,
+}
+
+/// What lives in each pack that is swept.
+type LivingByPack = BTreeMap<PackId, Living>;
+
+impl PackStore {
+    /// Steps 3 to 6; `false` where it was cancelled.
+    pub(super) fn sweep_and_compact(
+        &self,
+        options: &CollectOptions,
+        throttle: &mut Throttle<'_>,
+        report: &mut CollectReport,
+    ) -> Result<bool, StoreError> {
+        let Some(living) = self.sweep_index(throttle, report)? else { return Ok(false) };
+        self.settle_index()?;
+        let dead: Vec<PackId> = living.iter().filter(|(_, living)| living.chunks == 0).map(|(pack, _)| *pack).collect();
+        self.remove_packs(&dead, report)?;
+        let mut writer = None;
+        for (pack, living) in self.worth_compacting(&living, options)? {
+            if !self.compact(pack, living, &mut writer, (options, &mut *throttle), report)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Step 3. What lives in each pack that is swept; `None` where it was cancelled.
+    fn sweep_index(
+        &self,
+        throttle: &mut Throttle<'_>,
+        report: &mut CollectReport,
+    ) -> Result<Option<LivingByPack>, StoreError> {
+        let swept = self.packs()?;
+        let mut living: LivingByPack = {
+            let marking = self.marking();
+            let sweeps = |pack: &PackId| marking.as_ref().is_some_and(|marking| marking.sweeps(*pack));
+            swept.into_iter().filter(sweeps).map(|pack| (pack, Living::default())).collect()
+        };
+        let mut finished = true;
+        self.each_entry(|entries| {
+            self.sweep_page(entries, &mut living, report)?;
+            finished = throttle.pass(0);
+            Ok(finished)
+        })?;
+        Ok(finished.then_some(living))
+    }
+
+    fn sweep_page(
+        &self,
+        entries: &[IndexEntry],
+        living: &mut LivingByPack,
+        report: &mut CollectReport,
+    ) -> Result<(), StoreError> {
+        let guard = self.marking();
+        let Some(marking) = guard.as_ref() else { return Ok(()) };
+        let mut batch = Batch::new();
+        for entry in entries {
+            let stored_bytes = u64::from(entry.frame.stored_length());
+            if !marking.sweeps(entry.place.pack) {
+                continue;
+            }
+            if marking.is_marked(entry.place) {
+                let living = living.entry(entry.place.pack).or_default();
+                living.chunks += 1;
+                living.stored_bytes += stored_bytes;
+            } else if self.entry(entry.frame.id)?.is_some_and(|now| now.place == entry.place) {
+                batch.delete(Space::Chunks, entry.frame.id.as_bytes());
+                report.dead_chunks += 1;
+                report.dead_bytes += stored_bytes;
+            }
+        }
+        if !batch.is_empty() {
+            self.index.commit(batch, false)?;
+        }
+        Ok(())
+    }
+
+    /// Steps 4 and 6: removes packs that no entry points to.
+    pub(super) fn remove_packs(&self, packs: &[PackId], report: &mut CollectReport) -> Result<(), StoreError> {
+        for pack in packs {
+            let size = self.pack_file(*pack)?.size().map_err(io_at(&pack.path()))?;
+            self.remove_pack(*pack)?;
+            report.removed_packs += 1;
+            report.removed_bytes += size;
+        }
+        if packs.is_empty() { Ok(()) } else { self.disk.sync_dir(PACK_DIRECTORY).map_err(io_at(PACK_DIRECTORY)) }
+    }
+
+    fn worth_compacting(
+        &self,
+        living: &LivingByPack,
+        options: &CollectOptions,
+    ) -> Result<Vec<(PackId, Living)>, StoreError> {
+        let (mut mostly_dead, mut small) = (Vec::new(), Vec::new());
+        for (pack, living) in living.iter().filter(|(_, living)| living.chunks > 0) {
+            // A pack that the index names and that is not here: scrub reports it.
+            let Ok(file) = self.pack_file(*pack) else { continue };
+            let size = file.size().map_err(io_at(&pack.path()))?;
+            let dead = size.saturating_sub(living.stored_bytes);
+            if dead.saturating_mul(100) >= size.saturating_mul(u64::from(options.dead_percent)) {
+                mostly_dead.push((*pack, *living));
+            } else if size < options.small_pack_bytes {
+                small.push((*pack, *living));
+            }
+        }
+        if small.len() >= CollectOptions::SMALL_PACKS {
+            mostly_dead.append(&mut small);
+        }
+        Ok(mostly_dead)
+    }
+}

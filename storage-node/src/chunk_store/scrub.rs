@@ -1,0 +1,181 @@
+//! Scrub: reading everything again, to find what has gone bad while there are others to mend it from.
+//!
+//! First all packs, one after the other, each frame against its checksums and its id. Then all entries of the index: those
+//! whose frame was found sound are done with (one bit for each), the others are read where the index says.
+
+use std::collections::HashMap;
+use std::num::NonZeroU64;
+use std::sync::atomic::AtomicBool;
+
+use sterna_types::ChunkId;
+
+use super::index::IndexEntry;
+use super::pack::{PackId, PackScanner, Verdict};
+use super::pack_store::{PackStore, io_at, location_of};
+use super::{ChunkStore, StoreError, Throttle};
+
+/// How a scrub works.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ScrubOptions {
+    /// How much may be read in a second; `None`: as much as can be.
+    pub bytes_per_second: Option<NonZeroU64>,
+}
+
+/// What a scrub has seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ScrubReport {
+    /// Whether it came to its end; `false` where it was cancelled.
+    pub finished: bool,
+    /// Frames that it read.
+    pub frames: u64,
+    /// Bytes that these take.
+    pub stored_bytes: u64,
+    /// What it found, and reported, that was bad.
+    pub damaged: u64,
+    /// Bytes of packs that belong to no batch: what a crash left, or damaged headers.
+    pub unclaimed_bytes: u64,
+}
+
+/// Something bad.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DamagedFrame {
+    /// The chunk.
+    pub id: ChunkId,
+    /// The pack that it is in.
+    pub pack: PackId,
+    /// Its first byte there.
+    pub offset: u64,
+    /// What is wrong with it.
+    pub damage: Damage,
+}
+
+/// What is wrong with a chunk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Damage {
+    /// Its bytes are not what was stored, and the index names them: the chunk is lost here.
+    Lost,
+    /// The index points to where it is not, or to a pack that is not here: the chunk is lost here.
+    Dangling,
+    /// Its bytes are not what was stored, but no entry names them: a copy that nobody uses.
+    Unused,
+    /// It can be read, but the header of its batch is damaged: it could not be found without the index.
+    Unlisted,
+}
+
+impl PackStore {
+    /// Reads everything again, and says what is bad. It ends early once `cancel` is set.
+    ///
+    /// # Errors
+    /// [`StoreError`]; that something is damaged is none.
+    pub fn scrub(
+        &self,
+        options: &ScrubOptions,
+        mut on_bad: impl FnMut(&DamagedFrame),
+        cancel: &AtomicBool,
+    ) -> Result<ScrubReport, StoreError> {
+        let mut scrub = Scrub {
+            store: self,
+            throttle: Throttle::new(options.bytes_per_second, cancel),
+            sound: HashMap::new(),
+            report: ScrubReport::default(),
+            on_bad: &mut on_bad,
+        };
+        scrub.report.finished = scrub.packs()? && scrub.entries()?;
+        Ok(scrub.report)
+    }
+}
+
+struct Scrub<'a> {
+    store: &'a PackStore,
+    throttle: Throttle<'a>,
+    /// For each pack the frames that were found sound, a bit each.
+    sound: HashMap<PackId, Vec<u64>>,
+    report: ScrubReport,
+    on_bad: &'a mut dyn FnMut(&DamagedFrame),
+}
+
+impl Scrub<'_> {
+    fn packs(&mut self) -> Result<bool, StoreError> {
+        for pack in self.store.packs()? {
+            // A collection may have removed it by now.
+            let Ok(file) = self.store.pack_file(pack) else { continue };
+            let io = io_at(&pack.path());
+            let mut scanner = PackScanner::new(pack, file).map_err(&io)?;
+            while let Some(scanned) = scanner.next_frame().map_err(&io)? {
+                let frame = &scanned.frame;
+                self.report.frames += 1;
+                self.report.stored_bytes += u64::from(frame.stored_length());
+                if let Verdict::Sound(_) = scanner.read(frame).map_err(&io)? {
+                    let words = self.sound.entry(pack).or_default();
+                    let word = scanned.place.number as usize / 64;
+                    words.resize(words.len().max(word + 1), 0);
+                    words[word] |= 1 << (scanned.place.number % 64);
+                } else if self.store.entry(frame.id)?.is_none_or(|entry| entry.place != scanned.place) {
+                    self.bad(frame.id, pack, frame.offset.into(), Damage::Unused);
+                }
+                if !self.throttle.pass(frame.stored_length().into()) {
+                    return Ok(false);
+                }
+            }
+            self.report.unclaimed_bytes += scanner.skipped_bytes();
+        }
+        Ok(true)
+    }
+
+    fn entries(&mut self) -> Result<bool, StoreError> {
+        let mut finished = true;
+        self.store.each_entry(|entries| {
+            for entry in entries.iter().filter(|entry| !self.was_sound(entry)).collect::<Vec<_>>() {
+                self.entry(entry)?;
+            }
+            finished = self.throttle.pass(0);
+            Ok(finished)
+        })?;
+        Ok(finished)
+    }
+
+    fn was_sound(&self, entry: &IndexEntry) -> bool {
+        let word = self.sound.get(&entry.place.pack).and_then(|words| words.get(entry.place.number as usize / 64));
+        word.is_some_and(|word| word >> (entry.place.number % 64) & 1 == 1)
+    }
+
+    /// Looks at a chunk whose frame was not found sound, where the index says that it is now.
+    fn entry(&mut self, entry: &IndexEntry) -> Result<(), StoreError> {
+        let id = entry.frame.id;
+        // It may have moved, or gone, or be newer than the walk through the packs.
+        let Some(entry) = self.store.entry(id)? else { return Ok(()) };
+        let pack = entry.place.pack;
+        let damage = match self.store.get(id) {
+            Ok(_) if self.is_listed(&entry)? => return Ok(()),
+            Ok(_) => Damage::Unlisted,
+            Err(StoreError::Corrupt { .. }) => {
+                let ends = u64::from(entry.frame.offset) + u64::from(entry.frame.stored_length());
+                let size = self.store.pack_file(pack).and_then(|file| file.size().map_err(io_at(&pack.path())));
+                if size.is_ok_and(|size| size >= ends) { Damage::Lost } else { Damage::Dangling }
+            }
+            Err(error) => return Err(error),
+        };
+        self.bad(id, pack, entry.frame.offset.into(), damage);
+        self.throttle.pass(entry.frame.stored_length().into());
+        Ok(())
+    }
+
+    /// Whether a frame is in the header of a batch of its pack. It reads the headers of the pack: for few frames only.
+    fn is_listed(&self, entry: &IndexEntry) -> Result<bool, StoreError> {
+        let pack = entry.place.pack;
+        let location = location_of(entry, self.store.pack_file(pack)?);
+        let io = io_at(&pack.path());
+        let mut scanner = PackScanner::new(pack, location.file).map_err(&io)?;
+        while let Some(scanned) = scanner.next_frame().map_err(&io)? {
+            if scanned.place == entry.place {
+                return Ok(scanned.frame.id == entry.frame.id);
+            }
+        }
+        Ok(false)
+    }
+
+    fn bad(&mut self, id: ChunkId, pack: PackId, offset: u64, damage: Damage) {
+        self.report.damaged += 1;
+        (self.on_bad)(&DamagedFrame { id, pack, offset, damage });
+    }
+}

@@ -1,0 +1,26 @@
+//! Volumes: sparse virtual disks made of a journal, a map and content-addressed chunks (design sections 3, 4 and 8).
+//!
+//! From the bottom up; each module knows only those above it in this list:
+//! * [`disk`]: the files of a data directory as the engine uses them, on the operating system or in a simulation that
+//!   loses what was not synced.
+//! * [`chunk_store`]: immutable chunks by id: pack files, their index, garbage collection, compaction, scrub.
+//! * [`chunk_writer`]: the new chunks of a seal or an import, gathered into few large appends.
+//! * [`chunking`]: where a run of blocks is cut into chunks.
+//! * [`map`]: which chunk holds which block: manifests of segments under a radix tree, named by one root.
+//! * [`journal`]: the log of writes that are newer than the root.
+//! * [`volume`]: one disk out of all these: overlay, seal, recovery, and the `BlockDevice` in front.
+//!
+//! * [`image`], [`verify`](mod@verify): whole disks in and out, and whether one is whole.
+//!
+//! This crate is *not* a server and not a cluster: it knows no NBD, no Raft, and decides nothing about who may write. The
+//! formats on disk are written down in `docs/on-disk-format.md`.
+
+pub mod chunk_store;
+pub mod chunk_writer;
+pub mod chunking;
+pub mod disk;
+pub mod image;
+pub mod journal;
+pub mod map;
+pub mod verify;
+pub mod volume;

@@ -1,0 +1,147 @@
+//! A volume as a `BlockDevice`: requests that memory can answer are answered on the spot, all others on a thread that may
+//! wait.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use sterna_types::device::{
+    Allocation, DeviceFuture, Geometry, Inline, Persistence, ReadData, ReadOutcome, StatusRun, ZeroRequest,
+    checked_range,
+};
+use sterna_types::{BlockDevice, ByteOffset, ByteRange, DeviceError};
+
+use super::error::VolumeError;
+use super::volume::Volume;
+
+/// A volume as a `BlockDevice`.
+#[derive(Clone, Debug)]
+pub struct VolumeDevice {
+    volume: Arc<Volume>,
+}
+
+impl VolumeDevice {
+    /// The device in front of `volume`.
+    pub fn new(volume: Arc<Volume>) -> Self {
+        Self { volume }
+    }
+
+    /// The volume behind the device.
+    pub fn volume(&self) -> &Arc<Volume> {
+        &self.volume
+    }
+
+    fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Volume) -> Result<T, VolumeError> + Send + 'static,
+    ) -> DeviceFuture<'_, T> {
+        let volume = Arc::clone(&self.volume);
+        Box::pin(async move { on_a_thread(volume, work).await })
+    }
+
+    /// As [`VolumeDevice::blocking`], once the journal has room, and durable where that is asked for.
+    fn changing(
+        &self,
+        persistence: Persistence,
+        change: impl FnOnce(&Volume) -> Result<(), VolumeError> + Send + 'static,
+    ) -> DeviceFuture<'_, ()> {
+        let volume = Arc::clone(&self.volume);
+        Box::pin(async move {
+            volume.wait_for_room().await?;
+            on_a_thread(volume, move |volume| {
+                change(volume)?;
+                match persistence {
+                    Persistence::AtNextFlush => Ok(()),
+                    Persistence::Durable => volume.flush(),
+                }
+            })
+            .await
+        })
+    }
+}
+
+async fn on_a_thread<T: Send + 'static>(
+    volume: Arc<Volume>,
+    work: impl FnOnce(&Volume) -> Result<T, VolumeError> + Send + 'static,
+) -> Result<T, DeviceError> {
+    match tokio::task::spawn_blocking(move || work(&volume)).await {
+        Ok(result) => result.map_err(DeviceError::from),
+        Err(join) => Err(DeviceError::Io(io::Error::other(join))),
+    }
+}
+
+fn inline<T>(answer: Option<Result<T, VolumeError>>) -> Inline<T> {
+    answer.map_or(Inline::Later, |result| Inline::Done(result.map_err(DeviceError::from)))
+}
+
+impl BlockDevice for VolumeDevice {
+    fn geometry(&self) -> Geometry {
+        Geometry {
+            size: self.volume.size(),
+            minimum_io_bytes: 1,
+            preferred_io_bytes: 4096,
+            read_only: false,
+            can_judge_fast_zeroes: true,
+            rotational: false,
+        }
+    }
+
+    fn try_read(&self, at: ByteOffset, into: &mut [u8]) -> Inline<ReadOutcome> {
+        match checked_range(at, into.len(), self.volume.size()) {
+            Ok(range) => inline(self.volume.read_now(range, into)),
+            Err(error) => Inline::Done(Err(error)),
+        }
+    }
+
+    fn try_write(&self, at: ByteOffset, data: &[u8], persistence: Persistence) -> Inline<()> {
+        match persistence {
+            Persistence::AtNextFlush => inline(self.volume.write_now(at, data)),
+            Persistence::Durable => Inline::Later,
+        }
+    }
+
+    fn read(&self, range: ByteRange) -> DeviceFuture<'_, ReadData> {
+        self.blocking(move |volume| {
+            let size = volume.size();
+            if !range.is_within(size) {
+                return Err(DeviceError::OutOfRange { range, size }.into());
+            }
+            let length = usize::try_from(range.length()).map_err(|_| DeviceError::NoSpace)?;
+            let mut bytes = vec![0; length];
+            Ok(match volume.read(range, &mut bytes)? {
+                ReadOutcome::Filled => ReadData::Bytes(bytes.into()),
+                ReadOutcome::Zeroes => ReadData::Zeroes,
+            })
+        })
+    }
+
+    fn write(&self, at: ByteOffset, data: Bytes, persistence: Persistence) -> DeviceFuture<'_, ()> {
+        self.changing(persistence, move |volume| volume.write(at, &data))
+    }
+
+    fn write_zeroes(&self, request: ZeroRequest) -> DeviceFuture<'_, ()> {
+        // A hole is always as fast. What is to stay allocated is too: space is found in the journal, whose bound is kept,
+        // and not in the place that a block had before.
+        self.changing(request.persistence, move |volume| volume.zero(request.range))
+    }
+
+    fn trim(&self, range: ByteRange, persistence: Persistence) -> DeviceFuture<'_, ()> {
+        self.changing(persistence, move |volume| volume.zero(range))
+    }
+
+    fn flush(&self) -> DeviceFuture<'_, ()> {
+        self.blocking(Volume::flush)
+    }
+
+    fn prefetch(&self, range: ByteRange) -> DeviceFuture<'_, ()> {
+        self.blocking(move |volume| match volume.prefetch(range) {
+            Err(VolumeError::Device(error)) => Err(error.into()),
+            // A hint: what cannot be read now is reported to whoever reads it.
+            _ => Ok(()),
+        })
+    }
+
+    fn allocation(&self, range: ByteRange, max_runs: usize) -> DeviceFuture<'_, Vec<StatusRun<Allocation>>> {
+        self.blocking(move |volume| volume.allocation(range, max_runs))
+    }
+}

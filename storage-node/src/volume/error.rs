@@ -1,0 +1,73 @@
+//! Why a volume did not do what it was asked.
+
+use std::io;
+
+use sterna_types::{DeviceError, SegmentIndex, VolumeId};
+
+use crate::chunk_store::StoreError;
+use crate::journal::JournalError;
+use crate::map::{InvalidExtent, MapError};
+
+/// Why a volume did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum VolumeError {
+    /// The request is not for this device, or not now.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// A chunk could not be read or stored.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The map could not be read or changed.
+    #[error(transparent)]
+    Map(#[from] MapError),
+    /// The journal could not be read or written.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// A manifest would have come to name blocks that are not there.
+    #[error(transparent)]
+    Extent(#[from] InvalidExtent),
+    /// A payload could not be read back from the journal.
+    #[error("the journal cannot be read back: {0}")]
+    ReadBack(#[source] io::Error),
+    /// The volume's own record does not make sense.
+    #[error("the record of volume {volume} is damaged: {what}")]
+    DamagedRecord {
+        /// The volume.
+        volume: VolumeId,
+        /// What is wrong with it.
+        what: &'static str,
+    },
+    /// The segment's map names blocks that a chunk does not have.
+    #[error("the manifest of segment {} names blocks that its chunk does not have", segment.0)]
+    DamagedSegment {
+        /// The segment.
+        segment: SegmentIndex,
+    },
+    /// The volume has been closed.
+    #[error("the volume is closed")]
+    Closed,
+}
+
+impl VolumeError {
+    /// Whether it says that space has to be made, after which the same may succeed.
+    pub fn is_full(&self) -> bool {
+        matches!(
+            self,
+            Self::Store(StoreError::Full)
+                | Self::Map(MapError::Store(StoreError::Full))
+                | Self::Journal(JournalError::Full)
+                | Self::Device(DeviceError::NoSpace)
+        )
+    }
+}
+
+impl From<VolumeError> for DeviceError {
+    fn from(error: VolumeError) -> Self {
+        match error {
+            VolumeError::Device(error) => error,
+            error if error.is_full() => Self::NoSpace,
+            VolumeError::Store(StoreError::Poisoned) | VolumeError::Journal(JournalError::Poisoned) => Self::Poisoned,
+            error => Self::Io(io::Error::other(error)),
+        }
+    }
+}

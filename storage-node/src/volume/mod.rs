@@ -1,0 +1,49 @@
+//! One disk out of journal, map and chunks.
+//!
+//! A [`Volume`] takes writes into its journal and notes in an overlay where their contents are. From time to time it is
+//! sealed: what is in the overlay becomes chunks, manifests and a new root, and the journal is freed. A read looks into
+//! the overlay, then into what is being sealed, then into the map.
+//!
+//! ```text
+//!   write ──> journal ──> overlay (active) ──freeze──> overlay (sealing) ──seal──> chunks, map, root
+//!   read  <────────────────── first ─────────────────────── second ─────────────────── last
+//! ```
+//!
+//! * [`Storage`]: what all volumes of a node share: chunks, records, caches, journal files.
+//! * [`Volume`]: one of them, open; all its calls may block.
+//! * [`VolumeDevice`]: the `BlockDevice` in front, which never does.
+//! * `sealer`: the background task that seals each open volume in time.
+//!
+//! Invariants of an open volume:
+//! * what the layers show, from the newest to the root, is every acknowledged write;
+//! * `sealed <= durable` for what is dropped: an overlay and its journal files go only after the record with the new root
+//!   is durable;
+//! * a chunk that the map in memory names is in the store.
+
+mod collect;
+mod device;
+mod error;
+mod overlay;
+mod read;
+mod record;
+mod recover;
+mod rewrite;
+mod rewrite_cold;
+mod seal;
+mod sealer;
+mod segment_map;
+mod storage;
+#[cfg(test)]
+mod tests;
+#[expect(clippy::module_inception, reason = "the type that this module is named after has a file of its own")]
+mod volume;
+mod write;
+
+pub use device::VolumeDevice;
+pub use error::VolumeError;
+pub use record::VolumeRecord;
+pub(crate) use rewrite::store_run;
+pub use seal::Sealed;
+pub use sealer::Sealer;
+pub use storage::{Storage, StorageOptions};
+pub use volume::{Volume, VolumeSpec, VolumeStatus};

@@ -1,0 +1,196 @@
+//! The blocks of a volume that are newer than its root, and where their contents are.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::journal::JournalFile;
+
+/// What is newer than a root, as runs of blocks that do not overlap. The contents stay in the journal's files.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Overlay {
+    /// By first block.
+    runs: BTreeMap<u64, Run>,
+}
+
+#[derive(Clone, Debug)]
+struct Run {
+    block_count: u64,
+    source: Source,
+}
+
+/// Where the contents of a run of blocks are.
+#[derive(Clone, Debug)]
+pub(super) enum Source {
+    /// In a file of the journal.
+    Journal {
+        file: Arc<JournalFile>,
+        /// The first byte of the run there.
+        at: u64,
+    },
+    /// Nowhere: they read as zeroes.
+    Hole,
+}
+
+impl Source {
+    /// The contents from `blocks` further on.
+    pub(super) fn skip(&self, blocks: u64) -> Self {
+        match self {
+            Self::Journal { file, at } => {
+                Self::Journal { file: Arc::clone(file), at: at + blocks * sterna_types::BLOCK_SIZE }
+            }
+            Self::Hole => Self::Hole,
+        }
+    }
+}
+
+/// A run of blocks as a reader sees it.
+#[derive(Clone, Debug)]
+pub(super) struct Piece {
+    pub(super) blocks: Range<u64>,
+    /// `None` where the overlay has nothing to say, and what lies below counts.
+    pub(super) source: Option<Source>,
+}
+
+impl Overlay {
+    pub(super) fn is_empty(&self) -> bool {
+        self.runs.is_empty()
+    }
+
+    /// Puts newer contents over the blocks.
+    pub(super) fn insert(&mut self, blocks: Range<u64>, source: Source) {
+        if blocks.is_empty() {
+            return;
+        }
+        self.clear(&blocks);
+        let block_count = blocks.end - blocks.start;
+        self.runs.insert(blocks.start, Run { block_count, source });
+    }
+
+    /// Takes the blocks out, splitting the runs that reach beyond them.
+    fn clear(&mut self, blocks: &Range<u64>) {
+        if let Some((&start, run)) = self.runs.range_mut(..blocks.start).next_back() {
+            let end = start + run.block_count;
+            if end > blocks.start {
+                run.block_count = blocks.start - start;
+                let tail = (end > blocks.end).then(|| run.source.skip(blocks.end - start));
+                if let Some(source) = tail {
+                    self.runs.insert(blocks.end, Run { block_count: end - blocks.end, source });
+                }
+            }
+        }
+        while let Some((&start, run)) = self.runs.range(blocks.clone()).next() {
+            let end = start + run.block_count;
+            let tail = (end > blocks.end).then(|| run.source.skip(blocks.end - start));
+            self.runs.remove(&start);
+            if let Some(source) = tail {
+                self.runs.insert(blocks.end, Run { block_count: end - blocks.end, source });
+            }
+        }
+    }
+
+    /// All of `blocks` in order, as runs that are in the overlay and gaps that are not.
+    pub(super) fn pieces(&self, blocks: Range<u64>) -> Pieces<'_> {
+        let first = self.runs.range(..=blocks.start).next_back().map_or(blocks.start, |(&start, _)| start);
+        Pieces { runs: self.runs.range(first..blocks.end.max(first)), at: blocks.start, end: blocks.end, held: None }
+    }
+
+    /// Every run, in order.
+    pub(super) fn runs(&self) -> impl Iterator<Item = (Range<u64>, &Source)> {
+        self.runs.iter().map(|(&start, run)| (start..start + run.block_count, &run.source))
+    }
+}
+
+/// See [`Overlay::pieces`].
+#[derive(Debug)]
+pub(super) struct Pieces<'a> {
+    runs: std::collections::btree_map::Range<'a, u64, Run>,
+    at: u64,
+    end: u64,
+    /// A run that begins behind the gap which was answered first.
+    held: Option<Piece>,
+}
+
+impl Iterator for Pieces<'_> {
+    type Item = Piece;
+
+    fn next(&mut self) -> Option<Piece> {
+        if let Some(piece) = self.held.take() {
+            self.at = piece.blocks.end;
+            return Some(piece);
+        }
+        while self.at < self.end {
+            let Some((&start, run)) = self.runs.next() else {
+                let gap = self.at..self.end;
+                self.at = self.end;
+                return Some(Piece { blocks: gap, source: None });
+            };
+            let blocks = start.max(self.at)..(start + run.block_count).min(self.end);
+            if blocks.is_empty() {
+                continue;
+            }
+            let piece = Piece { source: Some(run.source.skip(blocks.start - start)), blocks };
+            if piece.blocks.start > self.at {
+                let gap = self.at..piece.blocks.start;
+                self.held = Some(piece);
+                return Some(Piece { blocks: gap, source: None });
+            }
+            self.at = piece.blocks.end;
+            return Some(piece);
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::{Strategy, prop, prop_assert, prop_assert_eq, proptest};
+
+    /// What an overlay says of each block: `None` for nothing, `Some(None)` for a hole, else the place in the journal.
+    fn said(overlay: &Overlay, blocks: Range<u64>) -> Vec<Option<Option<u64>>> {
+        let mut said = Vec::new();
+        let mut at = blocks.start;
+        for piece in overlay.pieces(blocks.clone()) {
+            assert_eq!(piece.blocks.start, at, "pieces follow one another");
+            assert!(!piece.blocks.is_empty(), "no piece is empty");
+            at = piece.blocks.end;
+            for block in 0..piece.blocks.end - piece.blocks.start {
+                said.push(piece.source.as_ref().map(|source| match source.skip(block) {
+                    Source::Journal { at, .. } => Some(at),
+                    Source::Hole => None,
+                }));
+            }
+        }
+        assert_eq!(at, blocks.end.max(blocks.start), "pieces cover what was asked for");
+        said
+    }
+
+    fn operations() -> impl Strategy<Value = Vec<(u64, u64, bool)>> {
+        prop::collection::vec((0..64u64, 0..20u64, prop::bool::ANY), 0..40)
+    }
+
+    proptest! {
+        #[test]
+        fn an_overlay_says_of_each_block_what_was_written_last(operations in operations(), ask in (0..80u64, 0..80u64)) {
+            let file = Arc::new(crate::journal::JournalFile::for_tests());
+            let (mut overlay, mut model) = (Overlay::default(), vec![None; 160]);
+            for (index, (start, count, hole)) in operations.into_iter().enumerate() {
+                let at = index as u64 * 1_000_000;
+                let source = if hole { Source::Hole } else { Source::Journal { file: Arc::clone(&file), at } };
+                overlay.insert(start..start + count, source);
+                for block in start..start + count {
+                    let place = (!hole).then(|| at + (block - start) * sterna_types::BLOCK_SIZE);
+                    model[usize::try_from(block)?] = Some(place);
+                }
+            }
+            let (start, end) = (usize::try_from(ask.0)?, usize::try_from(ask.0 + ask.1)?);
+            prop_assert_eq!(said(&overlay, ask.0..ask.0 + ask.1), &model[start..end]);
+            let mut end = 0;
+            for (blocks, _) in overlay.runs() {
+                prop_assert!(blocks.start >= end && blocks.end > blocks.start);
+                end = blocks.end;
+            }
+        }
+    }
+}

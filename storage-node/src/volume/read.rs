@@ -1,0 +1,393 @@
+//! Reading a volume: overlay, then what is being sealed, then map and chunks.
+//!
+//! A reader holds the layers only while it looks things up. What it has found stays readable without them: a piece of the
+//! journal holds its file, and the place of a chunk holds its pack. Only the lookup in the map can come too late, when a
+//! seal has replaced the root and a collection has removed the old one's nodes; it is done again then, with the new root.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use sterna_types::device::{Allocation, ReadOutcome, StatusRun, push_run};
+use sterna_types::{BLOCK_SIZE, BLOCKS_PER_SEGMENT, ByteRange, DeviceError, Root, SegmentIndex};
+
+use super::error::VolumeError;
+use super::overlay::{Overlay, Source};
+use super::segment_map::SegmentMap;
+use super::volume::{Layers, Volume};
+use crate::chunk_store::StoreError;
+use crate::map::{self, Manifest, MapError};
+
+/// A run of blocks, and where it is.
+enum Place {
+    Journal(Source),
+    Map,
+}
+
+impl Volume {
+    /// Fills `into` with the bytes of `range`, which is as long.
+    ///
+    /// # Errors
+    /// [`VolumeError`]; then `into` holds anything.
+    pub fn read(&self, range: ByteRange, into: &mut [u8]) -> Result<ReadOutcome, VolumeError> {
+        self.check_request(range, into.len())?;
+        let mut filler = Filler::new(range, into);
+        let blocks = blocks_of(range);
+        for (blocks, place) in self.places(blocks) {
+            match place {
+                Place::Journal(source) => filler.journal(&blocks, &source)?,
+                Place::Map => self.read_map(blocks, &mut filler)?,
+            }
+        }
+        Ok(filler.outcome())
+    }
+
+    /// The same if it can be answered without waiting for anything; `None` where it cannot, and then `into` holds anything.
+    pub fn read_now(&self, range: ByteRange, into: &mut [u8]) -> Option<Result<ReadOutcome, VolumeError>> {
+        if let Err(error) = self.check_request(range, into.len()) {
+            return Some(Err(error));
+        }
+        let mut filler = Filler::new(range, into);
+        let layers = self.layers.try_read().ok()?;
+        for (blocks, place) in look_up(&layers, blocks_of(range)) {
+            match place {
+                Place::Journal(source) => filler.journal_now(&blocks, &source)?,
+                Place::Map => {
+                    for (segment, blocks) in per_segment(blocks) {
+                        let map = self.storage.segments.get(self.id, segment)?;
+                        if let Err(error) = self.read_segment_now(segment, &map, blocks, &mut filler)? {
+                            return Some(Err(error));
+                        }
+                    }
+                }
+            }
+        }
+        Some(Ok(filler.outcome()))
+    }
+
+    /// Which parts of a range hold data: at most `max_runs` runs from its start on, together not longer than it.
+    ///
+    /// # Errors
+    /// [`DeviceError::OutOfRange`] for an empty range too.
+    pub fn allocation(&self, range: ByteRange, max_runs: usize) -> Result<Vec<StatusRun<Allocation>>, VolumeError> {
+        self.check_open()?;
+        if range.is_empty() || !range.is_within(self.size()) {
+            return Err(DeviceError::OutOfRange { range, size: self.size() }.into());
+        }
+        let mut runs = Runs { range, max_runs, runs: Vec::new() };
+        for (blocks, place) in self.places(blocks_of(range)) {
+            match place {
+                Place::Journal(Source::Hole) => runs.push(&blocks, Allocation::Hole),
+                Place::Journal(Source::Journal { .. }) => runs.push(&blocks, Allocation::Data),
+                Place::Map => self.map_allocation(blocks, &mut runs)?,
+            }
+            if runs.is_full() {
+                break;
+            }
+        }
+        runs.runs.truncate(max_runs);
+        Ok(runs.runs)
+    }
+
+    /// Makes sure that the maps of the segments in `range` are in memory, as far as there is room for them.
+    ///
+    /// # Errors
+    /// [`VolumeError`].
+    pub fn prefetch(&self, range: ByteRange) -> Result<(), VolumeError> {
+        self.check_request(range, usize::try_from(range.length()).unwrap_or(usize::MAX))?;
+        for (segment, _) in per_segment(blocks_of(range)).take(MAX_PREFETCHED_SEGMENTS) {
+            self.segment_map(segment)?;
+        }
+        Ok(())
+    }
+
+    fn check_request(&self, range: ByteRange, length: usize) -> Result<(), VolumeError> {
+        self.check_open()?;
+        if range.is_within(self.size()) && range.length() == length as u64 {
+            Ok(())
+        } else {
+            Err(DeviceError::OutOfRange { range, size: self.size() }.into())
+        }
+    }
+
+    fn places(&self, blocks: Range<u64>) -> Vec<(Range<u64>, Place)> {
+        look_up(&self.layers(), blocks).collect()
+    }
+
+    /// Reads what only the map knows. What a write has put over it meanwhile may be missed: it was not acknowledged when
+    /// the read began.
+    fn read_map(&self, blocks: Range<u64>, filler: &mut Filler<'_>) -> Result<(), VolumeError> {
+        for (segment, blocks) in per_segment(blocks) {
+            let map = self.segment_map(segment)?;
+            let first = segment.0 * BLOCKS_PER_SEGMENT;
+            for piece in map.pieces(blocks.start - first..blocks.end - first) {
+                let blocks = first + piece.blocks.start..first + piece.blocks.end;
+                match piece.chunk {
+                    None => filler.zeroes(&blocks),
+                    Some((location, from)) => {
+                        let (skip, into) = filler.take(&blocks);
+                        self.storage.store.read(location, from + skip, into)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Fills `into` with what the sealed root has in a whole segment.
+    pub(super) fn read_sealed(&self, segment: SegmentIndex, into: &mut [u8]) -> Result<ReadOutcome, VolumeError> {
+        let range = ByteRange::between(segment.start(), SegmentIndex(segment.0 + 1).start());
+        let mut filler = Filler::new(range, into);
+        self.read_map(blocks_of(range), &mut filler)?;
+        Ok(filler.outcome())
+    }
+
+    fn read_segment_now(
+        &self,
+        segment: SegmentIndex,
+        map: &SegmentMap,
+        blocks: Range<u64>,
+        filler: &mut Filler<'_>,
+    ) -> Option<Result<(), VolumeError>> {
+        let first = segment.0 * BLOCKS_PER_SEGMENT;
+        for piece in map.pieces(blocks.start - first..blocks.end - first) {
+            let blocks = first + piece.blocks.start..first + piece.blocks.end;
+            match piece.chunk {
+                None => filler.zeroes(&blocks),
+                Some((location, from)) => {
+                    let (skip, into) = filler.take(&blocks);
+                    if let Err(error) = self.storage.store.read_now(location, from + skip, into)? {
+                        return Some(Err(error.into()));
+                    }
+                }
+            }
+        }
+        Some(Ok(()))
+    }
+
+    fn map_allocation(&self, blocks: Range<u64>, runs: &mut Runs) -> Result<(), VolumeError> {
+        let mut at = blocks.start;
+        while at < blocks.end && !runs.is_full() {
+            let root = self.layers().sealed.root;
+            let first = SegmentIndex(at / BLOCKS_PER_SEGMENT);
+            let last = SegmentIndex(blocks.end.div_ceil(BLOCKS_PER_SEGMENT));
+            // Whole subtrees may be absent: the next segment that has a manifest can be far away.
+            let next = self.again_if_replaced(root, |root| {
+                map::segments(&*self.storage.store, &self.storage.nodes, root, first..last).next().transpose()
+            })?;
+            let Some((segment, _)) = next else {
+                runs.push(&(at..blocks.end), Allocation::Hole);
+                return Ok(());
+            };
+            let segment_start = (segment.0 * BLOCKS_PER_SEGMENT).max(at);
+            if segment_start > at {
+                runs.push(&(at..segment_start), Allocation::Hole);
+            }
+            let base = segment.0 * BLOCKS_PER_SEGMENT;
+            let end = (base + BLOCKS_PER_SEGMENT).min(blocks.end);
+            let map = self.segment_map(segment)?;
+            for piece in map.pieces(segment_start - base..end - base) {
+                let status = if piece.chunk.is_some() { Allocation::Data } else { Allocation::Hole };
+                runs.push(&(base + piece.blocks.start..base + piece.blocks.end), status);
+            }
+            at = end;
+        }
+        Ok(())
+    }
+
+    /// The map of a segment as the root of now has it.
+    fn segment_map(&self, segment: SegmentIndex) -> Result<Arc<SegmentMap>, VolumeError> {
+        if let Some(map) = self.storage.segments.get(self.id, segment) {
+            return Ok(map);
+        }
+        let root = self.layers().sealed.root;
+        self.again_if_replaced(root, |root| {
+            let map = Arc::new(self.resolve(root, segment)?);
+            let layers = self.layers();
+            if layers.sealed.root == root && !self.is_closed() {
+                self.storage.segments.put(self.id, segment, Arc::clone(&map));
+            }
+            Ok::<_, VolumeError>(map)
+        })
+    }
+
+    fn resolve(&self, root: Root, segment: SegmentIndex) -> Result<SegmentMap, VolumeError> {
+        match self.manifest(root, segment)? {
+            Some(manifest) => SegmentMap::resolve(&*self.storage.store, segment, &manifest),
+            None => Ok(SegmentMap::default()),
+        }
+    }
+
+    /// The manifest of a segment under a root; `None` where the segment is a hole.
+    pub(super) fn manifest(&self, root: Root, segment: SegmentIndex) -> Result<Option<Arc<Manifest>>, VolumeError> {
+        let (store, nodes) = (&*self.storage.store, &self.storage.nodes);
+        let id = map::manifest_of(store, nodes, root, segment)?;
+        Ok(id.map(|id| map::manifest(store, nodes, id, segment)).transpose()?)
+    }
+
+    /// Does it, and does it again where a chunk was missing because a seal has replaced the root meanwhile.
+    fn again_if_replaced<T, E: Into<VolumeError>>(
+        &self,
+        mut root: Root,
+        mut work: impl FnMut(Root) -> Result<T, E>,
+    ) -> Result<T, VolumeError> {
+        loop {
+            let error = match work(root) {
+                Ok(done) => return Ok(done),
+                Err(error) => error.into(),
+            };
+            let now = self.layers().sealed.root;
+            let missing = matches!(
+                error,
+                VolumeError::Store(StoreError::Missing { .. }) | VolumeError::Map(MapError::Missing { .. })
+            );
+            if !missing || now == root {
+                return Err(error);
+            }
+            root = now;
+        }
+    }
+}
+
+/// Where each run of `blocks` is, in order.
+fn look_up(layers: &Layers, blocks: Range<u64>) -> impl Iterator<Item = (Range<u64>, Place)> {
+    let below = layers.frozen.as_ref().map(|frozen| &*frozen.overlay);
+    layers.active.pieces(blocks).flat_map(move |piece| match (piece.source, below) {
+        (Some(source), _) => Found::One(Some((piece.blocks, Place::Journal(source)))),
+        (None, None) => Found::One(Some((piece.blocks, Place::Map))),
+        (None, Some(frozen)) => Found::Below(frozen_places(frozen, piece.blocks)),
+    })
+}
+
+fn frozen_places(frozen: &Overlay, blocks: Range<u64>) -> impl Iterator<Item = (Range<u64>, Place)> {
+    frozen.pieces(blocks).map(|piece| (piece.blocks, piece.source.map_or(Place::Map, Place::Journal)))
+}
+
+/// One place, or those that another overlay knows.
+enum Found<I> {
+    One(Option<(Range<u64>, Place)>),
+    Below(I),
+}
+
+impl<I: Iterator<Item = (Range<u64>, Place)>> Iterator for Found<I> {
+    type Item = (Range<u64>, Place);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        match self {
+            Self::One(place) => place.take(),
+            Self::Below(places) => places.next(),
+        }
+    }
+}
+
+/// The blocks that a range touches.
+pub(super) fn blocks_of(range: ByteRange) -> Range<u64> {
+    if range.is_empty() {
+        return range.start().0 / BLOCK_SIZE..range.start().0 / BLOCK_SIZE;
+    }
+    range.start().0 / BLOCK_SIZE..range.end().0.div_ceil(BLOCK_SIZE)
+}
+
+/// The part of `blocks` in each segment, in order.
+pub(super) fn per_segment(blocks: Range<u64>) -> impl Iterator<Item = (SegmentIndex, Range<u64>)> {
+    let mut at = blocks.start;
+    std::iter::from_fn(move || {
+        if at >= blocks.end {
+            return None;
+        }
+        let segment = SegmentIndex(at / BLOCKS_PER_SEGMENT);
+        let part = at..((segment.0 + 1) * BLOCKS_PER_SEGMENT).min(blocks.end);
+        at = part.end;
+        Some((segment, part))
+    })
+}
+
+/// A buffer that is filled from its start to its end. Zeroes are written only once something else was.
+struct Filler<'a> {
+    range: ByteRange,
+    into: &'a mut [u8],
+    has_data: bool,
+}
+
+impl<'a> Filler<'a> {
+    fn new(range: ByteRange, into: &'a mut [u8]) -> Self {
+        Self { range, into, has_data: false }
+    }
+
+    /// The part of the buffer that `blocks` fill, and how many bytes of the first of them lie before it.
+    fn part(&self, blocks: &Range<u64>) -> (u32, Range<usize>) {
+        let start = (blocks.start * BLOCK_SIZE).max(self.range.start().0);
+        let end = (blocks.end * BLOCK_SIZE).min(self.range.end().0);
+        let place = |at: u64| usize::try_from(at - self.range.start().0).unwrap_or(usize::MAX);
+        // Less than a block.
+        let skip = u32::try_from(start - blocks.start * BLOCK_SIZE).unwrap_or_default();
+        (skip, place(start)..place(end))
+    }
+
+    fn take(&mut self, blocks: &Range<u64>) -> (u32, &mut [u8]) {
+        let (skip, part) = self.part(blocks);
+        if !self.has_data {
+            // Nothing but holes so far.
+            self.into[..part.start].fill(0);
+            self.has_data = true;
+        }
+        (skip, &mut self.into[part])
+    }
+
+    fn zeroes(&mut self, blocks: &Range<u64>) {
+        if self.has_data {
+            let (_, part) = self.part(blocks);
+            self.into[part].fill(0);
+        }
+    }
+
+    fn journal(&mut self, blocks: &Range<u64>, source: &Source) -> Result<(), VolumeError> {
+        match source {
+            Source::Hole => self.zeroes(blocks),
+            Source::Journal { file, at } => {
+                let (skip, into) = self.take(blocks);
+                file.read_at(at + u64::from(skip), into).map_err(VolumeError::ReadBack)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn journal_now(&mut self, blocks: &Range<u64>, source: &Source) -> Option<()> {
+        match source {
+            Source::Hole => self.zeroes(blocks),
+            Source::Journal { file, at } => {
+                let (skip, into) = self.take(blocks);
+                return file.read_at_now(at + u64::from(skip), into).then_some(());
+            }
+        }
+        Some(())
+    }
+
+    fn outcome(&self) -> ReadOutcome {
+        if self.has_data || self.into.is_empty() { ReadOutcome::Filled } else { ReadOutcome::Zeroes }
+    }
+}
+
+/// The answer to a question for allocation, as it grows.
+struct Runs {
+    range: ByteRange,
+    max_runs: usize,
+    runs: Vec<StatusRun<Allocation>>,
+}
+
+impl Runs {
+    fn is_full(&self) -> bool {
+        // One more may still be joined to the last.
+        self.runs.len() > self.max_runs
+    }
+
+    fn push(&mut self, blocks: &Range<u64>, status: Allocation) {
+        let start = (blocks.start * BLOCK_SIZE).max(self.range.start().0);
+        let end = (blocks.end * BLOCK_SIZE).min(self.range.end().0);
+        if !self.is_full() && end > start {
+            push_run(&mut self.runs, end - start, status);
+        }
+    }
+}
+
+/// The most segments whose maps one hint brings in: 4 GiB of disk.
+const MAX_PREFETCHED_SEGMENTS: usize = 1024;

@@ -1,0 +1,174 @@
+//! What a node keeps of each of its volumes beside the chunks: the sealed root, and where the journal goes on from it.
+//!
+//! | offset | bytes | field |
+//! |---|---|---|
+//! | 0 | 1 | version, 1 |
+//! | 1 | 1 | 1 where there is a root and a checkpoint, 0 for the empty root |
+//! | 2 | 6 | zero |
+//! | 8 | 8 | generation: how often the root has changed |
+//! | 16 | 8 | epoch |
+//! | 24 | 8 | size in bytes when it was sealed |
+//! | 32 | 8 | sequence number of the newest journal record that the root holds |
+//! | 40 | 8 | number of the first journal file that holds later ones |
+//! | 48 | 32 | root |
+//! | 80 | 32 | checkpoint |
+//!
+//! Integers are little-endian. The same fields up to the root, with the volume's id in place of the checkpoint, are a
+//! chunk of their own, the **checkpoint**, so that the packs alone tell which roots there were.
+
+use sterna_types::{ChunkId, Epoch, Root, VolumeId};
+
+use super::error::VolumeError;
+use crate::journal::FileNumber;
+use crate::journal::record::Sequence;
+
+/// A volume's sealed state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VolumeRecord {
+    /// The sealed contents.
+    pub root: Root,
+    /// How often they have changed.
+    pub generation: u64,
+    /// Under which epoch they were sealed.
+    pub epoch: Epoch,
+    /// The volume's size in bytes when they were.
+    pub size_bytes: u64,
+    /// The newest journal record that is in them.
+    pub sealed_through: Sequence,
+    /// The journal file from which on later records are.
+    pub replay_from: FileNumber,
+    /// The chunk that says the same.
+    pub checkpoint: Option<ChunkId>,
+}
+
+impl VolumeRecord {
+    /// The record as bytes.
+    pub fn encode(&self) -> [u8; RECORD_BYTES] {
+        let mut bytes = [0; RECORD_BYTES];
+        bytes[..CHECKPOINT_FIELD].copy_from_slice(&self.encode_common());
+        if let Some(checkpoint) = self.checkpoint {
+            bytes[CHECKPOINT_FIELD..].copy_from_slice(checkpoint.as_bytes());
+        }
+        bytes
+    }
+
+    /// The checkpoint of `volume` that says the same.
+    pub fn encode_checkpoint(&self, volume: VolumeId) -> [u8; CHECKPOINT_BYTES] {
+        let mut bytes = [0; CHECKPOINT_BYTES];
+        bytes[..8].copy_from_slice(CHECKPOINT_MAGIC);
+        bytes[8..16].copy_from_slice(&volume.0.to_le_bytes());
+        bytes[16..].copy_from_slice(&self.encode_common());
+        bytes
+    }
+
+    fn encode_common(&self) -> [u8; CHECKPOINT_FIELD] {
+        let mut bytes = [0; CHECKPOINT_FIELD];
+        bytes[0] = VERSION;
+        let numbers =
+            [self.generation, self.epoch.number(), self.size_bytes, self.sealed_through.0, self.replay_from.0];
+        for (index, number) in numbers.into_iter().enumerate() {
+            bytes[8 + 8 * index..16 + 8 * index].copy_from_slice(&number.to_le_bytes());
+        }
+        if let Some(top) = self.root.top() {
+            bytes[1] = 1;
+            bytes[48..].copy_from_slice(top.as_bytes());
+        }
+        bytes
+    }
+
+    /// The record of `volume` that these bytes are.
+    ///
+    /// # Errors
+    /// [`VolumeError::DamagedRecord`].
+    pub fn parse(volume: VolumeId, bytes: &[u8]) -> Result<Self, VolumeError> {
+        let damaged = |what| VolumeError::DamagedRecord { volume, what };
+        let (common, checkpoint) =
+            bytes.split_first_chunk::<CHECKPOINT_FIELD>().ok_or_else(|| damaged("it is too short"))?;
+        let checkpoint = <[u8; 32]>::try_from(checkpoint).map_err(|_| damaged("its length is wrong"))?;
+        let checkpoint = (checkpoint != [0; 32]).then(|| ChunkId::from_bytes(checkpoint));
+        Self::parse_common(common, checkpoint).map_err(damaged)
+    }
+
+    /// The volume and the state that a checkpoint speaks of; `None` where the bytes are none.
+    pub fn parse_checkpoint(bytes: &[u8], id: ChunkId) -> Option<(VolumeId, Self)> {
+        let (magic, rest) = bytes.split_first_chunk::<8>()?;
+        let (volume, common) = rest.split_first_chunk::<8>()?;
+        let common = common.try_into().ok()?;
+        let record = Self::parse_common(common, Some(id)).ok()?;
+        (magic == CHECKPOINT_MAGIC).then(|| (VolumeId(u64::from_le_bytes(*volume)), record))
+    }
+
+    fn parse_common(bytes: &[u8; CHECKPOINT_FIELD], checkpoint: Option<ChunkId>) -> Result<Self, &'static str> {
+        if bytes[0] != VERSION {
+            return Err("its version is unknown here");
+        }
+        let number = |index: usize| {
+            let mut field = [0; 8];
+            field.copy_from_slice(&bytes[8 + 8 * index..16 + 8 * index]);
+            u64::from_le_bytes(field)
+        };
+        let mut top = [0; 32];
+        top.copy_from_slice(&bytes[48..]);
+        let root = match (bytes[1], top == [0; 32]) {
+            (0, true) => Root::EMPTY,
+            (1, _) => Root::at(ChunkId::from_bytes(top)),
+            _ => return Err("its root is neither there nor absent"),
+        };
+        Ok(Self {
+            root,
+            generation: number(0),
+            epoch: Epoch::from_number(number(1)).ok_or("its epoch is 0")?,
+            size_bytes: number(2),
+            sealed_through: Sequence(number(3)),
+            replay_from: FileNumber(number(4)),
+            checkpoint,
+        })
+    }
+}
+
+const VERSION: u8 = 1;
+const CHECKPOINT_FIELD: usize = 80;
+const RECORD_BYTES: usize = CHECKPOINT_FIELD + 32;
+const CHECKPOINT_BYTES: usize = 16 + CHECKPOINT_FIELD;
+const CHECKPOINT_MAGIC: &[u8; 8] = b"STRNCKPT";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::{any, prop, prop_assert_eq, proptest};
+
+    proptest! {
+        #[test]
+        fn a_record_reads_back_as_it_was_written(
+            top in any::<Option<[u8; 32]>>(),
+            numbers in any::<[u64; 4]>(),
+            epoch in 1u64..,
+            volume in any::<u64>(),
+        ) {
+            let root = top.map_or(Root::EMPTY, |top| Root::at(ChunkId::from_bytes(top)));
+            let mut record = VolumeRecord {
+                root,
+                generation: numbers[0],
+                epoch: Epoch::from_number(epoch).expect("not 0"),
+                size_bytes: numbers[1],
+                sealed_through: Sequence(numbers[2]),
+                replay_from: FileNumber(numbers[3]),
+                checkpoint: None,
+            };
+            let volume = VolumeId(volume);
+            prop_assert_eq!(VolumeRecord::parse(volume, &record.encode()).ok(), Some(record));
+            let checkpoint = record.encode_checkpoint(volume);
+            record.checkpoint = Some(crate::chunk_store::chunk_id(&checkpoint));
+            prop_assert_eq!(VolumeRecord::parse(volume, &record.encode()).ok(), Some(record));
+            let id = crate::chunk_store::chunk_id(&checkpoint);
+            prop_assert_eq!(VolumeRecord::parse_checkpoint(&checkpoint, id), Some((volume, record)));
+        }
+
+        #[test]
+        fn any_bytes_are_a_record_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..140)) {
+            let id = ChunkId::from_bytes([1; 32]);
+            let _ = VolumeRecord::parse(VolumeId(1), &bytes);
+            prop_assert_eq!(VolumeRecord::parse_checkpoint(&bytes, id), None);
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! The dirty blocks of a volume as chunks and manifests.
+//!
+//! Random writes cost what they write: no old chunk is read. A long run of dirty blocks is cut by content; runs of a single
+//! block, too short for that, share chunks with their neighbours in the segment. The extents of the segment's manifest are
+//! split around both. All-zero blocks become holes, whoever wrote them.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use sterna_types::{BLOCK_SIZE, BLOCKS_PER_SEGMENT, ChunkId, Root, SegmentIndex};
+
+use super::error::VolumeError;
+use super::overlay::{Overlay, Source};
+use super::read::per_segment;
+use super::volume::Volume;
+use crate::chunk_store::ChunkKind;
+use crate::chunk_writer::ChunkWriter;
+use crate::chunking::{self, ChunkingParameters, Run};
+use crate::map::{Change, InvalidExtent, Manifest};
+
+/// Stores the contents of `overlay` as chunks and manifests; how the map under `root` changes by it, in order.
+pub(super) fn rewrite(
+    volume: &Volume,
+    root: Root,
+    overlay: &Overlay,
+    writer: &mut ChunkWriter,
+) -> Result<Vec<Change>, VolumeError> {
+    let mut changes = Vec::new();
+    let mut segment: Option<DirtySegment> = None;
+    for (index, part) in overlay.runs().flat_map(|(blocks, source)| parts(blocks, source)) {
+        if let Some(dirty) = segment.take_if(|dirty| dirty.index != index) {
+            changes.push(dirty.store(volume, root, writer)?);
+        }
+        match part {
+            Part::Segments(count) => {
+                push_clear(&mut changes, index..SegmentIndex(index.0 + count));
+            }
+            Part::Blocks(blocks, source) => {
+                let dirty = segment.get_or_insert_with(|| DirtySegment { index, runs: Vec::new() });
+                dirty.runs.push((blocks, source));
+            }
+        }
+    }
+    if let Some(dirty) = segment {
+        changes.push(dirty.store(volume, root, writer)?);
+    }
+    Ok(changes)
+}
+
+/// Stores `data`, a run of whole blocks of one segment, as chunks, and enters them into the segment's manifest.
+///
+/// `first_block` is counted from the segment's first.
+pub(crate) fn store_run(
+    parameters: &ChunkingParameters,
+    writer: &mut ChunkWriter,
+    manifest: &mut Manifest,
+    first_block: u16,
+    data: &Bytes,
+) -> Result<(), VolumeError> {
+    let mut short = ShortRuns::default();
+    store_long_runs(parameters, writer, manifest, first_block, data, &mut short)?;
+    short.store(writer, manifest)
+}
+
+fn store_long_runs(
+    parameters: &ChunkingParameters,
+    writer: &mut ChunkWriter,
+    manifest: &mut Manifest,
+    first_block: u16,
+    data: &Bytes,
+    short: &mut ShortRuns,
+) -> Result<(), VolumeError> {
+    for run in chunking::runs(data) {
+        match run {
+            Run::Zero(bytes) => replace(manifest, first_block, &bytes, None)?,
+            Run::Data(bytes) if bytes.len() as u64 == BLOCK_SIZE => {
+                short.push(first_block + count(bytes.start as u64 / BLOCK_SIZE), &data[bytes], writer, manifest)?;
+            }
+            Run::Data(run) => {
+                for cut in chunking::cut(parameters, &data[run.clone()]) {
+                    let bytes = run.start + cut.start..run.start + cut.end;
+                    let id = writer.put(ChunkKind::Data, data.slice(bytes.clone()))?;
+                    replace(manifest, first_block, &bytes, Some(id))?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A part of a run of the overlay.
+enum Part {
+    /// So many whole segments are a hole.
+    Segments(u64),
+    /// Blocks of one segment, counted from its first.
+    Blocks(Range<u16>, Source),
+}
+
+/// A run of the overlay, taken apart at the segments' ends; whole segments of a hole stay together.
+fn parts(blocks: Range<u64>, source: &Source) -> Vec<(SegmentIndex, Part)> {
+    let whole = blocks.start.div_ceil(BLOCKS_PER_SEGMENT)..blocks.end / BLOCKS_PER_SEGMENT;
+    let within = |part: Range<u64>| {
+        per_segment(part).map(|(segment, part)| {
+            let first = segment.0 * BLOCKS_PER_SEGMENT;
+            let source = source.skip(part.start - blocks.start);
+            (segment, Part::Blocks(count(part.start - first)..count(part.end - first), source))
+        })
+    };
+    if whole.is_empty() || !matches!(source, Source::Hole) {
+        return within(blocks.clone()).collect();
+    }
+    let middle = (SegmentIndex(whole.start), Part::Segments(whole.end - whole.start));
+    let head = within(blocks.start..whole.start * BLOCKS_PER_SEGMENT);
+    let tail = within(whole.end * BLOCKS_PER_SEGMENT..blocks.end);
+    head.chain([middle]).chain(tail).collect()
+}
+
+/// What was written to one segment.
+struct DirtySegment {
+    index: SegmentIndex,
+    /// In order, counted from the segment's first block.
+    runs: Vec<(Range<u16>, Source)>,
+}
+
+impl DirtySegment {
+    fn store(self, volume: &Volume, root: Root, writer: &mut ChunkWriter) -> Result<Change, VolumeError> {
+        let is_whole =
+            self.runs.iter().map(|(blocks, _)| u64::from(blocks.end - blocks.start)).sum::<u64>() == BLOCKS_PER_SEGMENT;
+        let old = if is_whole { None } else { volume.manifest(root, self.index)? };
+        let mut manifest = old.as_deref().cloned().unwrap_or_default();
+        let mut short = ShortRuns::default();
+        let mut runs = self.runs.into_iter().peekable();
+        while let Some((blocks, source)) = runs.next() {
+            let Source::Journal { .. } = source else {
+                manifest.replace(blocks.start, blocks.end - blocks.start, None)?;
+                continue;
+            };
+            let mut sources = vec![(blocks.clone(), source)];
+            let mut end = blocks.end;
+            let continues =
+                |end: u16, next: &(Range<u16>, Source)| next.0.start == end && matches!(next.1, Source::Journal { .. });
+            while let Some(next) = runs.next_if(|next| continues(end, next)) {
+                end = next.0.end;
+                sources.push(next);
+            }
+            let data = read_back(&sources)?;
+            store_long_runs(&volume.chunking, writer, &mut manifest, blocks.start, &data, &mut short)?;
+        }
+        short.store(writer, &mut manifest)?;
+        volume.fragmented().note(self.index, &manifest, volume.chunking.average_blocks());
+        match manifest.encode() {
+            Some(bytes) => Ok(Change::Set(self.index, writer.put(ChunkKind::Manifest, bytes)?)),
+            None => Ok(Change::Clear(self.index..SegmentIndex(self.index.0 + 1))),
+        }
+    }
+}
+
+/// The contents of neighbouring runs, one behind the other: at most a segment.
+fn read_back(runs: &[(Range<u16>, Source)]) -> Result<Bytes, VolumeError> {
+    let length = |blocks: &Range<u16>| usize::from(blocks.end - blocks.start) * BLOCK_BYTES;
+    let mut data = vec![0; runs.iter().map(|(blocks, _)| length(blocks)).sum()];
+    let mut rest = &mut data[..];
+    for (blocks, source) in runs {
+        let (into, behind) = rest.split_at_mut(length(blocks));
+        if let Source::Journal { file, at } = source {
+            file.read_at(*at, into).map_err(VolumeError::ReadBack)?;
+        }
+        rest = behind;
+    }
+    Ok(data.into())
+}
+
+/// Runs of a single block, collected into chunks of their own.
+#[derive(Default)]
+struct ShortRuns {
+    /// Counted from the segment's first block.
+    blocks: Vec<u16>,
+    data: Vec<u8>,
+}
+
+impl ShortRuns {
+    fn push(
+        &mut self,
+        block: u16,
+        data: &[u8],
+        writer: &mut ChunkWriter,
+        manifest: &mut Manifest,
+    ) -> Result<(), VolumeError> {
+        self.blocks.push(block);
+        self.data.extend_from_slice(data);
+        if self.blocks.len() < SHARED_CHUNK_BLOCKS {
+            return Ok(());
+        }
+        std::mem::take(self).store(writer, manifest)
+    }
+
+    fn store(self, writer: &mut ChunkWriter, manifest: &mut Manifest) -> Result<(), VolumeError> {
+        if self.blocks.is_empty() {
+            return Ok(());
+        }
+        let id = writer.put(ChunkKind::Data, self.data.into())?;
+        for (place, block) in self.blocks.into_iter().enumerate() {
+            // At most `SHARED_CHUNK_BLOCKS`.
+            manifest.replace(block, 1, Some((id, count(place as u64))))?;
+        }
+        Ok(())
+    }
+}
+
+/// Enters a run of a segment's blocks, given as bytes behind `first_block`, into its manifest.
+fn replace(
+    manifest: &mut Manifest,
+    first_block: u16,
+    bytes: &Range<usize>,
+    chunk: Option<ChunkId>,
+) -> Result<(), InvalidExtent> {
+    let place = |byte: usize| count((byte / BLOCK_BYTES) as u64);
+    let blocks = place(bytes.start)..place(bytes.end);
+    manifest.replace(first_block + blocks.start, blocks.end - blocks.start, chunk.map(|id| (id, 0)))
+}
+
+fn push_clear(changes: &mut Vec<Change>, range: Range<SegmentIndex>) {
+    match changes.last_mut() {
+        Some(Change::Clear(last)) if last.end == range.start => last.end = range.end,
+        _ => changes.push(Change::Clear(range)),
+    }
+}
+
+/// A number of blocks within a segment.
+fn count(blocks: u64) -> u16 {
+    u16::try_from(blocks).expect("a segment has 1,024 blocks")
+}
+
+const BLOCK_BYTES: usize = 4096;
+const _: () = assert!(BLOCK_BYTES as u64 == BLOCK_SIZE);
+
+/// Blocks of a chunk that is made of single ones: the average size of those that are cut by content, so that the index has
+/// as many entries as for these, and a chunk that is dead in part wastes no more than they do.
+const SHARED_CHUNK_BLOCKS: usize = 8;

@@ -1,0 +1,159 @@
+//! Sealing: what is in the overlay becomes chunks, manifests and a new root, and the journal is freed.
+//!
+//! The steps, and what opening the volume does after a crash behind each of them:
+//! 1. Freeze: later writes go to a new overlay and to new files of the journal. *Replays the journal, as if nothing had
+//!    been.*
+//! 2. Store the new chunks of data, then the manifests, the nodes and the checkpoint that need them; each append is durable
+//!    before the next begins. *The same; the chunks are orphans, found again by the next seal or collected.*
+//! 3. Put the record: new root, and where the journal goes on behind it. *Begins with the new root, and replays only what
+//!    is newer.*
+//! 4. Show the new root in place of the frozen overlay.
+//! 5. Give the files of the journal back. *Removes those that still have their names.*
+//!
+//! A step that fails leaves the frozen overlay where it is: reads go on as before, and the next seal tries again.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+
+use bytes::Bytes;
+use sterna_types::{Root, SegmentIndex};
+
+use super::error::VolumeError;
+use super::record::VolumeRecord;
+use super::rewrite::rewrite;
+use super::volume::{Frozen, SealFailure, Volume};
+use crate::chunk_store::{ChunkKind, StoreError, StorePin};
+use crate::chunk_writer::ChunkWriter;
+use crate::journal::FileNumber;
+use crate::journal::record::Sequence;
+use crate::map::{self, Change};
+
+/// What a seal has come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sealed {
+    /// The contents of the volume, all that was acknowledged before the seal began.
+    pub root: Root,
+    /// How often they have changed.
+    pub generation: u64,
+}
+
+/// A new root whose chunks are durable and pinned.
+pub(super) struct Built {
+    record: VolumeRecord,
+    /// The segments that differ from the old root's.
+    changed: Vec<Change>,
+    _pin: StorePin,
+}
+
+impl Volume {
+    /// Seals everything that was acknowledged before this call. Durable on return.
+    ///
+    /// # Errors
+    /// [`VolumeError`]; nothing is lost by it, and a later call tries again.
+    pub fn seal(&self) -> Result<Sealed, VolumeError> {
+        let _only_one = self.sealing.lock().unwrap_or_else(PoisonError::into_inner);
+        // What a failed seal has left frozen is sealed first, and then what was written since.
+        let was_frozen = self.layers().frozen.is_some();
+        let mut result = self.seal_once();
+        if was_frozen && result.is_ok() {
+            result = self.seal_once();
+        }
+        let failure = result.as_ref().err();
+        *self.seal_failure() = failure.map(|error| SealFailure { is_full: error.is_full(), what: error.to_string() });
+        self.seal_ended.notify_waiters();
+        result
+    }
+
+    fn seal_once(&self) -> Result<Sealed, VolumeError> {
+        self.check_open()?;
+        let Some(frozen) = self.freeze() else {
+            let (root, generation) = self.sealed();
+            return Ok(Sealed { root, generation });
+        };
+        let built = match self.build(&frozen) {
+            Err(error) if error.is_full() => {
+                // Files of the journal that nobody uses may be all the space that is needed.
+                self.storage.pool.shrink().map_err(VolumeError::ReadBack)?;
+                self.build(&frozen)?
+            }
+            other => other?,
+        };
+        self.record(&built)?;
+        self.show(&built, Some(&frozen));
+        drop(frozen);
+        self.fragmented().sealed();
+        self.journal.retire_before(built.record.replay_from);
+        Ok(Sealed { root: built.record.root, generation: built.record.generation })
+    }
+
+    /// What is to be sealed; `None` where there is nothing.
+    fn freeze(&self) -> Option<Frozen> {
+        let _turn = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut layers = self.layers_mut();
+        if layers.frozen.is_none() && !layers.active.is_empty() {
+            let (through, replay_from) = self.journal.cut();
+            let overlay = Arc::new(std::mem::take(&mut layers.active));
+            let bytes = self.unsealed_bytes.load(Ordering::Acquire);
+            layers.frozen = Some(Frozen { overlay, through, replay_from, bytes });
+        }
+        layers.frozen.clone()
+    }
+
+    fn build(&self, frozen: &Frozen) -> Result<Built, VolumeError> {
+        let old = self.layers().sealed;
+        let mut writer = ChunkWriter::new(Arc::clone(&self.storage.store));
+        let changed = rewrite(self, old.root, &frozen.overlay, &mut writer)?;
+        self.build_root(&old, changed, writer, (frozen.through, frozen.replay_from))
+    }
+
+    /// The root that differs from `old` by the segments in `changed`; the journal goes on behind `sealed_through`.
+    pub(super) fn build_root(
+        &self,
+        old: &VolumeRecord,
+        changed: Vec<Change>,
+        mut writer: ChunkWriter,
+        (sealed_through, replay_from): (Sequence, FileNumber),
+    ) -> Result<Built, VolumeError> {
+        let root = map::update(&self.storage.nodes, &mut writer, old.root, &changed)?;
+        let mut record = VolumeRecord {
+            root,
+            generation: old.generation + u64::from(root != old.root),
+            epoch: self.epoch,
+            size_bytes: self.size().0,
+            sealed_through,
+            replay_from,
+            checkpoint: None,
+        };
+        let checkpoint = Bytes::copy_from_slice(&record.encode_checkpoint(self.id));
+        record.checkpoint = Some(writer.put(ChunkKind::Checkpoint, checkpoint)?);
+        let (pin, _) = writer.finish()?;
+        Ok(Built { record, changed, _pin: pin })
+    }
+
+    /// Step 3.
+    pub(super) fn record(&self, built: &Built) -> Result<(), VolumeError> {
+        Ok(self.storage.records.put(self.id, built.record.encode().to_vec()).map_err(StoreError::from)?)
+    }
+
+    /// Step 4: the new root, in place of the old one and of what was frozen.
+    pub(super) fn show(&self, built: &Built, frozen: Option<&Frozen>) {
+        let mut layers = self.layers_mut();
+        layers.sealed = built.record;
+        layers.frozen = None;
+        for change in &built.changed {
+            match change {
+                Change::Set(segment, _) => self.storage.segments.remove(self.id, *segment),
+                Change::Clear(range) if range.end.0 - range.start.0 <= FEW_SEGMENTS => {
+                    for segment in range.start.0..range.end.0 {
+                        self.storage.segments.remove(self.id, SegmentIndex(segment));
+                    }
+                }
+                Change::Clear(_) => self.storage.segments.forget(self.id),
+            }
+        }
+        self.unsealed_bytes.fetch_sub(frozen.map_or(0, |frozen| frozen.bytes), Ordering::AcqRel);
+    }
+}
+
+/// Up to so many segments are dropped from the cache one by one, beyond it all of the volume's: 4 GiB.
+const FEW_SEGMENTS: u64 = 1024;

@@ -1,0 +1,141 @@
+//! The background task of an open volume: seals it in time, and has the journal's next file ready.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sterna_types::DeviceError;
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::error::VolumeError;
+use super::volume::{SealFailure, Volume};
+
+/// The task that seals one volume. It ends when it is stopped, and when the volume is closed.
+///
+/// A failed seal shows in [`super::VolumeStatus::seal_failure`], and is tried again.
+#[derive(Debug)]
+pub struct Sealer {
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Sealer {
+    /// Starts it. `slots` bounds how many volumes of the node are sealed at once.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn start(volume: Arc<Volume>, slots: Arc<Semaphore>) -> Self {
+        let stop = CancellationToken::new();
+        let stopped = stop.clone();
+        let task = tokio::spawn(async move {
+            tokio::select! {
+                () = stopped.cancelled() => {}
+                () = seal_in_time(&volume, &slots) => {}
+                () = keep_journal_ready(&volume) => {}
+            }
+        });
+        Self { stop, task }
+    }
+
+    /// Ends it; a seal that runs is finished first, by the thread that it is on.
+    ///
+    /// # Cancel safety
+    /// It ends also when this is dropped.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        // A panic of the task has been reported by the runtime.
+        let _ = self.task.await;
+    }
+}
+
+async fn seal_in_time(volume: &Arc<Volume>, slots: &Semaphore) {
+    while !volume.is_closed() {
+        if !volume.has_unsealed() {
+            volume.seal_wanted.notified().await;
+            continue;
+        }
+        if !volume.has_much_unsealed() {
+            // Woken early when much has come together.
+            let _ = tokio::time::timeout(SEAL_AGE, volume.seal_wanted.notified()).await;
+        }
+        let Ok(_slot) = slots.acquire().await else {
+            return;
+        };
+        let sealing = Arc::clone(volume);
+        match tokio::task::spawn_blocking(move || seal_and_tidy(&sealing)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(VolumeError::Closed)) => return,
+            Err(panic) => {
+                tracing::error!(volume = %volume.id(), error = %panic, "sealing has ended for good");
+                volume.give_up_sealing(&panic.to_string());
+                return;
+            }
+            Ok(Err(error)) => {
+                tracing::warn!(volume = %volume.id(), %error, "a seal has failed; it is tried again");
+                tokio::time::sleep(RETRY_AFTER).await;
+            }
+        }
+    }
+}
+
+fn seal_and_tidy(volume: &Volume) -> Result<(), VolumeError> {
+    volume.seal()?;
+    volume.rewrite_cold()?;
+    Ok(())
+}
+
+async fn keep_journal_ready(volume: &Arc<Volume>) {
+    while !volume.is_closed() {
+        volume.journal.next_wanted().await;
+        let preparing = Arc::clone(volume);
+        // An error shows to the write that needs the file.
+        let _ = tokio::task::spawn_blocking(move || preparing.prepare_journal()).await;
+    }
+}
+
+impl Volume {
+    /// Waits until the journal is below its limit.
+    ///
+    /// # Errors
+    /// [`DeviceError::NoSpace`], or why else nothing can be sealed, so that nobody waits in vain.
+    ///
+    /// # Cancel safety
+    /// May be dropped at any time.
+    pub async fn wait_for_room(&self) -> Result<(), DeviceError> {
+        loop {
+            let ended = self.seal_ended.notified();
+            if self.has_room() || self.is_closed() {
+                return Ok(());
+            }
+            if let Some(failure) = self.seal_failure().clone() {
+                return Err(match failure.is_full {
+                    true => DeviceError::NoSpace,
+                    false => DeviceError::Io(std::io::Error::other(failure.what)),
+                });
+            }
+            ended.await;
+        }
+    }
+
+    /// Has it shown that nothing is sealed any more.
+    fn give_up_sealing(&self, what: &str) {
+        *self.seal_failure() = Some(SealFailure { is_full: false, what: what.to_owned() });
+        self.seal_ended.notify_waiters();
+    }
+
+    fn has_unsealed(&self) -> bool {
+        self.unsealed_bytes.load(std::sync::atomic::Ordering::Acquire) > 0
+    }
+
+    fn has_much_unsealed(&self) -> bool {
+        self.unsealed_bytes.load(std::sync::atomic::Ordering::Acquire) >= self.storage.options.seal_after_bytes
+    }
+}
+
+/// How long what was written stays unsealed: long enough for a block that is written again and again to be sealed once,
+/// short enough for replicas to follow (design section 6).
+const SEAL_AGE: Duration = Duration::from_secs(5);
+
+/// How long after a failed seal it is tried again.
+const RETRY_AFTER: Duration = Duration::from_secs(1);

@@ -1,0 +1,210 @@
+//! What the volumes of a node share.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
+use sterna_types::{SegmentIndex, VolumeId};
+
+use super::segment_map::SegmentMap;
+use super::volume::Volume;
+use crate::chunk_store::index::VolumeRecords;
+use crate::chunk_store::{ChunkStore, StoreError, StorePin};
+use crate::disk::Disk;
+use crate::journal::{JOURNAL_FILE_BYTES, JournalPool, SaltSource};
+use crate::map::NodeCache;
+
+/// How much a node's volumes may hold.
+#[derive(Clone, Copy, Debug)]
+pub struct StorageOptions {
+    /// Bytes of memory for the maps of segments that are read.
+    pub segment_cache_bytes: u64,
+    /// Bytes of memory for the maps' nodes.
+    pub node_cache_bytes: usize,
+    /// Bytes of a volume's journal at which it is sealed.
+    pub seal_after_bytes: u64,
+    /// Bytes of a volume's journal at which its writers wait for the seal.
+    pub journal_limit_bytes: u64,
+    /// Bytes of a file of a journal.
+    pub journal_file_bytes: u64,
+    /// Bytes of the data directory that new journal files leave free.
+    pub reserve_bytes: u64,
+}
+
+impl Default for StorageOptions {
+    fn default() -> Self {
+        Self {
+            segment_cache_bytes: 256 << 20,
+            node_cache_bytes: 64 << 20,
+            seal_after_bytes: 32 << 20,
+            journal_limit_bytes: 256 << 20,
+            journal_file_bytes: JOURNAL_FILE_BYTES,
+            reserve_bytes: 128 << 20,
+        }
+    }
+}
+
+/// What the volumes of a node share: chunks, records, caches, journal files.
+#[derive(Debug)]
+pub struct Storage {
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) store: Arc<dyn ChunkStore>,
+    pub(super) records: VolumeRecords,
+    pub(super) pool: Arc<JournalPool>,
+    pub(super) nodes: NodeCache,
+    pub(super) segments: SegmentCache,
+    pub(super) options: StorageOptions,
+    /// The volumes that are open, so that none is twice.
+    open: Mutex<HashMap<VolumeId, Weak<Volume>>>,
+}
+
+impl Storage {
+    /// The storage on `disk`, whose chunks are in `store`. `salts` are random, and others in each run.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn new(
+        disk: Arc<dyn Disk>,
+        store: Arc<dyn ChunkStore>,
+        records: VolumeRecords,
+        salts: SaltSource,
+        options: StorageOptions,
+    ) -> io::Result<Arc<Self>> {
+        let pool =
+            Arc::new(JournalPool::open(Arc::clone(&disk), salts, options.journal_file_bytes, options.reserve_bytes)?);
+        disk.create_dir(VOLUMES)?;
+        let nodes = NodeCache::new(options.node_cache_bytes);
+        let segments = SegmentCache::new(options.segment_cache_bytes);
+        Ok(Arc::new(Self { disk, store, records, pool, nodes, segments, options, open: Mutex::default() }))
+    }
+
+    /// The chunks.
+    pub fn store(&self) -> &Arc<dyn ChunkStore> {
+        &self.store
+    }
+
+    /// The sealed states of the volumes.
+    pub fn records(&self) -> &VolumeRecords {
+        &self.records
+    }
+
+    /// The nodes of maps that were read lately.
+    pub fn nodes(&self) -> &NodeCache {
+        &self.nodes
+    }
+
+    /// Holds collections back while roots are looked up and read: see [`ChunkStore::pin`].
+    pub fn pin(&self) -> StorePin {
+        self.store.pin()
+    }
+
+    /// The open volumes.
+    pub fn open_volumes(&self) -> Vec<Arc<Volume>> {
+        self.open().values().filter_map(Weak::upgrade).collect()
+    }
+
+    pub(super) fn open(&self) -> std::sync::MutexGuard<'_, HashMap<VolumeId, Weak<Volume>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Removes what this node keeps of a volume that is not open: its record and its journal. Its chunks go with the next
+    /// collection.
+    ///
+    /// # Errors
+    /// [`super::VolumeError`]; then it may be partly there, and this can be called again.
+    pub fn remove_volume(&self, volume: VolumeId) -> Result<(), super::VolumeError> {
+        // The record first: a record without its journal would be taken for an older state of the volume.
+        self.records.remove(volume).map_err(StoreError::from)?;
+        let directory = volume_directory(volume);
+        let failed = |source| StoreError::Io { path: directory.clone(), source };
+        let journal = journal_directory(volume);
+        for name in self.disk.list(&journal).map_err(failed)? {
+            self.disk.remove(&format!("{journal}/{name}")).map_err(failed)?;
+        }
+        for path in [&journal, &directory] {
+            match self.disk.remove(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error).into()),
+                _ => {}
+            }
+        }
+        self.segments.forget(volume);
+        Ok(())
+    }
+
+    /// The volumes that something is kept of here, in order: those with a record, and those with a journal.
+    ///
+    /// # Errors
+    /// [`super::VolumeError`].
+    pub fn kept_volumes(&self) -> Result<Vec<VolumeId>, super::VolumeError> {
+        let mut volumes: Vec<_> =
+            self.records.list().map_err(StoreError::from)?.into_iter().map(|(volume, _)| volume).collect();
+        let failed = |source| StoreError::Io { path: VOLUMES.to_owned(), source };
+        let names = self.disk.list(VOLUMES).map_err(failed)?;
+        volumes.extend(names.iter().filter_map(|name| u64::from_str_radix(name, 16).ok()).map(VolumeId));
+        volumes.sort_unstable();
+        volumes.dedup();
+        Ok(volumes)
+    }
+}
+
+/// Where what a node keeps of a volume is, beside chunks and record.
+pub(super) fn volume_directory(volume: VolumeId) -> String {
+    format!("{VOLUMES}/{:016x}", volume.0)
+}
+
+/// Where a volume's journal is.
+pub(super) fn journal_directory(volume: VolumeId) -> String {
+    format!("{}/journal", volume_directory(volume))
+}
+
+/// The maps of segments that were read lately, of all volumes.
+///
+/// An entry is of the root that its volume has now: it is put in and taken out by those who hold the volume's layers, so
+/// that no reader of an older root can put back what a seal has replaced.
+#[derive(Debug)]
+pub(super) struct SegmentCache {
+    maps: Cache<(VolumeId, SegmentIndex), Arc<SegmentMap>, ByWeight>,
+}
+
+#[derive(Clone, Debug)]
+struct ByWeight;
+
+impl Weighter<(VolumeId, SegmentIndex), Arc<SegmentMap>> for ByWeight {
+    fn weight(&self, _key: &(VolumeId, SegmentIndex), map: &Arc<SegmentMap>) -> u64 {
+        map.weight_bytes() + ENTRY_BYTES
+    }
+}
+
+impl SegmentCache {
+    fn new(capacity_bytes: u64) -> Self {
+        let items = usize::try_from(capacity_bytes / TYPICAL_MAP_BYTES).unwrap_or(usize::MAX).max(16);
+        Self { maps: Cache::with_weighter(items, capacity_bytes, ByWeight) }
+    }
+
+    pub(super) fn get(&self, volume: VolumeId, segment: SegmentIndex) -> Option<Arc<SegmentMap>> {
+        self.maps.get(&(volume, segment))
+    }
+
+    pub(super) fn put(&self, volume: VolumeId, segment: SegmentIndex, map: Arc<SegmentMap>) {
+        self.maps.insert((volume, segment), map);
+    }
+
+    pub(super) fn remove(&self, volume: VolumeId, segment: SegmentIndex) {
+        self.maps.remove(&(volume, segment));
+    }
+
+    /// Drops everything of one volume.
+    pub(super) fn forget(&self, volume: VolumeId) {
+        self.maps.retain(|(of, _), _| *of != volume);
+    }
+}
+
+const VOLUMES: &str = "volumes";
+
+/// Bytes of a cached entry beside the map itself: key, counters, links.
+const ENTRY_BYTES: u64 = 64;
+
+/// The map of a segment of imported data: 128 chunks of 32 KiB.
+const TYPICAL_MAP_BYTES: u64 = 16 << 10;

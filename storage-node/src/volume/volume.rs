@@ -1,0 +1,220 @@
+//! An open volume.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use sterna_types::{ByteSize, Epoch, Root, VolumeId, VolumeSize};
+use tokio::sync::Notify;
+
+use super::error::VolumeError;
+use super::overlay::Overlay;
+use super::record::VolumeRecord;
+use super::rewrite_cold::Fragmented;
+use super::storage::Storage;
+use crate::chunking::ChunkingParameters;
+use crate::journal::record::Sequence;
+use crate::journal::{FileNumber, Journal};
+
+/// What the metadata says of a volume that is to be opened.
+#[derive(Clone, Copy, Debug)]
+pub struct VolumeSpec {
+    /// Which one.
+    pub id: VolumeId,
+    /// How large it is.
+    pub size: VolumeSize,
+    /// Under which epoch this node owns it.
+    pub epoch: Epoch,
+    /// What it holds where this node has no newer state of it: what it was cloned from or imported as.
+    pub root: Root,
+    /// How often the root had changed by then.
+    pub generation: u64,
+    /// How its data is cut into chunks.
+    pub chunking: ChunkingParameters,
+}
+
+/// A volume, open: read, written, sealed. All calls may block, unless they say otherwise.
+#[derive(Debug)]
+pub struct Volume {
+    pub(super) id: VolumeId,
+    pub(super) storage: Arc<Storage>,
+    pub(super) journal: Journal,
+    pub(super) epoch: Epoch,
+    pub(super) chunking: ChunkingParameters,
+    size_bytes: AtomicU64,
+    pub(super) layers: RwLock<Layers>,
+    /// Held from a record's append to its place in the overlay: one writer at a time.
+    pub(super) writing: Mutex<()>,
+    /// Held while sealing: one seal at a time.
+    pub(super) sealing: Mutex<()>,
+    /// Bytes of records that are not sealed.
+    pub(super) unsealed_bytes: AtomicU64,
+    /// Told when there is something to seal, and when there is much.
+    pub(super) seal_wanted: Notify,
+    /// Told when a seal has ended, well or not.
+    pub(super) seal_ended: Notify,
+    /// Why the last seal failed, for what is shown; none once one has succeeded.
+    pub(super) seal_failure: Mutex<Option<SealFailure>>,
+    /// Segments that a rewrite would do good.
+    pub(super) fragmented: Mutex<Fragmented>,
+    closed: AtomicBool,
+}
+
+/// What a volume shows, the newest first.
+#[derive(Debug)]
+pub(super) struct Layers {
+    /// What was written since the last freeze.
+    pub(super) active: Overlay,
+    /// What is being sealed.
+    pub(super) frozen: Option<Frozen>,
+    /// What has been sealed.
+    pub(super) sealed: VolumeRecord,
+}
+
+/// An overlay that takes no more writes, and where the journal goes on behind it.
+#[derive(Clone, Debug)]
+pub(super) struct Frozen {
+    pub(super) overlay: Arc<Overlay>,
+    /// The newest record in it.
+    pub(super) through: Sequence,
+    /// The journal file from which on later records are.
+    pub(super) replay_from: FileNumber,
+    /// Bytes of its records.
+    pub(super) bytes: u64,
+}
+
+/// Why a seal failed.
+#[derive(Clone, Debug)]
+pub(super) struct SealFailure {
+    pub(super) is_full: bool,
+    pub(super) what: String,
+}
+
+/// What an administrator wants to know of an open volume.
+#[derive(Clone, Debug)]
+pub struct VolumeStatus {
+    /// Which one.
+    pub id: VolumeId,
+    /// How large it is.
+    pub size: ByteSize,
+    /// Its sealed contents.
+    pub root: Root,
+    /// How often they have changed.
+    pub generation: u64,
+    /// Bytes in the journal that are not sealed.
+    pub unsealed_bytes: u64,
+    /// Whether a sync has failed, so that it answers errors until it is opened anew.
+    pub poisoned: bool,
+    /// Why the last seal failed, if it did.
+    pub seal_failure: Option<String>,
+}
+
+impl Volume {
+    pub(super) fn assemble(
+        spec: &VolumeSpec,
+        storage: Arc<Storage>,
+        journal: Journal,
+        layers: Layers,
+        unsealed_bytes: u64,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            id: spec.id,
+            storage,
+            journal,
+            epoch: spec.epoch,
+            chunking: spec.chunking,
+            size_bytes: AtomicU64::new(spec.size.bytes().0),
+            layers: RwLock::new(layers),
+            writing: Mutex::new(()),
+            sealing: Mutex::new(()),
+            unsealed_bytes: AtomicU64::new(unsealed_bytes),
+            seal_wanted: Notify::new(),
+            seal_ended: Notify::new(),
+            seal_failure: Mutex::new(None),
+            fragmented: Mutex::default(),
+            closed: AtomicBool::new(false),
+        })
+    }
+
+    /// Which volume it is.
+    pub fn id(&self) -> VolumeId {
+        self.id
+    }
+
+    /// How large it is.
+    pub fn size(&self) -> ByteSize {
+        ByteSize(self.size_bytes.load(Ordering::Acquire))
+    }
+
+    /// The sealed contents, and how often they have changed.
+    pub fn sealed(&self) -> (Root, u64) {
+        let layers = self.layers();
+        (layers.sealed.root, layers.sealed.generation)
+    }
+
+    /// What an administrator wants to know.
+    pub fn status(&self) -> VolumeStatus {
+        let (root, generation) = self.sealed();
+        VolumeStatus {
+            id: self.id,
+            size: self.size(),
+            root,
+            generation,
+            unsealed_bytes: self.unsealed_bytes.load(Ordering::Acquire),
+            poisoned: self.journal.check_sound().is_err(),
+            seal_failure: self.seal_failure().as_ref().map(|failure| failure.what.clone()),
+        }
+    }
+
+    /// Gives the volume another size. What a smaller one cut off is gone; what a larger one adds reads as zeroes.
+    ///
+    /// # Errors
+    /// [`VolumeError`]; then the size is what it was.
+    pub fn resize(&self, size: VolumeSize) -> Result<(), VolumeError> {
+        let new = size.bytes().0;
+        let turn = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let old = self.size().0;
+        if new > old {
+            // An earlier and larger size may have left something there.
+            self.append_hole(&turn, old / sterna_types::BLOCK_SIZE..new / sterna_types::BLOCK_SIZE)?;
+        }
+        self.size_bytes.store(new, Ordering::Release);
+        drop(turn);
+        self.journal.sync()?;
+        Ok(())
+    }
+
+    /// Ends it: later requests are refused, so that nobody holds on to a volume that was deleted or opened anew.
+    pub fn close(&self) {
+        let _no_seal = self.sealing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.closed.store(true, Ordering::Release);
+        self.journal.rest();
+        self.storage.segments.forget(self.id);
+        self.storage.open().remove(&self.id);
+        self.seal_wanted.notify_one();
+        self.seal_ended.notify_waiters();
+    }
+
+    /// Whether it has been closed.
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    /// Refuses where the volume answers nothing any more.
+    pub(super) fn check_open(&self) -> Result<(), VolumeError> {
+        self.journal.check_sound()?;
+        if self.is_closed() { Err(VolumeError::Closed) } else { Ok(()) }
+    }
+
+    pub(super) fn layers(&self) -> RwLockReadGuard<'_, Layers> {
+        self.layers.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn layers_mut(&self) -> RwLockWriteGuard<'_, Layers> {
+        self.layers.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn seal_failure(&self) -> std::sync::MutexGuard<'_, Option<SealFailure>> {
+        self.seal_failure.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
