@@ -1,6 +1,6 @@
 //! `sterna nbd serve`: raw files and scratch disks over NBD, without a node.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
@@ -12,8 +12,8 @@ use sterna_types::device::{FileAccess, FileDevice, MemoryDevice};
 use sterna_types::{BlockDevice, ByteSize};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::args::{Mode, Serve, TlsUse};
-use crate::socket;
+use crate::args::nbd::{Mode, Serve, TlsUse};
+use crate::{nbd_uri, socket};
 
 /// Serves until SIGTERM or SIGINT.
 pub(crate) fn run(serve: Serve, json: bool) -> Result<()> {
@@ -165,22 +165,11 @@ fn offers(exports: &[Export], addresses: &[Address]) -> Vec<Offer> {
     exports.iter().map(offer).collect()
 }
 
-/// The URI of an export, as `doc/uri.md` of the NetworkBlockDevice project has it.
 fn uri(address: &Address, export: &str) -> String {
-    let export = percent_encoded(export);
     match address {
-        Address::Unix(path) => format!("nbd+unix:///{export}?socket={}", socket_path(path)),
-        Address::Tcp(address) => format!("nbd://{address}/{export}"),
+        Address::Unix(path) => nbd_uri::unix(path, export),
+        Address::Tcp(address) => nbd_uri::tcp(*address, export),
     }
-}
-
-fn socket_path(path: &Path) -> String {
-    path.to_string_lossy().split('/').map(percent_encoded).collect::<Vec<_>>().join("/")
-}
-
-fn percent_encoded(text: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
-    text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
 }
 
 /// Says on stdout where the exports are. On sockets that were handed over, whoever did so knows, and stdout may be theirs.

@@ -121,6 +121,11 @@ impl NbdServer {
         &self.shared.counters
     }
 
+    /// How many connections there are now.
+    pub fn connections(&self) -> usize {
+        self.connections.len()
+    }
+
     /// Accepts connections from `listener` until the shutdown.
     ///
     /// # Errors

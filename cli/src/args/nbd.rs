@@ -1,33 +1,12 @@
-//! The command line, parsed into what the rest of the program works with.
+//! `sterna nbd`: disks over NBD, without a node.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use clap::{ArgGroup, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Subcommand, ValueEnum};
 use sterna_nbd_server::export::Description;
 use sterna_types::ByteSize;
-
-/// A geo-replicated store for virtual-machine disks.
-#[derive(Debug, Parser)]
-#[command(name = "sterna", version, arg_required_else_help = true)]
-pub(crate) struct Args {
-    /// Print for programs: JSON, one value per line.
-    #[arg(long, global = true)]
-    pub(crate) json: bool,
-
-    #[command(subcommand)]
-    pub(crate) command: Command,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum Command {
-    /// Disks over NBD, without a node.
-    Nbd {
-        #[command(subcommand)]
-        command: NbdCommand,
-    },
-}
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum NbdCommand {
@@ -129,12 +108,6 @@ impl<T: FromStr> FromStr for Named<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_command_line_is_well_formed() {
-        use clap::CommandFactory;
-        Args::command().debug_assert();
-    }
 
     #[test]
     fn a_disk_may_be_named() {

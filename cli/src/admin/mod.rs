@@ -1,0 +1,98 @@
+//! The commands that a running node carries out, asked of it over its admin socket.
+//!
+//! * [`client`]: the connection, and what its errors mean. [`output`], [`table`], [`text`], [`progress`]: what is printed.
+//! * [`views`]: what a volume and a snapshot look like, for people and for programs.
+//! * [`volumes`]: volumes and snapshots by name. [`contents`]: what is in them. [`upkeep`]: the node and its store.
+//! * [`import`]: disk images on their way in; [`image`]: what an image is; [`foreign`]: those that `qemu-img` reads.
+//! * [`interrupt`]: Ctrl-C in long work.
+//!
+//! Nothing here decides anything about volumes: values were checked where they entered (`args`), and the rest is the
+//! node's.
+
+mod client;
+mod contents;
+mod foreign;
+mod image;
+mod import;
+mod interrupt;
+mod output;
+mod progress;
+mod table;
+mod text;
+mod upkeep;
+mod views;
+mod volumes;
+
+use std::path::Path;
+
+use anyhow::Result;
+
+use crate::args::VolumeCommand;
+use crate::args::values::Rate;
+use client::Node;
+use output::{Output, OutputClosed};
+
+/// What a node is asked to do.
+pub(crate) enum Work {
+    /// Show itself and its cluster.
+    Status,
+    /// Something about volumes.
+    Volume(VolumeCommand),
+    /// Free what nothing needs.
+    CollectGarbage,
+    /// Read everything.
+    Scrub(Option<Rate>),
+}
+
+/// Has the node of the data directory `directory` do it, and prints what comes of it.
+///
+/// # Errors
+/// What went wrong, for people: with the value, and with what to do.
+pub(crate) fn run(work: Work, directory: &Path, json: bool) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let result = runtime.block_on(async {
+        let mut session = Session { node: Node::connect(directory).await?, output: Output::new(json) };
+        let done = session.run(work).await;
+        // What was found before it failed is told, too.
+        done.and(session.output.flush())
+    });
+    match result {
+        // Whoever read it, such as `head`, has read enough.
+        Err(error) if error.downcast_ref::<OutputClosed>().is_some_and(OutputClosed::is_broken_pipe) => Ok(()),
+        result => result,
+    }
+}
+
+/// One command on its way.
+struct Session {
+    node: Node,
+    output: Output,
+}
+
+impl Session {
+    async fn run(&mut self, work: Work) -> Result<()> {
+        match work {
+            Work::Status => self.status().await,
+            Work::CollectGarbage => self.collect_garbage().await,
+            Work::Scrub(rate) => self.scrub(rate).await,
+            Work::Volume(command) => self.volume(command).await,
+        }
+    }
+
+    async fn volume(&mut self, command: VolumeCommand) -> Result<()> {
+        match command {
+            VolumeCommand::Create(create) => self.create(create).await,
+            VolumeCommand::Import(import) => self.import(import).await,
+            VolumeCommand::Export(export) => self.export(export).await,
+            VolumeCommand::List => self.list().await,
+            VolumeCommand::Show(show) => self.show(show).await,
+            VolumeCommand::Resize(resize) => self.resize(resize).await,
+            VolumeCommand::Delete(delete) => self.delete(delete).await,
+            VolumeCommand::Snapshot(snapshot) => self.snapshot(snapshot).await,
+            VolumeCommand::Clone(clone) => self.clone_volume(clone).await,
+            VolumeCommand::Diff(diff) => self.diff(diff).await,
+            VolumeCommand::Map(map) => self.map(map).await,
+            VolumeCommand::Verify(verify) => self.verify(verify).await,
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! How far long work has come: a bar on standard error where that is a terminal, and else nothing.
+
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use sterna_proto::admin;
+
+/// A bar. It disappears when it is dropped.
+pub(crate) struct Progress(ProgressBar);
+
+impl Progress {
+    /// A bar for work on something of this name; none `for_programs`.
+    pub(crate) fn new(what: impl Into<String>, for_programs: bool) -> Self {
+        if for_programs || !std::io::stderr().is_terminal() {
+            return Self(ProgressBar::hidden());
+        }
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr()).with_message(what.into());
+        bar.set_style(style(OF_UNKNOWN_LENGTH));
+        bar.enable_steady_tick(Duration::from_millis(200));
+        Self(bar)
+    }
+
+    /// Shows how far a node says that it has come.
+    pub(crate) fn set(&self, progress: &admin::Progress) {
+        if progress.total_bytes > 0 && self.0.length() != Some(progress.total_bytes) {
+            self.0.set_length(progress.total_bytes);
+            self.0.set_style(style(OF_KNOWN_LENGTH));
+        }
+        self.0.set_position(progress.done_bytes);
+    }
+
+    /// Lets something else be printed in between.
+    pub(crate) fn aside<T>(&self, print: impl FnOnce() -> T) -> T {
+        self.0.suspend(print)
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).expect("the templates of this file are right")
+}
+
+const OF_KNOWN_LENGTH: &str =
+    "{msg} [{wide_bar:.cyan/blue}] {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta}";
+const OF_UNKNOWN_LENGTH: &str = "{msg} {spinner} {binary_bytes} {binary_bytes_per_sec}";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_templates_are_right() {
+        style(OF_KNOWN_LENGTH);
+        style(OF_UNKNOWN_LENGTH);
+    }
+}

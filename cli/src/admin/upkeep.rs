@@ -1,0 +1,197 @@
+//! The node, its cluster and its store: status, garbage collection, scrub.
+
+use anyhow::{Context, Result, bail};
+use serde::Serialize;
+use sterna_proto::admin::{self, collect_garbage_reply, scrub_reply};
+
+use super::Session;
+use super::client::{CallError, for_each};
+use super::contents::NO_RESULT;
+use super::interrupt::interruptible;
+use super::progress::Progress;
+use super::table::Facts;
+use super::text::{about, count, duration};
+use super::views::{DamageView, if_any};
+use crate::args::values::Rate;
+
+#[derive(Serialize)]
+struct StatusView {
+    cluster: String,
+    node: String,
+    node_id: u64,
+    site: String,
+    version: String,
+    data_directory: String,
+    leader: Option<String>,
+    volumes: u64,
+    open_volumes: u64,
+    chunks: u64,
+    packs: u64,
+    chunk_bytes: u64,
+    stored_bytes: u64,
+    available_bytes: u64,
+    nbd_addresses: Vec<String>,
+    nbd_connections: u64,
+    uptime_seconds: f64,
+}
+
+#[derive(Serialize)]
+struct CollectedView {
+    live_chunks: u64,
+    dead_chunks: u64,
+    freed_bytes: u64,
+    removed_packs: u64,
+    compacted_packs: u64,
+}
+
+/// A line of what a scrub found.
+#[derive(Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+enum ScrubView {
+    Damage {
+        chunk: String,
+        #[serde(rename = "where")]
+        place: String,
+        what: String,
+        needed_by: Vec<DamageView>,
+    },
+    Result {
+        chunks: u64,
+        bytes: u64,
+        damaged_chunks: u64,
+    },
+}
+
+impl Session {
+    pub(super) async fn status(&mut self) -> Result<()> {
+        let reply = self.node.client.status(admin::StatusRequest {}).await.map_err(CallError::from)?.into_inner();
+        let chunks = reply.chunks.unwrap_or_default();
+        let view = StatusView {
+            cluster: reply.cluster,
+            node: reply.node,
+            node_id: reply.node_id,
+            site: reply.site,
+            version: reply.version,
+            data_directory: reply.data_directory,
+            leader: if_any(reply.leader),
+            volumes: reply.volumes,
+            open_volumes: reply.open_volumes,
+            chunks: chunks.chunks,
+            packs: chunks.packs,
+            chunk_bytes: chunks.chunk_bytes,
+            stored_bytes: chunks.stored_bytes,
+            available_bytes: reply.available_bytes,
+            nbd_addresses: reply.nbd_addresses,
+            nbd_connections: reply.nbd_connections,
+            uptime_seconds: reply.uptime_seconds,
+        };
+        let facts = Facts::new(facts(&view));
+        self.output.result(&view, facts)
+    }
+
+    pub(super) async fn collect_garbage(&mut self) -> Result<()> {
+        let work = async {
+            let request = admin::CollectGarbageRequest {};
+            let replies = self.node.client.collect_garbage(request).await.map_err(CallError::from)?.into_inner();
+            let (progress, mut result) = (Progress::new("collecting garbage", self.output.is_json()), None);
+            for_each(replies, |reply| {
+                match reply.step {
+                    Some(collect_garbage_reply::Step::Progress(step)) => progress.set(&step),
+                    Some(collect_garbage_reply::Step::Result(step)) => result = Some(step),
+                    None => {}
+                }
+                Ok(())
+            })
+            .await?;
+            result.context(NO_RESULT)
+        };
+        let result = interruptible(work, "what was freed is free, the same command does the rest").await?;
+        let view = CollectedView {
+            live_chunks: result.live_chunks,
+            dead_chunks: result.dead_chunks,
+            freed_bytes: result.freed_bytes,
+            removed_packs: result.removed_packs,
+            compacted_packs: result.compacted_packs,
+        };
+        let text = format!(
+            "freed {}: {} dead, {} live; {} removed, {} compacted",
+            about(view.freed_bytes),
+            count(view.dead_chunks, "chunk"),
+            view.live_chunks,
+            count(view.removed_packs, "pack"),
+            view.compacted_packs
+        );
+        self.output.result(&view, text)
+    }
+
+    pub(super) async fn scrub(&mut self, rate: Option<Rate>) -> Result<()> {
+        let request = admin::ScrubRequest { bytes_per_second: rate.map_or(0, Rate::bytes_per_second) };
+        let work = async {
+            let replies = self.node.client.scrub(request).await.map_err(CallError::from)?.into_inner();
+            let (output, mut result) = (&mut self.output, None);
+            let progress = Progress::new("scrubbing", output.is_json());
+            for_each(replies, |reply| {
+                match reply.step {
+                    Some(scrub_reply::Step::Progress(step)) => progress.set(&step),
+                    Some(scrub_reply::Step::Damage(damage)) => progress.aside(|| {
+                        let text = damage_text(&damage);
+                        output.result(&damage_view(damage), text)?;
+                        output.flush()
+                    })?,
+                    Some(scrub_reply::Step::Result(step)) => result = Some(step),
+                    None => {}
+                }
+                Ok(())
+            })
+            .await?;
+            result.context(NO_RESULT)
+        };
+        let admin::ScrubResult { chunks, bytes, damaged_chunks } = interruptible(work, "the rest was not read").await?;
+        let view = ScrubView::Result { chunks, bytes, damaged_chunks };
+        if damaged_chunks > 0 {
+            if self.output.is_json() {
+                self.output.value(&view)?;
+            }
+            let which = "`sterna volume verify NAME` says which ranges of a volume need them";
+            bail!("{} damaged: {which}", is_or_are(damaged_chunks));
+        }
+        self.output.result(&view, format!("read {}, {}: all whole", count(chunks, "chunk"), about(bytes)))
+    }
+}
+
+fn is_or_are(chunks: u64) -> String {
+    format!("{} {}", count(chunks, "chunk"), if chunks == 1 { "is" } else { "are" })
+}
+
+fn damage_view(damage: admin::DamagedChunk) -> ScrubView {
+    let needed_by = damage.needed_by.into_iter().map(DamageView::from).collect();
+    ScrubView::Damage { chunk: damage.chunk, place: damage.r#where, what: damage.what, needed_by }
+}
+
+fn damage_text(damage: &admin::DamagedChunk) -> String {
+    let mut text = format!("chunk {} ({}): {}", damage.chunk, damage.r#where, damage.what);
+    for range in &damage.needed_by {
+        text.push_str("\n  ");
+        text.push_str(&DamageView::from(range.clone()).place());
+    }
+    text
+}
+
+fn facts(status: &StatusView) -> Vec<(&'static str, String)> {
+    // Whole seconds are enough for people; a clock that runs backwards is none of their concern.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "`as` saturates, which is right here")]
+    let uptime = status.uptime_seconds as u64;
+    vec![
+        ("node", format!("{} (id {}), version {}", status.node, status.node_id, status.version)),
+        ("site", status.site.clone()),
+        ("cluster", status.cluster.clone()),
+        ("leader", status.leader.clone().unwrap_or_else(|| "nobody is known to lead".to_owned())),
+        ("directory", status.data_directory.clone()),
+        ("volumes", format!("{}, {} open", status.volumes, status.open_volumes)),
+        ("chunks", format!("{} in {}", count(status.chunks, "chunk"), count(status.packs, "pack"))),
+        ("data", format!("{}, kept in {}", about(status.chunk_bytes), about(status.stored_bytes))),
+        ("available", about(status.available_bytes)),
+        ("NBD", format!("{} on {}", count(status.nbd_connections, "connection"), status.nbd_addresses.join(", "))),
+        ("up for", duration(uptime)),
+    ]
+}

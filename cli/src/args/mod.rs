@@ -1,0 +1,130 @@
+//! The command line, parsed into what the rest of the program works with: a value that can never be right is refused
+//! here, with exit code 2, and nothing behind this sees it.
+//!
+//! One file for each family of commands: [`nbd`], [`node`], [`volume`]. [`values`] has what they share.
+
+pub(crate) mod nbd;
+pub(crate) mod node;
+pub(crate) mod values;
+pub(crate) mod volume;
+
+use std::fmt::Display;
+use std::path::PathBuf;
+
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+
+pub(crate) use nbd::NbdCommand;
+pub(crate) use node::NodeCommand;
+pub(crate) use volume::VolumeCommand;
+
+use values::Rate;
+
+/// A geo-replicated store for virtual-machine disks.
+#[derive(Debug, Parser)]
+#[command(name = "sterna", version, arg_required_else_help = true)]
+pub(crate) struct Args {
+    /// Print for programs: JSON, one value per line.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+
+    /// The data directory of the node to talk to.
+    #[arg(long, global = true, value_name = "DIR", env = "STERNA_DIR")]
+    pub(crate) dir: Option<PathBuf>,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+impl Args {
+    /// The command line that the program was called with. One that is wrong ends the program, with exit code 2.
+    pub(crate) fn read() -> Self {
+        let args = Self::parse();
+        if let Command::Volume { command: VolumeCommand::Delete(delete) } = &args.command
+            && delete.with_snapshots
+            && delete.what.snapshot.is_some()
+        {
+            let message =
+                format!("'{}' is a snapshot, and has none of its own: leave out --with-snapshots", delete.what);
+            Self::wrong(ErrorKind::ArgumentConflict, message);
+        }
+        args
+    }
+
+    /// Ends the program because of a wrong command line.
+    pub(crate) fn wrong(kind: ErrorKind, message: impl Display) -> ! {
+        Self::command().error(kind, message).exit()
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make a node, and run it.
+    Node {
+        #[command(subcommand)]
+        command: NodeCommand,
+    },
+    /// The cluster that the node belongs to.
+    Cluster {
+        #[command(subcommand)]
+        command: ClusterCommand,
+    },
+    /// Volumes and their snapshots.
+    Volume {
+        #[command(subcommand)]
+        command: VolumeCommand,
+    },
+    /// Free the space of chunks that nothing needs any more.
+    Gc,
+    /// Read everything that the node holds, and report what is damaged.
+    Scrub(Scrub),
+    /// Disks over NBD, without a node.
+    Nbd {
+        #[command(subcommand)]
+        command: NbdCommand,
+    },
+    /// Print a script that completes commands in a shell.
+    ///
+    /// For bash: sterna completions bash > /etc/bash_completion.d/sterna
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+    /// Write the manual, a page for each command, to a directory.
+    Man {
+        /// Where to; it is made if it is not there.
+        directory: PathBuf,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ClusterCommand {
+    /// Show the node, its cluster, and what it holds.
+    Status,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Scrub {
+    /// Read at most so many bytes in a second, such as 50M; without it as fast as the disk is.
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) rate: Option<Rate>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn the_directory_of_the_node_may_stand_in_front_or_behind() {
+        for line in [["sterna", "--dir", "/d", "volume", "list"], ["sterna", "volume", "list", "--dir", "/d"]] {
+            let args = Args::try_parse_from(line).expect("a command line");
+            assert_eq!(args.dir, Some(PathBuf::from("/d")));
+        }
+    }
+}

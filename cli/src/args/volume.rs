@@ -1,0 +1,177 @@
+//! `sterna volume`: volumes and their snapshots.
+
+use std::path::PathBuf;
+
+use clap::{Subcommand, ValueEnum};
+use sterna_consensus::state::policy::{AttachPolicy, Durability};
+use sterna_types::{SnapshotName, VolumeName, VolumeSize};
+
+use super::values::{Contents, imported_volume_name, new_volume_name, volume_size};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum VolumeCommand {
+    /// Make a volume that reads as zeroes.
+    Create(Create),
+    /// Make a volume from a disk image: raw, qcow2, vmdk, vhdx, vdi or vpc.
+    ///
+    /// What was interrupted is begun again by the same command.
+    Import(Import),
+    /// Write a volume, or a snapshot, to a raw image with holes.
+    Export(Export),
+    /// List all volumes.
+    List,
+    /// Show a volume and its snapshots.
+    Show(OneVolume),
+    /// Make a volume larger, also while it is in use.
+    Resize(Resize),
+    /// Delete a volume, or one snapshot of it.
+    Delete(Delete),
+    /// Keep what a volume holds now under a name; NAME@SNAPSHOT is where to find it, and how to delete it.
+    Snapshot(Snapshot),
+    /// Make a new volume that begins as a copy of another one, or of a snapshot; no data is copied.
+    Clone(Clone),
+    /// List the ranges that differ between two volumes or snapshots.
+    Diff(Diff),
+    /// List which chunks hold a volume, or a snapshot. What was written since the last seal is not in it.
+    Map(OneContents),
+    /// Read all of a volume, or of a snapshot, and compare it with its checksums.
+    Verify(OneContents),
+}
+
+/// What can be chosen for a new volume.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Policies {
+    /// What an acknowledged flush has survived: 'local' for this node's disk, 'sync:N' for the disks of N nodes.
+    #[arg(long, default_value_t)]
+    pub(crate) durability: Durability,
+
+    /// What a write does where the volume is not owned: 'manual' refuses it, 'auto' moves the volume there.
+    #[arg(long, default_value_t)]
+    pub(crate) attach: AttachPolicy,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Create {
+    /// The new volume's name, which is also the name of its export.
+    #[arg(value_parser = new_volume_name)]
+    pub(crate) name: VolumeName,
+
+    /// Its size, such as 20G: whole blocks of 4096 bytes, at most 64T.
+    #[arg(long, value_parser = volume_size)]
+    pub(crate) size: VolumeSize,
+
+    #[command(flatten)]
+    pub(crate) policies: Policies,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Import {
+    /// The new volume's name.
+    #[arg(value_parser = imported_volume_name)]
+    pub(crate) name: VolumeName,
+
+    /// The image. One of 512-byte sectors that does not end on a whole block of 4096 bytes is filled up with zeroes.
+    pub(crate) file: PathBuf,
+
+    /// What the image is, where its first bytes shall not decide: a raw disk may begin with anything.
+    #[arg(long, value_enum)]
+    pub(crate) format: Option<ImageFormat>,
+
+    #[command(flatten)]
+    pub(crate) policies: Policies,
+}
+
+/// A format of disk images.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ImageFormat {
+    Raw,
+    Qcow2,
+    Vmdk,
+    Vhdx,
+    Vdi,
+    Vpc,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Export {
+    /// What to export: NAME or NAME@SNAPSHOT.
+    #[arg(value_name = "NAME[@SNAPSHOT]")]
+    pub(crate) source: Contents,
+
+    /// The file to write, on the node's machine.
+    pub(crate) file: PathBuf,
+
+    /// Replace a file that is there.
+    #[arg(long)]
+    pub(crate) overwrite: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct OneVolume {
+    /// The volume.
+    pub(crate) name: VolumeName,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct OneContents {
+    /// NAME or NAME@SNAPSHOT.
+    #[arg(value_name = "NAME[@SNAPSHOT]")]
+    pub(crate) source: Contents,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Resize {
+    /// The volume.
+    pub(crate) name: VolumeName,
+
+    /// Its new size, which is not below the one that it has.
+    #[arg(long, value_parser = volume_size)]
+    pub(crate) size: VolumeSize,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Delete {
+    /// NAME for a volume, NAME@SNAPSHOT for one snapshot of it.
+    #[arg(value_name = "NAME[@SNAPSHOT]")]
+    pub(crate) what: Contents,
+
+    /// Delete a volume's snapshots with it.
+    #[arg(long)]
+    pub(crate) with_snapshots: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Snapshot {
+    /// The volume.
+    pub(crate) volume: VolumeName,
+
+    /// The name of the new snapshot.
+    #[arg(value_name = "SNAPSHOT")]
+    pub(crate) name: SnapshotName,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Clone {
+    /// What to begin with: NAME or NAME@SNAPSHOT.
+    #[arg(value_name = "SOURCE[@SNAPSHOT]")]
+    pub(crate) source: Contents,
+
+    /// The new volume's name.
+    #[arg(value_parser = new_volume_name)]
+    pub(crate) name: VolumeName,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Diff {
+    /// The older contents: NAME or NAME@SNAPSHOT.
+    #[arg(value_name = "OLD[@SNAPSHOT]")]
+    pub(crate) old: Contents,
+
+    /// The newer contents: NAME or NAME@SNAPSHOT.
+    #[arg(value_name = "NEW[@SNAPSHOT]")]
+    pub(crate) new: Contents,
+
+    /// Read what is in different chunks, and leave out what is the same in both.
+    #[arg(long)]
+    pub(crate) compare_data: bool,
+}

@@ -1,0 +1,111 @@
+//! From names to volumes, and to the roots that hold their contents.
+
+use std::sync::Arc;
+
+use sterna_consensus::Metadata;
+use sterna_consensus::state::volume::{Volume as VolumeEntry, VolumeState};
+use sterna_storage_node::volume::VolumeSpec;
+use sterna_types::{Root, VolumeName, VolumeSize};
+use tonic::Status;
+
+use super::request::parsed;
+use super::status::IntoStatus;
+use super::work::blocking;
+use crate::args::values::Contents;
+use crate::node::node::{HeldRoot, Node, spec_of};
+use crate::node::volumes::{HeldSlot, OpenVolume};
+
+/// The metadata, with all that was decided before.
+pub(super) async fn metadata(node: &Node) -> Result<Arc<Metadata>, Status> {
+    node.metadata.linearizable().await.map_err(|error| error.about("the metadata"))
+}
+
+/// The volume of this name.
+pub(super) fn volume<'a>(metadata: &'a Metadata, name: &VolumeName) -> Result<&'a Arc<VolumeEntry>, Status> {
+    metadata.volume_named(name).ok_or_else(|| Status::not_found(format!("there is no volume '{name}'")))
+}
+
+/// The volume of this name, with its slot held, so that nobody opens, closes or deletes it meanwhile.
+pub(super) async fn held_volume(node: &Node, name: &VolumeName) -> Result<(HeldSlot, Arc<VolumeEntry>), Status> {
+    let id = volume(&*metadata(node).await?, name)?.id;
+    let slot = node.volumes.hold(id).await;
+    // It may have gone while the slot was waited for.
+    let entry = Arc::clone(volume(&*metadata(node).await?, name)?);
+    if entry.id == id { Ok((slot, entry)) } else { Err(Status::aborted(format!("'{name}' is another volume now"))) }
+}
+
+/// The volume of this name, open, for whatever is not about its being open.
+pub(super) async fn open_volume(node: &Node, name: &VolumeName) -> Result<(OpenVolume, Arc<VolumeEntry>), Status> {
+    let (mut slot, entry) = held_volume(node, name).await?;
+    let spec = spec(&entry)?;
+    let open = slot.volume(&spec).await.map_err(|error| error.about(&subject(name)))?;
+    Ok((open, entry))
+}
+
+/// What the engine has to know of a volume that can be used.
+pub(super) fn spec(entry: &VolumeEntry) -> Result<VolumeSpec, Status> {
+    if entry.state == VolumeState::Importing {
+        return Err(Status::failed_precondition(format!(
+            "the import of volume '{name}' is not complete: repeat it, or delete the volume",
+            name = entry.name
+        )));
+    }
+    spec_of(entry).ok_or_else(|| {
+        let (name, format) = (&entry.name, entry.format);
+        Status::failed_precondition(format!(
+            "volume '{name}' has format {format}, which this program does not know: use the one that made it, or a later one"
+        ))
+    })
+}
+
+/// How a volume is called in messages.
+pub(super) fn subject(name: &VolumeName) -> String {
+    format!("volume '{name}'")
+}
+
+/// Whether what was written but not sealed yet has to be in a root.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Freshness {
+    /// All that was acknowledged is in it: the volume is sealed for it.
+    Now,
+    /// It is what was sealed last.
+    Sealed,
+}
+
+/// Contents with a name, held so that they are not collected.
+#[derive(Debug)]
+pub(super) struct HeldContents {
+    pub(super) root: Root,
+    pub(super) size: VolumeSize,
+    _held: HeldRoot,
+}
+
+/// The contents that `text`, NAME or NAME@SNAPSHOT, names.
+pub(super) async fn contents(node: &Arc<Node>, text: &str, freshness: Freshness) -> Result<HeldContents, Status> {
+    let Contents { volume: name, snapshot } = parsed(text)?;
+    let _in_transit = node.in_transit.read().await;
+    let (root, size) = match snapshot {
+        Some(snapshot) => {
+            let metadata = metadata(node).await?;
+            let entry = volume(&metadata, &name)?;
+            let missing = || Status::not_found(format!("volume '{name}' has no snapshot '{snapshot}'"));
+            let snapshot = entry.snapshots.get(&snapshot).ok_or_else(missing)?;
+            (snapshot.root, snapshot.size)
+        }
+        None => {
+            let (open, entry) = open_volume(node, &name).await?;
+            match freshness {
+                Freshness::Now => (seal(&open, &name).await?.0, entry.size),
+                Freshness::Sealed => (open.volume.sealed().0, entry.size),
+            }
+        }
+    };
+    Ok(HeldContents { root, size, _held: node.hold_root(root) })
+}
+
+/// Seals a volume; the root holds all that was acknowledged before. The caller has roots in transit.
+pub(super) async fn seal(open: &OpenVolume, name: &VolumeName) -> Result<(Root, u64), Status> {
+    let volume = Arc::clone(&open.volume);
+    let sealed = blocking(move || volume.seal()).await?.map_err(|error| error.about(&subject(name)))?;
+    Ok((sealed.root, sealed.generation))
+}

@@ -1,0 +1,202 @@
+//! The node: its metadata, its storage engine, and what goes on between the two.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use sterna_consensus::state::volume::{Volume as VolumeEntry, VolumeFormat, VolumeState};
+use sterna_consensus::{Metadata, MetadataConfig, MetadataNode};
+use sterna_storage_node::chunking::ChunkingParameters;
+use sterna_storage_node::volume::VolumeSpec;
+use sterna_types::{Root, VolumeId};
+use tokio::runtime::Handle;
+use tokio::sync::RwLock;
+use tokio_util::sync::CancellationToken;
+
+use super::config::Config;
+use super::directory::DataDirectory;
+use super::format::Identity;
+use super::imports::Imports;
+use super::storage::Engine;
+use super::volumes::Volumes;
+
+/// A node that is open.
+///
+/// What garbage collection may not miss is a root on its way from a volume to the metadata: for a moment neither names it.
+/// So whoever takes a root from a volume and records it in the metadata holds [`Node::in_transit`] for reading meanwhile,
+/// and a collection holds it for writing while it begins and asks for the roots.
+#[derive(Debug)]
+pub(super) struct Node {
+    /// Which one it is.
+    pub(super) identity: Identity,
+    /// Where its data is.
+    pub(super) directory: PathBuf,
+    /// Its part in the metadata.
+    pub(super) metadata: MetadataNode,
+    /// Its storage engine.
+    pub(super) engine: Engine,
+    /// Its open volumes.
+    pub(super) volumes: Arc<Volumes>,
+    /// See above.
+    pub(super) in_transit: Arc<RwLock<()>>,
+    /// Roots that are being read, and that nobody else may name any more.
+    held: Mutex<BTreeMap<Root, usize>>,
+    /// The volumes that are being filled.
+    pub(super) imports: Arc<Imports>,
+    /// When it was started.
+    pub(super) started: Instant,
+    /// Cancelled when it shuts down: long work ends.
+    pub(super) stopping: CancellationToken,
+    /// Last, so that the directory is locked until everything else is closed.
+    _lock: DataDirectory,
+}
+
+impl Node {
+    /// Opens the node of a data directory, and brings what is kept of volumes in line with the metadata.
+    ///
+    /// # Errors
+    /// What is damaged, missing, or of another version.
+    pub(super) async fn open(directory: DataDirectory, config: &Config) -> Result<Arc<Self>> {
+        let metadata = MetadataNode::open(&directory.metadata(), MetadataConfig::default()).await?;
+        match Self::open_engine(directory, config, &metadata).await {
+            Ok((directory, engine)) => {
+                let storage = Arc::clone(&engine.storage);
+                let volumes = Volumes::new(storage, Handle::current(), config.storage.seals_at_once);
+                Ok(Arc::new(Self {
+                    identity: directory.identity().clone(),
+                    directory: directory.root().to_owned(),
+                    metadata,
+                    engine,
+                    volumes: Arc::new(volumes),
+                    in_transit: Arc::default(),
+                    held: Mutex::default(),
+                    imports: Arc::default(),
+                    started: Instant::now(),
+                    stopping: CancellationToken::new(),
+                    _lock: directory,
+                }))
+            }
+            Err(error) => {
+                metadata.shutdown().await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn open_engine(
+        directory: DataDirectory,
+        config: &Config,
+        metadata: &MetadataNode,
+    ) -> Result<(DataDirectory, Engine)> {
+        let known = metadata.linearizable().await?;
+        check_identity(&known, directory.identity(), directory.root())?;
+        let config = config.storage;
+        let opening = tokio::task::spawn_blocking(move || {
+            let engine = Engine::open(&directory, &config)?;
+            remove_deleted(&engine, &known)?;
+            Ok((directory, engine))
+        });
+        opening.await.context("opening the storage panicked")?
+    }
+
+    /// Keeps a root's chunks from being collected for as long as what is returned lives. The caller has taken the root
+    /// with [`Node::in_transit`] held, and holds it still.
+    pub(super) fn hold_root(self: &Arc<Self>, root: Root) -> HeldRoot {
+        *self.held().entry(root).or_default() += 1;
+        HeldRoot { node: Arc::clone(self), root }
+    }
+
+    /// The roots that the metadata names, and those that are being read.
+    pub(super) fn named_roots(&self) -> Vec<Root> {
+        let metadata = self.metadata.read();
+        let mut roots: Vec<_> = self.held().keys().copied().collect();
+        for volume in metadata.volumes() {
+            roots.push(volume.published.root);
+            roots.extend(volume.snapshots.values().map(|snapshot| snapshot.root));
+        }
+        roots.sort_unstable();
+        roots.dedup();
+        roots
+    }
+
+    fn held(&self) -> std::sync::MutexGuard<'_, BTreeMap<Root, usize>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A root that is being read. See [`Node::hold_root`].
+#[derive(Debug)]
+pub(super) struct HeldRoot {
+    node: Arc<Node>,
+    root: Root,
+}
+
+impl Drop for HeldRoot {
+    fn drop(&mut self) {
+        let mut held = self.node.held();
+        if let Some(count) = held.get_mut(&self.root) {
+            *count -= 1;
+            if *count == 0 {
+                held.remove(&self.root);
+            }
+        }
+    }
+}
+
+/// What the engine has to know of a volume to open it; `None` for a format that this program does not know.
+pub(super) fn spec_of(volume: &VolumeEntry) -> Option<VolumeSpec> {
+    Some(VolumeSpec {
+        id: volume.id,
+        size: volume.size,
+        epoch: volume.epoch,
+        root: volume.published.root,
+        generation: volume.published.generation.0,
+        chunking: ChunkingParameters::decode(volume.format.0.to_le_bytes()).ok()?,
+    })
+}
+
+/// The number under which the metadata keeps how a volume is cut into chunks.
+pub(super) fn format_of(chunking: &ChunkingParameters) -> VolumeFormat {
+    VolumeFormat(u32::from_le_bytes(chunking.encode()))
+}
+
+/// Refuses metadata and data directory of different nodes: somebody has mixed up two copies.
+fn check_identity(metadata: &Metadata, identity: &Identity, root: &Path) -> Result<()> {
+    let Identity { cluster, node, site } = identity;
+    let is_known = metadata.nodes().any(|known| known.name == *node && known.site == *site);
+    if metadata.cluster().is_none_or(|known| known.id != *cluster) || !is_known {
+        bail!(
+            "the metadata in {root} is not that of node {node} at {site} in cluster {cluster}, whose directory it is: \
+             restore both from one copy",
+            root = root.display()
+        );
+    }
+    Ok(())
+}
+
+/// Removes what is kept of volumes that the metadata has deleted: the node was killed between the two.
+fn remove_deleted(engine: &Engine, metadata: &Metadata) -> Result<()> {
+    let is_known = |id: &VolumeId| metadata.volume(*id).is_some();
+    for id in engine.storage.kept_volumes()?.into_iter().filter(|id| !is_known(id)) {
+        tracing::info!(volume = %id, "removing what is left of a deleted volume");
+        engine.storage.remove_volume(id).with_context(|| format!("cannot remove what is left of volume {id}"))?;
+    }
+    let importing = metadata.volumes().filter(|volume| volume.state == VolumeState::Importing);
+    for volume in importing {
+        tracing::info!(volume = %volume.name, "an import was interrupted: repeat it, or delete the volume");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_volumes_format_is_how_it_is_cut() {
+        // Volumes are written with this number: it may never change.
+        assert_eq!(format_of(&ChunkingParameters::default()), VolumeFormat(0x2008_0201));
+    }
+}

@@ -1,0 +1,179 @@
+//! `sterna node run`: the node of a data directory, from its start to its end.
+//!
+//! The order of the start: the directory is locked, the sockets are bound (clients that come early wait), metadata and
+//! storage are opened, and only then is anybody served. The end goes the other way: clients first, then the volumes, which
+//! are sealed, then the metadata.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use sterna_nbd_server::{NbdServer, ServerConfig, TlsPolicy};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinHandle;
+
+use super::admin;
+use super::announce::announce;
+use super::catalog::VolumeCatalog;
+use super::config::Config;
+use super::directory::DataDirectory;
+use super::node::Node;
+use super::publish;
+use super::sockets::Sockets;
+use crate::args::node::Run;
+
+/// Runs it until SIGTERM or SIGINT, or until a part of it fails.
+///
+/// # Errors
+/// Why it could not start, or why it ended before it was asked to.
+pub(super) fn run(run: &Run, json: bool) -> Result<()> {
+    raise_file_limit();
+    let directory = DataDirectory::open(&run.directory)?;
+    let config = Config::read(&directory.config())?;
+    let tls = match &config.nbd.tls {
+        Some(files) => TlsPolicy::Required(files.load().context("[nbd.tls] cannot be used")?),
+        None => TlsPolicy::Off,
+    };
+    let sockets = Sockets::bind(&directory, &config.nbd)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let result = runtime.block_on(serve(directory, config, tls, sockets, json));
+    // A disk that hangs holds threads of the runtime: they must not hold the end.
+    runtime.shutdown_timeout(THREADS_TIMEOUT);
+    result
+}
+
+async fn serve(
+    directory: DataDirectory,
+    config: Config,
+    tls: TlsPolicy,
+    mut sockets: Sockets,
+    json: bool,
+) -> Result<()> {
+    let mut signals = Signals::new()?;
+    let node = tokio::select! {
+        node = Node::open(directory, &config) => node?,
+        () = signals.next() => bail!("ended while it was starting"),
+    };
+    let parts = Parts::start(node, &config, tls, &mut sockets)?;
+    announce(&parts.node, &sockets, json)?;
+    let Parts { node, nbd, mut admin, mut publisher } = parts;
+    let ending = tokio::select! {
+        () = signals.next() => Ok(()),
+        ending = node.metadata.ended() => Err(anyhow::anyhow!("the metadata has ended: {ending}")),
+        ended = &mut admin => Err(ending_of(ended, "the admin socket")),
+        ended = &mut publisher => Err(ending_of(ended.map(Ok), "publishing roots")),
+    };
+    if let Err(error) = &ending {
+        tracing::error!("shutting down: {error:#}");
+    } else {
+        tracing::info!("shutting down: requests finish, volumes are sealed; a second signal ends it at once");
+    }
+    let unfinished = "ended before all volumes were sealed; what was acknowledged is in their journals";
+    tokio::select! {
+        () = drain(&node, &nbd) => {}
+        () = signals.next() => bail!(unfinished),
+    }
+    // What the socket and the publisher would say now follows from the shutdown.
+    in_time(
+        ADMIN_TIMEOUT,
+        async {
+            if !admin.is_finished() {
+                let _ = admin.await;
+            }
+        },
+        "commands are still running",
+    )
+    .await;
+    tracing::info!(counters = ?nbd.counters().values(), "done");
+    ending
+}
+
+/// What runs, and is watched.
+struct Parts {
+    node: Arc<Node>,
+    nbd: Arc<NbdServer>,
+    admin: JoinHandle<Result<()>>,
+    publisher: JoinHandle<()>,
+}
+
+impl Parts {
+    fn start(node: Arc<Node>, config: &Config, tls: TlsPolicy, sockets: &mut Sockets) -> Result<Self> {
+        let catalog = Arc::new(VolumeCatalog::new(Arc::clone(&node)));
+        let server = ServerConfig { tls, lanes: config.nbd.lanes.into(), ..ServerConfig::new(catalog) };
+        let nbd = Arc::new(NbdServer::start(server).context("cannot start the NBD server")?);
+        for listener in sockets.take_nbd() {
+            nbd.listen(listener).context("cannot listen for NBD clients")?;
+        }
+        let service = admin::Service::new(Arc::clone(&node), Arc::clone(&nbd), sockets.uris());
+        let listener = sockets.take_admin().context("the admin socket was taken already")?;
+        let admin = tokio::spawn(admin::serve(service, listener));
+        let publisher = tokio::spawn(publish::run(Arc::clone(&node)));
+        Ok(Self { node, nbd, admin, publisher })
+    }
+}
+
+/// Ends everything in good order, each part within its time.
+async fn drain(node: &Arc<Node>, nbd: &NbdServer) {
+    node.stopping.cancel();
+    nbd.shutdown().await;
+    in_time(SEAL_TIMEOUT, node.volumes.close_all(), "volumes are still being sealed; their journals have it all").await;
+    let publishing = async {
+        if let Err(error) = publish::publish(node).await {
+            tracing::warn!(%error, "the last roots were not published; the next start does it");
+        }
+    };
+    in_time(METADATA_TIMEOUT, publishing, "the metadata does not answer").await;
+    in_time(METADATA_TIMEOUT, node.metadata.shutdown(), "the metadata does not end").await;
+}
+
+async fn in_time(limit: Duration, work: impl Future<Output = ()>, late: &str) {
+    if tokio::time::timeout(limit, work).await.is_err() {
+        tracing::warn!("not waiting any longer: {late}");
+    }
+}
+
+fn ending_of(ended: Result<Result<()>, tokio::task::JoinError>, what: &str) -> anyhow::Error {
+    match ended {
+        Ok(Ok(())) => anyhow::anyhow!("{what} has ended by itself"),
+        Ok(Err(error)) => error.context(format!("{what} has failed")),
+        Err(panic) => anyhow::Error::from(panic).context(format!("{what} has failed")),
+    }
+}
+
+/// The signals that ask for the end.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Lets this process have as many files open as the system allows: packs, journals, connections.
+fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "the limit of open files stays as it was");
+    }
+}
+
+/// Sealing what journals may hold unsealed: at most 256 MiB for each volume, of which few are that full.
+const SEAL_TIMEOUT: Duration = Duration::from_secs(60);
+/// One entry of the log, and the closing of a database.
+const METADATA_TIMEOUT: Duration = Duration::from_secs(10);
+/// Commands have been told to end; long work looks several times in a second.
+const ADMIN_TIMEOUT: Duration = Duration::from_secs(5);
+const THREADS_TIMEOUT: Duration = Duration::from_secs(1);

@@ -1,0 +1,47 @@
+//! What `node init` writes into `sterna.toml`: every setting, with its default and what it means.
+
+/// The file. All settings are commented out, each with its default.
+pub(crate) const TEMPLATE: &str = r#"# The settings of this node. What is not set here has the default that is shown. They are read when the node starts.
+#
+# Sizes are written "512M", "20G" (powers of 1024).
+
+[nbd]
+# Where NBD clients connect over TCP, such as ["127.0.0.1:10809"]. The socket nbd.sock in this directory is always there.
+# An address that other machines can reach needs [nbd.tls].
+#listen = []
+
+# How many threads serve connections; 0 for one per processor. At most 256.
+#lanes = 0
+
+# TLS on the TCP addresses and on nbd.sock; then all clients have to use it. Files in PEM form; paths are absolute, or
+# begin in this directory.
+#[nbd.tls]
+#certificate = "tls/server.crt"
+#key = "tls/server.key"
+# The authority that clients' certificates have to be from. Without it clients need none.
+#client_ca = "tls/clients.crt"
+
+[journal]
+# A volume is sealed (its journal becomes chunks) when this much is in its journal, or after five seconds.
+#seal_after = "32M"
+
+# When this much of a volume's journal is not sealed, its writers wait. At least twice seal_after.
+#limit = "256M"
+
+# How many volumes are sealed at the same time. 1 to 64.
+#seals_at_once = 2
+
+[space]
+# What journals leave free on the disk, so that there is always room to seal and to collect garbage. At least 16M.
+#reserve = "128M"
+
+[memory]
+# For the maps of segments that are read: 1 MiB for about 2 GiB of disks in use.
+#segment_cache = "256M"
+
+# For the nodes of maps.
+#node_cache = "64M"
+
+# For the index of chunks.
+#index_cache = "64M"
+"#;

@@ -1,0 +1,279 @@
+//! The volumes that are open on this node.
+//!
+//! Each volume has a slot. Who opens or closes it, or has to know that nobody does, holds the slot; who reads, writes, or
+//! seals does not. Invariants:
+//! * a volume that is open here has one [`Volume`], one device and one sealer;
+//! * the device is shared by the slot and by clients' connections only, so it is in use exactly if the slot does not hold
+//!   it alone.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use sterna_storage_node::volume::{Sealer, Storage, Volume, VolumeDevice, VolumeError, VolumeSpec};
+use sterna_types::{Epoch, VolumeId};
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedMutexGuard, Semaphore};
+
+/// The volumes that are open on this node.
+#[derive(Debug)]
+pub(super) struct Volumes {
+    storage: Arc<Storage>,
+    /// Where sealers run: connections live on other runtimes, which end before this one.
+    runtime: Handle,
+    seals: Arc<Semaphore>,
+    slots: Mutex<HashMap<VolumeId, Slot>>,
+    /// Those that are open, for who may not wait for a slot.
+    open: Mutex<HashMap<VolumeId, OpenVolume>>,
+}
+
+/// A volume that is open, and the epoch that it was opened under.
+#[derive(Clone, Debug)]
+pub(super) struct OpenVolume {
+    pub(super) volume: Arc<Volume>,
+    pub(super) epoch: Epoch,
+}
+
+type Slot = Arc<tokio::sync::Mutex<Option<InUse>>>;
+
+#[derive(Debug)]
+struct InUse {
+    device: Arc<VolumeDevice>,
+    epoch: Epoch,
+    sealer: Sealer,
+}
+
+/// Why a volume is not open.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum OpenError {
+    /// It could not be opened.
+    #[error(transparent)]
+    Volume(#[from] VolumeError),
+    /// The node is shutting down.
+    #[error("the node is shutting down")]
+    ShuttingDown,
+    /// A thread that opened it panicked.
+    #[error("opening it ended in a panic")]
+    Panicked,
+}
+
+impl Volumes {
+    /// None is open yet. At most `seals_at_once` are sealed at the same time. Sealers run on `runtime`.
+    pub(super) fn new(storage: Arc<Storage>, runtime: Handle, seals_at_once: u8) -> Self {
+        let seals = Arc::new(Semaphore::new(seals_at_once.max(1).into()));
+        Self { storage, runtime, seals, slots: Mutex::default(), open: Mutex::default() }
+    }
+
+    /// Those that are open, by id.
+    pub(super) fn open(&self) -> HashMap<VolumeId, OpenVolume> {
+        lock(&self.open).clone()
+    }
+
+    /// The volume, if it is open.
+    pub(super) fn get(&self, id: VolumeId) -> Option<OpenVolume> {
+        lock(&self.open).get(&id).cloned()
+    }
+
+    /// How many are open.
+    pub(super) fn open_count(&self) -> usize {
+        lock(&self.open).len()
+    }
+
+    /// The slot of a volume, once nobody else has it.
+    pub(super) async fn hold(self: &Arc<Self>, id: VolumeId) -> HeldSlot {
+        let slot = Arc::clone(lock(&self.slots).entry(id).or_default());
+        HeldSlot { id, volumes: Arc::clone(self), slot: slot.lock_owned().await }
+    }
+
+    /// Seals, and closes, all that are open; nothing is opened any more. What was acknowledged is in the roots or, where a
+    /// seal fails, in the journals.
+    pub(super) async fn close_all(self: &Arc<Self>) {
+        self.seals.close();
+        let ids: Vec<_> = lock(&self.open).keys().copied().collect();
+        for batch in ids.chunks(CLOSED_AT_ONCE) {
+            let closing: Vec<_> = batch.iter().map(|id| tokio::spawn(Arc::clone(self).close_one(*id))).collect();
+            for closing in closing {
+                // A panic has been reported by the runtime.
+                let _ = closing.await;
+            }
+        }
+    }
+
+    async fn close_one(self: Arc<Self>, id: VolumeId) {
+        let mut held = self.hold(id).await;
+        if let Some(OpenVolume { volume, .. }) = self.get(id) {
+            let sealing = Arc::clone(&volume);
+            match self.runtime.spawn_blocking(move || sealing.seal()).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => tracing::warn!(volume = %id, %error, "not sealed at the end; the journal has it all"),
+                Err(panic) => tracing::error!(volume = %id, error = %panic, "the last seal panicked"),
+            }
+        }
+        held.close().await;
+    }
+}
+
+/// The slot of a volume: as long as it is held, nobody else opens or closes the volume.
+#[derive(Debug)]
+pub(super) struct HeldSlot {
+    id: VolumeId,
+    volumes: Arc<Volumes>,
+    slot: OwnedMutexGuard<Option<InUse>>,
+}
+
+impl HeldSlot {
+    /// The device of the volume; it is opened where it is not open. One that was poisoned and that nobody uses any more is
+    /// opened anew, from what is durable.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub(super) async fn device(&mut self, spec: &VolumeSpec) -> Result<Arc<VolumeDevice>, OpenError> {
+        assert_eq!(spec.id, self.id, "a volume in the slot of another");
+        let is_spent = self.slot.as_ref().is_some_and(|open| open.device.volume().status().poisoned);
+        if is_spent && !self.is_in_use() {
+            self.close().await;
+        }
+        if let Some(open) = &*self.slot {
+            return Ok(Arc::clone(&open.device));
+        }
+        if self.volumes.seals.is_closed() {
+            return Err(OpenError::ShuttingDown);
+        }
+        let (storage, spec) = (Arc::clone(&self.volumes.storage), *spec);
+        let opening = self.volumes.runtime.spawn_blocking(move || Volume::open(&storage, &spec));
+        let volume = opening.await.map_err(|_| OpenError::Panicked)??;
+        let sealer = {
+            let _on_the_nodes_runtime = self.volumes.runtime.enter();
+            Sealer::start(Arc::clone(&volume), Arc::clone(&self.volumes.seals))
+        };
+        let device = Arc::new(VolumeDevice::new(Arc::clone(&volume)));
+        *self.slot = Some(InUse { device: Arc::clone(&device), epoch: spec.epoch, sealer });
+        lock(&self.volumes.open).insert(self.id, OpenVolume { volume, epoch: spec.epoch });
+        Ok(device)
+    }
+
+    /// The volume; it is opened where it is not open.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub(super) async fn volume(&mut self, spec: &VolumeSpec) -> Result<OpenVolume, OpenError> {
+        let volume = Arc::clone(self.device(spec).await?.volume());
+        let epoch = self.slot.as_ref().map_or(spec.epoch, |open| open.epoch);
+        Ok(OpenVolume { volume, epoch })
+    }
+
+    /// Whether a client is attached to the volume.
+    pub(super) fn is_in_use(&self) -> bool {
+        self.slot.as_ref().is_some_and(|open| Arc::strong_count(&open.device) > 1)
+    }
+
+    /// Closes the volume, if it is open, without sealing it. Those who use it still get errors.
+    pub(super) async fn close(&mut self) {
+        let Some(InUse { device, sealer, .. }) = self.slot.take() else { return };
+        lock(&self.volumes.open).remove(&self.id);
+        sealer.stop().await;
+        let volume = Arc::clone(device.volume());
+        if let Err(panic) = self.volumes.runtime.spawn_blocking(move || volume.close()).await {
+            tracing::error!(volume = %self.id, error = %panic, "closing a volume panicked");
+        }
+    }
+
+    /// Forgets the slot of a volume that is no more. Who waits for it finds the volume gone.
+    pub(super) fn forget(self) {
+        lock(&self.volumes.slots).remove(&self.id);
+    }
+}
+
+fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// At the end seals are no longer rationed: no client waits, but whoever has asked for the end does.
+const CLOSED_AT_ONCE: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sterna_storage_node::chunk_store::MemoryChunkStore;
+    use sterna_storage_node::chunk_store::index::{MemoryIndex, VolumeRecords};
+    use sterna_storage_node::chunking::ChunkingParameters;
+    use sterna_storage_node::disk::SimulatedDisk;
+    use sterna_storage_node::journal::SaltSource;
+    use sterna_storage_node::volume::StorageOptions;
+    use sterna_types::{BlockDevice, ByteOffset, ByteSize, Root, VolumeSize};
+
+    fn volumes() -> Arc<Volumes> {
+        let disk = Arc::new(SimulatedDisk::new());
+        let records = VolumeRecords::new(Arc::new(MemoryIndex::new()));
+        let (salts, options) = (SaltSource::new([7; 32]), StorageOptions::default());
+        let storage = Storage::new(disk, Arc::new(MemoryChunkStore::new()), records, salts, options);
+        Arc::new(Volumes::new(storage.expect("storage"), Handle::current(), 2))
+    }
+
+    fn spec(id: u64) -> VolumeSpec {
+        VolumeSpec {
+            id: VolumeId(id),
+            size: VolumeSize::try_from(ByteSize(1 << 20)).expect("a size"),
+            epoch: Epoch::FIRST,
+            root: Root::EMPTY,
+            generation: 0,
+            chunking: ChunkingParameters::default(),
+        }
+    }
+
+    #[tokio::test]
+    async fn all_who_open_a_volume_get_the_same_device() {
+        let volumes = volumes();
+        let one = volumes.hold(VolumeId(1)).await.device(&spec(1)).await.expect("a device");
+        let other = volumes.hold(VolumeId(1)).await.device(&spec(1)).await.expect("a device");
+        assert!(Arc::ptr_eq(&one, &other));
+        assert_eq!(volumes.open_count(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_volume_is_in_use_as_long_as_somebody_has_its_device() {
+        let volumes = volumes();
+        let mut slot = volumes.hold(VolumeId(1)).await;
+        assert!(!slot.is_in_use());
+        let device = slot.device(&spec(1)).await.expect("a device");
+        assert!(slot.is_in_use());
+        drop(device);
+        assert!(!slot.is_in_use());
+        let open = slot.volume(&spec(1)).await.expect("a volume");
+        assert!(!slot.is_in_use(), "whoever seals it does not use it");
+        drop(open);
+    }
+
+    #[tokio::test]
+    async fn a_closed_volume_answers_errors_and_opens_anew_with_what_was_written() {
+        let volumes = volumes();
+        let mut slot = volumes.hold(VolumeId(1)).await;
+        let device = slot.device(&spec(1)).await.expect("a device");
+        let write = |data: u8| (ByteOffset(0), vec![data; 4096].into(), sterna_types::device::Persistence::Durable);
+        let (at, data, persistence) = write(1);
+        device.write(at, data, persistence).await.expect("a write");
+        slot.close().await;
+        let (at, data, persistence) = write(2);
+        device.write(at, data, persistence).await.expect_err("the volume is closed");
+        assert_eq!(volumes.open_count(), 0);
+        let volume = slot.volume(&spec(1)).await.expect("the volume").volume;
+        let mut block = [0; 4096];
+        let range = sterna_types::ByteRange::new(ByteOffset(0), 4096).expect("a range");
+        volume.read(range, &mut block).expect("a read");
+        assert_eq!(block, [1; 4096]);
+    }
+
+    #[tokio::test]
+    async fn at_the_end_all_is_sealed_and_nothing_opens() {
+        let volumes = volumes();
+        let device = volumes.hold(VolumeId(1)).await.device(&spec(1)).await.expect("a device");
+        let persistence = sterna_types::device::Persistence::AtNextFlush;
+        device.write(ByteOffset(0), vec![1; 4096].into(), persistence).await.expect("a write");
+        let volume = Arc::clone(device.volume());
+        volumes.close_all().await;
+        assert_eq!(volumes.open_count(), 0);
+        assert!(volume.is_closed());
+        assert_eq!(volume.sealed().1, 1, "the write is in a root");
+        let refused = volumes.hold(VolumeId(2)).await.device(&spec(2)).await;
+        assert!(matches!(refused, Err(OpenError::ShuttingDown)));
+    }
+}

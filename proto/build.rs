@@ -1,0 +1,12 @@
+//! Compiles the `.proto` files into Rust, with a compiler that is itself a Rust library.
+
+use std::error::Error;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-changed={DIRECTORY}");
+    let descriptors = protox::compile([format!("{DIRECTORY}/admin.proto")], [DIRECTORY])?;
+    tonic_prost_build::configure().build_transport(false).compile_fds(descriptors)?;
+    Ok(())
+}
+
+const DIRECTORY: &str = "proto";

@@ -1,0 +1,20 @@
+//! The messages that Sterna's programs send each other, and the traits of those who answer.
+//!
+//! * [`admin`]: what an administrator asks of a node, compiled from `proto/admin.proto`, which documents it.
+//!
+//! This crate is *not* a place for meaning: its types are what stands on a wire, unchecked. Whoever receives one turns it
+//! into a type of `sterna-types`, or refuses it, before anything else sees it.
+
+/// What an administrator asks of a node, on its admin socket (`admin.proto`).
+///
+/// The client is `admin_client::AdminClient`, and the trait that a node implements `admin_server::Admin`.
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    clippy::pedantic,
+    reason = "generated code; the `.proto` file has the documentation"
+)]
+pub mod admin {
+    tonic::include_proto!("sterna.admin.v1");
+}
