@@ -1,6 +1,9 @@
 //! What the end-to-end tests share: starting real processes, waiting for them with a limit, and cleaning up after them.
 //!
 //! * [`server`]: a running `sterna nbd serve` in a directory of its own.
+//! * [`disk_server`]: what tests that kill need of any server. * [`guest`]: a real machine on its disks.
+//! * [`oracle`]: what a disk may hold after a crash, and the loop that kills and looks. * [`random`]: repeatable choices.
+//! * [`node`]: a running `sterna node`, and commands for it.
 //! * [`tool`]: other people's programs, run with a time limit.
 //! * [`client`]: a raw NBD client, which can say what no well-behaved client would; [`reply`]: what it hears.
 //! * [`certificates`]: an authority, a server and clients for the tests of TLS.
@@ -12,6 +15,11 @@
 
 pub mod certificates;
 pub mod client;
+pub mod disk_server;
+pub mod guest;
+pub mod node;
+pub mod oracle;
+pub mod random;
 pub mod reply;
 pub mod server;
 pub mod tool;

@@ -11,10 +11,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::client::{Client, READ_LIMIT};
+use crate::client::{Client, READ_LIMIT, Style};
+use crate::disk_server::{Disk, DiskServer};
+use crate::node::Node;
 use crate::tool;
 
 /// From the start of the process to the line that says it serves; most of it is waiting for a processor.
@@ -49,6 +51,12 @@ pub fn sterna() -> PathBuf {
 /// ```
 pub struct Builder {
     directory: TempDir,
+    launch: Launch,
+    volumes: Vec<(String, u64)>,
+}
+
+/// How the process is started, the first time and after it has been killed.
+struct Launch {
     args: Vec<String>,
     exports: usize,
     socket: bool,
@@ -65,14 +73,20 @@ impl Builder {
 
     /// Serves a file that is there.
     pub fn existing_file(mut self, name: &str, path: &Path) -> Self {
-        self.exports += 1;
+        self.launch.exports += 1;
         self.arg("--file").arg(&format!("{name}={}", path.display()))
     }
 
     /// Serves a disk in memory.
     pub fn memory(mut self, name: &str, size: &str) -> Self {
-        self.exports += 1;
+        self.launch.exports += 1;
         self.arg("--memory").arg(&format!("{name}={size}"))
+    }
+
+    /// Serves a new volume beside them: of a node of its own, whose socket is another one.
+    pub fn volume(mut self, name: &str, size_bytes: u64) -> Self {
+        self.volumes.push((name.to_owned(), size_bytes));
+        self
     }
 
     /// What clients may do: `read-write`, `read-only` or `standby`.
@@ -87,7 +101,7 @@ impl Builder {
 
     /// Has no Unix socket.
     pub fn no_socket(mut self) -> Self {
-        self.socket = false;
+        self.launch.socket = false;
         self
     }
 
@@ -99,13 +113,14 @@ impl Builder {
     /// Has the server's system calls watched, or made to fail, by strace with these expressions (`trace=…`, `inject=…`);
     /// what it sees is in [`Server::system_calls`].
     pub fn strace(mut self, expressions: &[&str]) -> Self {
-        self.strace = expressions.iter().flat_map(|&expression| ["-e".to_owned(), expression.to_owned()]).collect();
+        self.launch.strace =
+            expressions.iter().flat_map(|&expression| ["-e".to_owned(), expression.to_owned()]).collect();
         self
     }
 
     /// One more argument.
     pub fn arg(mut self, arg: &str) -> Self {
-        self.args.push(arg.to_owned());
+        self.launch.args.push(arg.to_owned());
         self
     }
 
@@ -116,10 +131,7 @@ impl Builder {
 
     /// The command line behind `sterna`.
     pub fn command_line(&self) -> Vec<String> {
-        let fixed = ["--json", "nbd", "serve"].map(str::to_owned);
-        let socket = ["--socket".to_owned(), self.path("socket").display().to_string()];
-        let socket = socket.into_iter().filter(|_| self.socket);
-        fixed.into_iter().chain(self.args.iter().cloned()).chain(socket).collect()
+        self.launch.command_line(self.directory.path())
     }
 
     /// Starts the server and waits until it serves.
@@ -127,37 +139,70 @@ impl Builder {
     /// # Errors
     /// It does not come to serve, with its log.
     pub fn start(self) -> Result<Server> {
-        let log = self.path("log");
-        let mut child = self
-            .command()
-            .args(self.command_line())
-            .env("STERNA_LOG", "debug")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(File::create(&log)?)
-            .spawn()
-            .context("cannot start sterna, or strace: run scripts/setup")?;
-        let stdout = child.stdout.take().context("the server's standard output is a pipe")?;
-        let mut server = Server { child, directory: self.directory, offers: Vec::new() };
-        let (lines, told) = mpsc::channel();
-        // Reads on to the end, so that the server never writes into a closed pipe.
-        std::thread::spawn(move || read_lines(stdout, &lines));
-        for _ in 0..self.exports {
-            let line = told.recv_timeout(START_LIMIT);
-            let line = line.with_context(|| format!("the server did not come to serve: {}", server.log()))?;
-            let offer = serde_json::from_str(&line).with_context(|| format!("not JSON: {line}"))?;
-            server.offers.push(offer);
+        let (child, offers) = self.launch.start(self.directory.path())?;
+        let mut server = Server { child, directory: self.directory, launch: self.launch, offers, node: None };
+        if !self.volumes.is_empty() {
+            let node = Node::start(server.directory.path())?;
+            for (name, size_bytes) in &self.volumes {
+                let uri = node.create(name, *size_bytes)?.uri();
+                server.offers.push(json!({ "export": name, "uris": [uri] }));
+            }
+            server.node = Some(node);
         }
         Ok(server)
     }
+}
 
-    fn command(&self) -> Command {
+impl Launch {
+    fn command_line(&self, directory: &Path) -> Vec<String> {
+        let fixed = ["--json", "nbd", "serve"].map(str::to_owned);
+        let socket = ["--socket".to_owned(), directory.join("socket").display().to_string()];
+        let socket = socket.into_iter().filter(|_| self.socket);
+        fixed.into_iter().chain(self.args.iter().cloned()).chain(socket).collect()
+    }
+
+    /// Starts the process, and waits for what it says about each of its exports.
+    fn start(&self, directory: &Path) -> Result<(Child, Vec<Value>)> {
+        let log = directory.join("log");
+        let mut child = self
+            .command(directory)
+            .args(self.command_line(directory))
+            .env("STERNA_LOG", "debug")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(File::options().create(true).append(true).open(&log)?)
+            .spawn()
+            .context("cannot start sterna, or strace: run scripts/setup")?;
+        match self.offers(&mut child) {
+            Ok(offers) => Ok((child, offers)),
+            Err(error) => {
+                let _ = child.kill();
+                let _ = child.wait();
+                let log = fs::read_to_string(&log).unwrap_or_default();
+                Err(error.context(format!("the server did not come to serve: {log}")))
+            }
+        }
+    }
+
+    fn offers(&self, child: &mut Child) -> Result<Vec<Value>> {
+        let stdout = child.stdout.take().context("the server's standard output is a pipe")?;
+        let (lines, told) = mpsc::channel();
+        // Reads on to the end, so that the server never writes into a closed pipe.
+        std::thread::spawn(move || read_lines(stdout, &lines));
+        let offer = |_| {
+            let line = told.recv_timeout(START_LIMIT)?;
+            serde_json::from_str(&line).with_context(|| format!("not JSON: {line}"))
+        };
+        (0..self.exports).map(offer).collect()
+    }
+
+    fn command(&self, directory: &Path) -> Command {
         if self.strace.is_empty() {
             return Command::new(sterna());
         }
         let mut command = Command::new("strace");
         // Detached (-D), so that the child that is started here becomes the server and not the watcher.
-        command.args(["-D", "-f", "-qq", "-o"]).arg(self.path("strace")).args(&self.strace).arg(sterna());
+        command.args(["-D", "-f", "-qq", "-o"]).arg(directory.join("strace")).args(&self.strace).arg(sterna());
         command
     }
 }
@@ -172,7 +217,10 @@ fn read_lines(stdout: ChildStdout, lines: &mpsc::Sender<String>) {
 pub struct Server {
     child: Child,
     directory: TempDir,
+    launch: Launch,
     offers: Vec<Value>,
+    /// What serves the volumes, if there are any.
+    node: Option<Node>,
 }
 
 /// A server that was asked to end, and did.
@@ -182,19 +230,25 @@ pub struct Terminated {
     pub status: ExitStatus,
     /// What it logged.
     pub log: String,
+    /// What the node that served its volumes logged, if there was one.
+    pub node_log: Option<String>,
 }
 
 impl Terminated {
-    /// One of the server's counters, as it told them at the end.
+    /// One of the server's counters, as it told them at the end; that of its node is added.
     ///
     /// # Errors
     /// There is none of this name.
     pub fn counter(&self, name: &str) -> Result<u64> {
-        let prefix = format!("{name}: ");
-        let fields = self.log.rsplit("CounterValues {").next().context("counters")?.split([',', '}']);
-        let value = fields.into_iter().find_map(|field| field.trim().strip_prefix(&prefix));
-        Ok(value.with_context(|| format!("no counter {name}: {}", self.log))?.parse()?)
+        [Some(&self.log), self.node_log.as_ref()].into_iter().flatten().map(|log| counter(log, name)).sum()
     }
+}
+
+fn counter(log: &str, name: &str) -> Result<u64> {
+    let prefix = format!("{name}: ");
+    let fields = log.rsplit("CounterValues {").next().context("counters")?.split([',', '}']);
+    let value = fields.into_iter().find_map(|field| field.trim().strip_prefix(&prefix));
+    Ok(value.with_context(|| format!("no counter {name}: {log}"))?.parse()?)
 }
 
 impl Server {
@@ -204,7 +258,8 @@ impl Server {
     /// There is no place for its files.
     pub fn builder() -> Builder {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        Builder { directory, args: Vec::new(), exports: 0, socket: true, strace: Vec::new() }
+        let launch = Launch { args: Vec::new(), exports: 0, socket: true, strace: Vec::new() };
+        Builder { directory, launch, volumes: Vec::new() }
     }
 
     /// What the server said about its exports when it was ready, in their order.
@@ -266,6 +321,28 @@ impl Server {
         Ok(stream)
     }
 
+    /// A new connection over the Unix socket where this export is served.
+    ///
+    /// # Errors
+    /// It is not accepted.
+    pub fn connect_for(&self, export: &str) -> Result<UnixStream> {
+        let is_volume = |node: &&Node| node.uri(export) == self.uri(export);
+        let socket = self.node.as_ref().filter(is_volume).map_or_else(|| self.socket(), Node::nbd_socket);
+        let stream = UnixStream::connect(socket).context("cannot connect to the server")?;
+        stream.set_read_timeout(Some(READ_LIMIT))?;
+        Ok(stream)
+    }
+
+    /// A raw client of this export over its Unix socket, attached.
+    ///
+    /// # Errors
+    /// It is not accepted.
+    pub fn attach(&self, style: Style, export: &str) -> Result<Client<UnixStream>> {
+        let mut client = Client::greet(self.connect_for(export)?)?;
+        client.attach(style, &[], export)?;
+        Ok(client)
+    }
+
     /// A raw client over the Unix socket, behind the greeting.
     ///
     /// # Errors
@@ -318,14 +395,16 @@ impl Server {
     pub fn wait(mut self) -> Result<Terminated> {
         let status = tool::wait(&mut self.child, END_LIMIT)?;
         let log = self.log();
-        Ok(Terminated { status: status.with_context(|| format!("the server did not end: {log}"))?, log })
+        let node_log = self.node.as_ref().map(Node::log);
+        Ok(Terminated { status: status.with_context(|| format!("the server did not end: {log}"))?, log, node_log })
     }
 
     /// Asks it to end (SIGTERM), waits for that, and expects it to be in good order.
     ///
     /// # Errors
     /// It does not end, or with an error.
-    pub fn terminate(self) -> Result<Terminated> {
+    pub fn terminate(mut self) -> Result<Terminated> {
+        self.node.as_mut().map_or(Ok(()), Node::terminate)?;
         self.signal(Signal::TERM)?;
         let ended = self.wait()?;
         ensure!(ended.status.success(), "the server ended with {}: {}", ended.status, ended.log);
@@ -340,6 +419,26 @@ impl Server {
         self.child.kill()?;
         self.child.wait()?;
         Ok(())
+    }
+}
+
+impl DiskServer for Server {
+    fn disk(&self, export: &str) -> Disk {
+        Disk::new(self.socket(), export)
+    }
+
+    fn kill(&mut self) -> Result<()> {
+        Self::kill(self)
+    }
+
+    fn restart(&mut self) -> Result<()> {
+        Self::kill(self)?;
+        (self.child, self.offers) = self.launch.start(self.directory.path())?;
+        Ok(())
+    }
+
+    fn log(&self) -> String {
+        Self::log(self)
     }
 }
 

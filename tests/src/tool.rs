@@ -29,6 +29,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(5);
 pub struct Tool {
     command: Command,
     what: String,
+    time_limit: Duration,
 }
 
 /// How a tool ended.
@@ -49,8 +50,8 @@ impl Tool {
     pub fn new(program: impl AsRef<OsStr>) -> Self {
         let mut command = Command::new(&program);
         // Messages are compared in one language, and no build of ours makes other people's programs print more.
-        command.env("LC_ALL", "C").env_remove("RUST_LOG").stdin(Stdio::null());
-        Self { command, what: program.as_ref().to_string_lossy().into_owned() }
+        command.env("LC_ALL", "C").env_remove("RUST_LOG").env_remove("STERNA_DIR").stdin(Stdio::null());
+        Self { command, what: program.as_ref().to_string_lossy().into_owned(), time_limit: TIME_LIMIT }
     }
 
     /// Appends arguments.
@@ -65,6 +66,12 @@ impl Tool {
     /// Sets a variable of the environment.
     pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
         self.command.env(name, value);
+        self
+    }
+
+    /// Lets it run this long, where it needs longer than tools do.
+    pub fn time_limit(mut self, time_limit: Duration) -> Self {
+        self.time_limit = time_limit;
         self
     }
 
@@ -98,7 +105,7 @@ impl Tool {
         })?;
         let stdout = child.stdout.take().map(collect);
         let stderr = child.stderr.take().map(collect);
-        Ok(Running { child, what: self.what, stdout, stderr })
+        Ok(Running { child, what: self.what, time_limit: self.time_limit, stdout, stderr })
     }
 }
 
@@ -106,6 +113,7 @@ impl Tool {
 pub struct Running {
     child: Child,
     what: String,
+    time_limit: Duration,
     stdout: Option<JoinHandle<String>>,
     stderr: Option<JoinHandle<String>>,
 }
@@ -121,8 +129,8 @@ impl Running {
     /// # Errors
     /// It runs too long; then it is killed.
     pub fn wait(mut self) -> Result<Ended> {
-        let status = wait(&mut self.child, TIME_LIMIT)?;
-        let status = status.with_context(|| format!("`{}` was not done in {TIME_LIMIT:?}", self.what))?;
+        let status = wait(&mut self.child, self.time_limit)?;
+        let status = status.with_context(|| format!("`{}` was not done in {:?}", self.what, self.time_limit))?;
         let text = |thread: Option<JoinHandle<String>>| thread.and_then(|t| t.join().ok()).unwrap_or_default();
         let (stdout, stderr) = (text(self.stdout.take()), text(self.stderr.take()));
         Ok(Ended { what: self.what.clone(), status, stdout, stderr })

@@ -3,23 +3,16 @@
 
 use std::fs;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use sterna_tests::certificates::{Authority, Role};
+use sterna_tests::node::is_refusal;
 use sterna_tests::server::sterna;
 use sterna_tests::tool::Tool;
 
 /// Runs `sterna nbd serve` with these arguments, which have to be refused with this code and with all of these words.
 fn refused(args: &[&str], code: i32, words: &[&str]) -> Result<()> {
     let ended = Tool::new(sterna()).args(["nbd", "serve"]).args(args).run()?;
-    ensure!(ended.code()? == code, "not with exit code {code}: {ended}");
-    for word in words {
-        ensure!(ended.stderr.contains(word), "the message does not have '{word}': {ended}");
-    }
-    ensure!(ended.stdout.is_empty(), "something was announced: {ended}");
-    ensure!(!ended.stderr.contains("panicked"), "{ended}");
-    let parts: Vec<&str> = ended.stderr.trim().split(": ").collect();
-    ensure!(parts.windows(2).all(|pair| pair[0] != pair[1]), "a cause is told twice: {ended}");
-    Ok(())
+    is_refusal(&ended, code, words)
 }
 
 #[test]

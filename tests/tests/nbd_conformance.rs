@@ -9,7 +9,8 @@ use std::sync::Mutex;
 use anyhow::Result;
 use bytes::Bytes;
 use sterna_nbd_server::wire::{command, command_flag};
-use sterna_tests::client::{Client, Request, Style};
+use sterna_tests::client::{Client, READ_LIMIT, Request, Style};
+use sterna_tests::node::Node;
 use sterna_tests::reply::Answer;
 use sterna_tests::server::Server;
 use sterna_types::device::{
@@ -26,7 +27,8 @@ const RESIDENCY: u32 = 2;
 struct Remote {
     connection: Mutex<Connection>,
     size: ByteSize,
-    _server: Server,
+    /// What serves it, and ends with it.
+    _server: Option<Server>,
 }
 
 struct Connection {
@@ -37,9 +39,27 @@ struct Connection {
 }
 
 impl Remote {
+    /// The default export of a server.
     fn attach(server: Server, size: ByteSize, style: Style) -> Result<Self> {
-        let mut client = server.client()?;
-        let described = client.attach(style, &["base:allocation", "x-sterna:residency"], "")?;
+        Self::over(server.client()?, "", size, style, Some(server))
+    }
+
+    /// A new volume of a node, which outlives it.
+    fn volume(node: &Node, name: &str, size: ByteSize, style: Style) -> Result<Self> {
+        node.create(name, size.0)?;
+        let stream = UnixStream::connect(node.nbd_socket())?;
+        stream.set_read_timeout(Some(READ_LIMIT))?;
+        Self::over(Client::greet(stream)?, name, size, style, None)
+    }
+
+    fn over(
+        mut client: Client<UnixStream>,
+        export: &str,
+        size: ByteSize,
+        style: Style,
+        server: Option<Server>,
+    ) -> Result<Self> {
+        let described = client.attach(style, &["base:allocation", "x-sterna:residency"], export)?;
         assert_eq!(described.size_bytes, size.0);
         let connection = Connection { client, next_cookie: 1, early: HashMap::new() };
         Ok(Self { connection: Mutex::new(connection), size, _server: server })
@@ -165,6 +185,27 @@ async fn memory_over_nbd(style: Style) {
         Remote::attach(server, size, style).expect("a client")
     })
     .await;
+}
+
+async fn volume_over_nbd(style: Style) {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let node = Node::start(directory.path()).expect("a node");
+    let mut number = 0;
+    conformance::run(|size| {
+        number += 1;
+        Remote::volume(&node, &format!("disk-{number}"), size, style).expect("a client")
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_volume_over_nbd_keeps_the_contract_with_structured_replies() {
+    volume_over_nbd(Style::Structured).await;
+}
+
+#[tokio::test]
+async fn a_volume_over_nbd_keeps_the_contract_with_extended_headers() {
+    volume_over_nbd(Style::Extended).await;
 }
 
 #[tokio::test]

@@ -9,9 +9,10 @@ use sterna_tests::server::Server;
 
 #[test]
 fn the_nbd_crate_reads_what_it_wrote() -> Result<()> {
-    let server = Server::builder().file("file", 1 << 20).memory("memory", "1M").tcp().start()?;
-    for export in ["file", "memory"] {
-        let mut stream = server.connect()?;
+    let server =
+        Server::builder().file("file", 1 << 20).memory("memory", "1M").volume("volume", 1 << 20).tcp().start()?;
+    for export in ["file", "memory", "volume"] {
+        let mut stream = server.connect_for(export)?;
         let described = handshake(&mut stream, export.as_bytes())?;
         assert_eq!(described.size, 1 << 20);
         assert!(!described.readonly && !described.rotational && described.send_trim && described.send_flush);

@@ -33,8 +33,8 @@ fn fio(uri: &str, pattern: &str, sizes: &str, size: &str) -> Result<Value> {
 
 #[test]
 fn fio_verifies_random_writes_of_mixed_sizes() -> Result<()> {
-    let server = Server::builder().file("file", 64 << 20).memory("memory", "64M").start()?;
-    for export in ["file", "memory"] {
+    let server = Server::builder().file("file", 64 << 20).memory("memory", "64M").volume("volume", 64 << 20).start()?;
+    for export in ["file", "memory", "volume"] {
         let job = fio(&server.uri(export), "randwrite", "--bssplit=512/20:4k/40:16k/20:64k/15:256k/5", "48M")?;
         ensure!(job["read"]["io_kbytes"].as_u64() >= Some(48 << 10), "not all was read back: {job}");
     }
@@ -44,8 +44,9 @@ fn fio_verifies_random_writes_of_mixed_sizes() -> Result<()> {
 
 #[test]
 fn fio_verifies_random_writes_among_reads() -> Result<()> {
-    let server = Server::builder().file("file", 64 << 20).memory("memory", "64M").tcp().start()?;
-    for uri in [server.uri("file"), server.uri("memory"), server.tcp_uri("memory")] {
+    let builder = Server::builder().file("file", 64 << 20).memory("memory", "64M").volume("volume", 64 << 20);
+    let server = builder.tcp().start()?;
+    for uri in [server.uri("file"), server.uri("memory"), server.tcp_uri("memory"), server.uri("volume")] {
         fio(&uri, "randrw", "--bsrange=512-64k", "32M")?;
     }
     assert_eq!(server.terminate()?.counter("errors")?, 0);
@@ -54,15 +55,17 @@ fn fio_verifies_random_writes_among_reads() -> Result<()> {
 
 #[test]
 fn fio_verifies_two_jobs_on_two_connections_of_one_disk() -> Result<()> {
-    let server = Server::builder().file("file", 64 << 20).start()?;
+    let server = Server::builder().file("file", 64 << 20).volume("volume", 64 << 20).start()?;
     let two = "--bs=4k --offset_increment=32M --numjobs=2".split(' ').map(str::to_owned).collect::<Vec<_>>();
     let fixed = ["--name=job", "--ioengine=nbd", "--iodepth=16", "--rw=randwrite", "--size=16M", "--fsync=64"];
     let checking =
         ["--verify=crc32c", "--do_verify=1", "--verify_fatal=1", "--verify_state_save=0", "--group_reporting"];
-    let uri = format!("--uri={}", server.uri("file"));
-    Tool::new("fio").args(fixed).args(checking).args(two).args([uri]).succeed()?;
+    for export in ["file", "volume"] {
+        let uri = format!("--uri={}", server.uri(export));
+        Tool::new("fio").args(fixed).args(checking).args(&two).args([uri]).succeed()?;
+    }
     let counted = server.terminate()?;
-    assert!(counted.counter("connections")? >= 2 && counted.counter("errors")? == 0, "{}", counted.log);
-    assert!(counted.counter("requests")? >= 2 * 2 * 4096, "{}", counted.log);
+    assert!(counted.counter("connections")? >= 2 * 2 && counted.counter("errors")? == 0, "{}", counted.log);
+    assert!(counted.counter("requests")? >= 2 * 2 * 2 * 4096, "{}", counted.log);
     Ok(())
 }

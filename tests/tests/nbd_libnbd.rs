@@ -121,6 +121,8 @@ fn nbdinfo_finds_the_capabilities_of_each_mode() -> Result<()> {
         assert_eq!(Tool::new("nbdinfo").args(["--is", "read-only", &uri]).run()?.code()?, read_only, "{mode}");
         assert_eq!(server.offers()[0]["read_only"], json!(read_only == 0));
     }
+    let server = Server::builder().memory("memory", "1M").volume("volume", MIB).start()?;
+    assert_eq!(capabilities(&server.uri("volume"))?, all, "of a volume");
     Ok(())
 }
 
@@ -136,10 +138,9 @@ fn nbdinfo_refuses_an_export_that_is_not_there() -> Result<()> {
 
 #[test]
 fn nbdinfo_maps_what_was_written() -> Result<()> {
-    let server = Server::builder().memory("memory", "64M").file("file", 64 * MIB).start()?;
-    for export in ["memory", "file"] {
-        let mut client = server.client()?;
-        client.attach(Style::Structured, &[], export)?;
+    let server = Server::builder().memory("memory", "64M").file("file", 64 * MIB).volume("volume", 64 * MIB).start()?;
+    for export in ["memory", "file", "volume"] {
+        let mut client = server.attach(Style::Structured, export)?;
         let written = client.call(Request::write(8 * MIB, vec![7; 3 << 20]))?;
         assert_eq!((written.error(), client.call(Request::flush())?.error()), (0, 0));
         let uri = server.uri(export);
@@ -175,6 +176,7 @@ fn source(path: &Path) -> Result<Vec<u8>> {
 #[test]
 fn nbdcopy_brings_a_disk_in_and_out_and_across_over_many_connections() -> Result<()> {
     let builder = Server::builder().file("one", 64 * MIB).memory("two", "64M").file("three", 64 * MIB);
+    let builder = builder.volume("four", 64 * MIB);
     let (from, back) = (builder.path("source"), builder.path("back"));
     let content = source(&from)?;
     let server = builder.start()?;
@@ -188,7 +190,8 @@ fn nbdcopy_brings_a_disk_in_and_out_and_across_over_many_connections() -> Result
     copy(&server.uri("one"), &server.uri("two"))?;
     copy(&server.uri("two"), &server.uri("three"))?;
     assert!(fs::read(server.path("three"))? == content, "what was copied across differs");
-    copy(&server.uri("three"), &back)?;
+    copy(&server.uri("three"), &server.uri("four"))?;
+    copy(&server.uri("four"), &back)?;
     assert!(fs::read(&back)? == content, "what was copied out differs");
     server.terminate()?;
     Ok(())
@@ -196,13 +199,15 @@ fn nbdcopy_brings_a_disk_in_and_out_and_across_over_many_connections() -> Result
 
 #[test]
 fn nbdcopy_keeps_holes_and_makes_them_of_zeroes() -> Result<()> {
-    let builder = Server::builder().file("disk", 64 * MIB);
-    let (from, back) = (builder.path("source"), builder.path("back"));
+    let builder = Server::builder().file("disk", 64 * MIB).volume("volume", 64 * MIB);
+    let [from, back, volume] = ["source", "back", "volume"].map(|name| builder.path(name));
     source(&from)?;
     let server = builder.start()?;
-    Tool::new("nbdcopy").args([&from.display().to_string(), &server.uri("disk")]).succeed()?;
-    Tool::new("nbdcopy").args([&server.uri("disk"), &back.display().to_string()]).succeed()?;
-    for path in [server.path("disk"), back] {
+    for (export, back) in [("disk", &back), ("volume", &volume)] {
+        Tool::new("nbdcopy").args([&from.display().to_string(), &server.uri(export)]).succeed()?;
+        Tool::new("nbdcopy").args([&server.uri(export), &back.display().to_string()]).succeed()?;
+    }
+    for path in [server.path("disk"), back, volume] {
         let allocated = fs::metadata(&path)?.blocks() * 512;
         ensure!((4 * MIB..8 * MIB).contains(&allocated), "{} takes {allocated} bytes", path.display());
     }
@@ -217,9 +222,10 @@ fn refusals(output: &str) -> Result<u64> {
 
 #[test]
 fn illegal_requests_have_their_errors_and_the_connection_goes_on() -> Result<()> {
-    let server = Server::builder().memory("memory", "80M").file("file", 80 * MIB).tcp().start()?;
+    let builder = Server::builder().memory("memory", "80M").file("file", 80 * MIB).volume("volume", 80 * MIB);
+    let server = builder.tcp().start()?;
     let mut refused = 0;
-    for uri in [server.uri("memory"), server.uri("file"), server.tcp_uri("memory")] {
+    for uri in [server.uri("memory"), server.uri("file"), server.tcp_uri("memory"), server.uri("volume")] {
         refused += refusals(&nbdsh("illegal_requests.py", &[&uri])?)?;
     }
     assert!(refused > 100, "the script tried only {refused}");

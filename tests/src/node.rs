@@ -1,0 +1,264 @@
+//! A running `sterna node`, with its data directory and its log in a directory of its own, and commands for it.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::disk_server::{Disk, DiskServer};
+use crate::server::sterna;
+use crate::tool::{self, Ended, Tool};
+
+/// From the start of the process to the line that says it is ready: it has to read its store, and to become the leader of
+/// its own metadata.
+const START_LIMIT: Duration = Duration::from_secs(60);
+
+/// What is left to be sealed at the end takes a moment; the drain up to thirty seconds.
+const END_LIMIT: Duration = Duration::from_secs(90);
+
+/// A node. Dropping it kills its process, by its id; its files belong to whoever made their directory.
+///
+/// ```no_run
+/// # use sterna_tests::node::Node;
+/// let directory = tempfile::tempdir()?;
+/// let node = Node::start(directory.path())?;
+/// node.sterna(["volume", "create", "disk", "--size", "1G"]).succeed()?;
+/// let uri = node.uri("disk");
+/// # anyhow::Ok(())
+/// ```
+pub struct Node {
+    directory: PathBuf,
+    child: Option<Child>,
+}
+
+impl Node {
+    /// Makes the data directory of a cluster of one in `directory`, and does not run it.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn init(directory: &Path) -> Result<Self> {
+        let node = Self { directory: directory.to_owned(), child: None };
+        let data = node.data();
+        let args = [OsStr::new("node"), "init".as_ref(), data.as_os_str(), "--site".as_ref(), "ams".as_ref()];
+        Tool::new(sterna()).args(args).args(["--bootstrap"]).succeed()?;
+        Ok(node)
+    }
+
+    /// Makes it, and runs it until it is ready.
+    ///
+    /// # Errors
+    /// It does not come to be ready, with its log.
+    pub fn start(directory: &Path) -> Result<Self> {
+        let mut node = Self::init(directory)?;
+        node.run()?;
+        Ok(node)
+    }
+
+    /// Runs it until it is ready.
+    ///
+    /// # Errors
+    /// It runs already, or does not come to be ready, with its log.
+    pub fn run(&mut self) -> Result<()> {
+        ensure!(self.child.is_none(), "the node runs already");
+        let child = Command::new(sterna())
+            .args(["--json", "node", "run"])
+            .arg(self.data())
+            .env("STERNA_LOG", "debug")
+            .env_remove("STERNA_DIR")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(File::options().create(true).append(true).open(self.log_path())?)
+            .spawn()
+            .context("cannot start sterna")?;
+        let stdout = self.child.insert(child).stdout.take().context("the node's standard output is a pipe")?;
+        let (lines, told) = mpsc::channel();
+        // Reads on to the end, so that the node never writes into a closed pipe.
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                let _ = lines.send(line);
+            }
+        });
+        if told.recv_timeout(START_LIMIT).is_err() {
+            self.kill()?;
+            bail!("the node did not come to be ready: {}", self.log());
+        }
+        Ok(())
+    }
+
+    /// Its data directory.
+    pub fn data(&self) -> PathBuf {
+        self.directory.join("node")
+    }
+
+    /// Where it serves volumes.
+    pub fn nbd_socket(&self) -> PathBuf {
+        self.data().join("nbd.sock")
+    }
+
+    /// The URI of a volume.
+    pub fn uri(&self, volume: &str) -> String {
+        self.disk(volume).uri()
+    }
+
+    /// A command for it, to be run.
+    pub fn sterna(&self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Tool {
+        Tool::new(sterna()).env("STERNA_DIR", self.data()).args(args)
+    }
+
+    /// Runs a command for it; the values that it prints.
+    ///
+    /// # Errors
+    /// It fails, or prints something else than JSON.
+    pub fn json<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Result<Vec<Value>> {
+        let ended = self.sterna(["--json"]).args(args).succeed()?;
+        let value = |line: &str| serde_json::from_str(line).with_context(|| format!("not JSON: {ended}"));
+        ended.stdout.lines().map(value).collect()
+    }
+
+    /// Runs a command for it that prints one value.
+    ///
+    /// # Errors
+    /// It fails, or prints more or less than that.
+    pub fn value<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Result<Value> {
+        let [value] = <[Value; 1]>::try_from(self.json(args)?)
+            .map_err(|values| anyhow::anyhow!("{} values, not one: {values:?}", values.len()))?;
+        Ok(value)
+    }
+
+    /// Runs a command for it that has to be refused with exit code `code`, and with all of these words.
+    ///
+    /// # Errors
+    /// It is not, or prints something on standard output, or tells a cause twice.
+    pub fn refuses<A: AsRef<OsStr>>(
+        &self,
+        args: impl IntoIterator<Item = A>,
+        code: i32,
+        words: &[&str],
+    ) -> Result<Ended> {
+        let ended = self.sterna(args).run()?;
+        is_refusal(&ended, code, words)?;
+        Ok(ended)
+    }
+
+    /// Makes a volume.
+    ///
+    /// # Errors
+    /// The node refuses it.
+    pub fn create(&self, volume: &str, size_bytes: u64) -> Result<Disk> {
+        self.sterna(["volume", "create", volume, "--size", &size_bytes.to_string()]).succeed()?;
+        Ok(self.disk(volume))
+    }
+
+    /// The names of all volumes, in order.
+    ///
+    /// # Errors
+    /// The node does not list them.
+    pub fn volumes(&self) -> Result<Vec<String>> {
+        let listed = self.json(["volume", "list"])?;
+        let mut names: Vec<String> =
+            listed.iter().filter_map(|volume| Some(volume["name"].as_str()?.to_owned())).collect();
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// What the node has logged so far, in all of its lives.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.directory.join("node.log")
+    }
+
+    /// The id of its process.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn id(&self) -> Result<u32> {
+        Ok(self.child.as_ref().context("the node does not run")?.id())
+    }
+
+    /// Asks it to end (SIGTERM), waits for that, and expects it to be in good order.
+    ///
+    /// # Errors
+    /// It does not end, or with an error, with its log.
+    pub fn terminate(&mut self) -> Result<()> {
+        tool::signal(self.id()?, Signal::TERM)?;
+        let status = self.wait()?;
+        ensure!(status.success(), "the node ended with {status}: {}", self.log());
+        Ok(())
+    }
+
+    /// Waits for the end that something else has brought about.
+    ///
+    /// # Errors
+    /// It does not end.
+    pub fn wait(&mut self) -> Result<ExitStatus> {
+        let child = self.child.as_mut().context("the node does not run")?;
+        let status = tool::wait(child, END_LIMIT)?;
+        let status = status.with_context(|| format!("the node did not end: {}", self.log()))?;
+        self.child = None;
+        Ok(status)
+    }
+
+    /// Ends it where it stands (SIGKILL), if it runs.
+    ///
+    /// # Errors
+    /// The operating system does not do it.
+    pub fn kill(&mut self) -> Result<()> {
+        if let Some(mut child) = self.child.take() {
+            child.kill()?;
+            child.wait()?;
+        }
+        Ok(())
+    }
+}
+
+impl DiskServer for Node {
+    fn disk(&self, export: &str) -> Disk {
+        Disk::new(self.nbd_socket(), export)
+    }
+
+    fn kill(&mut self) -> Result<()> {
+        Self::kill(self)
+    }
+
+    fn restart(&mut self) -> Result<()> {
+        Self::kill(self)?;
+        self.run()
+    }
+
+    fn log(&self) -> String {
+        Self::log(self)
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = self.kill();
+    }
+}
+
+/// Whether a command ended as one does that is refused: with this exit code, a message with all of these words, and nothing
+/// on standard output.
+///
+/// # Errors
+/// It did not.
+pub fn is_refusal(ended: &Ended, code: i32, words: &[&str]) -> Result<()> {
+    ensure!(ended.code()? == code, "not with exit code {code}: {ended}");
+    for word in words {
+        ensure!(ended.stderr.contains(word), "the message does not have '{word}': {ended}");
+    }
+    ensure!(ended.stdout.is_empty(), "something was printed: {ended}");
+    ensure!(!ended.stderr.contains("panicked"), "{ended}");
+    let parts: Vec<&str> = ended.stderr.trim().split(": ").collect();
+    ensure!(parts.windows(2).all(|pair| pair[0] != pair[1]), "a cause is told twice: {ended}");
+    Ok(())
+}

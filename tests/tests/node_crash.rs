@@ -1,0 +1,120 @@
+//! Nodes that are killed: what a volume has acknowledged is there afterwards, again and again, and the volume is whole.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use sterna_nbd_server::wire::{command, command_flag};
+use sterna_tests::client::{Request, Style};
+use sterna_tests::disk_server::DiskServer;
+use sterna_tests::node::Node;
+use sterna_tests::oracle::kill_loop::KillLoop;
+use sterna_tests::oracle::load::Load;
+use sterna_tests::tool::{Tool, until};
+
+const MIB: u64 = 1 << 20;
+
+/// Has volumes sealed as often as it can be set, so that a kill hits every step of a seal.
+fn seal_often(node: &Node) -> Result<()> {
+    Ok(std::fs::write(node.data().join("sterna.toml"), "[journal]\nseal_after = \"1M\"\nlimit = \"64M\"\n")?)
+}
+
+#[test]
+fn a_volume_under_load_keeps_all_that_it_has_acknowledged_through_twenty_kills() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let mut node = Node::init(directory.path())?;
+    seal_often(&node)?;
+    node.run()?;
+    node.create("disk", 8 * MIB)?;
+    let load = Load { connections: 2, depth: 16, ..Load::default() };
+    let loaded = KillLoop::new(11).cycles(20).longest_load(Duration::from_millis(700)).load(load);
+    let answered = loaded.run(&mut node, "disk")?;
+    ensure!(answered.reads > 0, "nothing was read under load: {answered:?}");
+    node.sterna(["volume", "snapshot", "disk", "after"]).succeed()?;
+    node.sterna(["volume", "verify", "disk@after"]).succeed()?;
+    Ok(())
+}
+
+#[test]
+fn fio_finds_what_it_wrote_after_the_node_was_killed() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let mut node = Node::init(directory.path())?;
+    seal_often(&node)?;
+    node.run()?;
+    let uri = format!("--uri={}", node.create("disk", 64 * MIB)?.uri());
+    let job =
+        ["--name=job", "--ioengine=nbd", "--iodepth=16", "--bs=4k", "--size=32M", "--randseed=3", "--verify=crc32c"];
+    for round in 0..3 {
+        let write = ["--rw=randwrite", "--do_verify=0", "--verify_state_save=0", "--end_fsync=1"];
+        Tool::new("fio").args(job).args(write).args([&uri]).succeed()?;
+        // What comes after it is cut off wherever it is.
+        let more = [
+            "--name=more",
+            "--ioengine=nbd",
+            "--iodepth=16",
+            "--bs=4k",
+            "--offset=32M",
+            "--size=32M",
+            "--rw=randwrite",
+        ];
+        let more = Tool::new("fio").args(more).args(["--loops=100", "--verify_state_save=0", &uri]).spawn()?;
+        let open = || Ok(node.value(["volume", "show", "disk"])?["open"]["unsealed_bytes"].as_u64() > Some(0));
+        ensure!(until(Duration::from_secs(30), open)?, "nothing is written in round {round}");
+        node.kill()?;
+        drop(more);
+        node.run()?;
+        let read = ["--rw=randwrite", "--verify_only=1", "--verify_fatal=1", "--verify_state_load=0"];
+        let verified = Tool::new("fio").args(job).args(read).args([&uri]).succeed()?;
+        ensure!(!verified.stderr.contains("verify:"), "{verified}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_flush_on_one_connection_keeps_what_another_has_written() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let mut node = Node::start(directory.path())?;
+    let disk = node.create("disk", 16 * MIB)?;
+    let ((mut one, _), (mut two, _)) = (disk.attach(Style::Simple)?, disk.attach(Style::Extended)?);
+    for index in 0..16u8 {
+        let written = one.call(Request::write(u64::from(index) * MIB, vec![index + 1; 4096]))?;
+        assert_eq!(written.error(), 0);
+    }
+    assert_eq!(one.call(Request::new(command::WRITE_ZEROES, 3 * MIB, 4096))?.error(), 0);
+    assert_eq!(one.call(Request::new(command::TRIM, 5 * MIB, 4096))?.error(), 0);
+    assert_eq!(two.call(Request::flush())?.error(), 0);
+    let fua = Request::write(100, vec![0x77; 5000]).flags(command_flag::FUA);
+    assert_eq!(two.call(fua)?.error(), 0);
+    node.restart()?;
+    let (mut client, _) = disk.attach(Style::Structured)?;
+    for index in 1..16u8 {
+        let expected = if index == 3 || index == 5 { 0 } else { index + 1 };
+        let found = client.call(Request::read((u64::from(index) * MIB).max(8192), 4096))?.data();
+        assert!(found.iter().all(|&byte| byte == expected), "block {index}");
+    }
+    assert_eq!(client.call(Request::read(100, 5000))?.data(), vec![0x77; 5000]);
+    Ok(())
+}
+
+#[test]
+fn a_change_that_was_answered_is_there_after_a_kill() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let mut node = Node::start(directory.path())?;
+    let restarted = |node: &mut Node| node.restart();
+    node.create("disk", MIB)?;
+    restarted(&mut node)?;
+    node.sterna(["volume", "resize", "disk", "--size", "2M"]).succeed()?;
+    restarted(&mut node)?;
+    assert_eq!(node.disk("disk").attach(Style::Simple)?.1, 2 * MIB);
+    let (mut client, _) = node.disk("disk").attach(Style::Simple)?;
+    assert_eq!(client.call(Request::write(0, vec![4; 4096]))?.error(), 0);
+    node.sterna(["volume", "snapshot", "disk", "kept"]).succeed()?;
+    restarted(&mut node)?;
+    node.sterna(["volume", "clone", "disk@kept", "clone"]).succeed()?;
+    restarted(&mut node)?;
+    let (mut client, _) = node.disk("clone").attach(Style::Simple)?;
+    assert_eq!(client.call(Request::read(0, 4096))?.data(), vec![4; 4096]);
+    node.sterna(["volume", "delete", "disk", "--with-snapshots"]).succeed()?;
+    restarted(&mut node)?;
+    assert_eq!(node.volumes()?, ["clone"]);
+    Ok(())
+}
