@@ -30,15 +30,10 @@ const END_LIMIT: Duration = Duration::from_secs(60);
 /// # Panics
 /// It has not been built.
 pub fn sterna() -> PathBuf {
-    let test = std::env::current_exe().expect("a test knows its own path");
-    let directory = test.parent().and_then(Path::parent).expect("tests are two directories down");
-    let program = directory.join("sterna");
-    assert!(
-        program.exists(),
-        "{} is not built: run scripts/test, or cargo build --workspace --bins",
-        program.display()
-    );
-    program
+    let this = std::env::current_exe().expect("a test knows its own path");
+    // Tests are in `deps`, one further down than programs.
+    let found = this.ancestors().skip(1).take(2).map(|directory| directory.join("sterna")).find(|path| path.exists());
+    found.expect("sterna is built: by scripts/test, or by cargo build --workspace --bins")
 }
 
 /// What to serve, and how.

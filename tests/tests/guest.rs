@@ -4,10 +4,10 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use sterna_tests::disk_server::DiskServer;
+use sterna_tests::disk_server::{Disk, DiskServer};
 use sterna_tests::guest::Guest;
 use sterna_tests::guest::image::{Image, Root};
-use sterna_tests::server::Server;
+use sterna_tests::node::Node;
 
 const GIB: u64 = 1 << 30;
 const MIB: u64 = 1 << 20;
@@ -15,9 +15,38 @@ const MIB: u64 = 1 << 20;
 /// What a guest may take for a piece of real work, without KVM and beside other tests' builds.
 const WORK_LIMIT: Duration = Duration::from_secs(120);
 
-/// A server with disks of these names and sizes. The one place that says what the guests' disks are kept in.
-fn serve(disks: &[(&str, u64)]) -> Result<impl DiskServer> {
-    disks.iter().fold(Server::builder(), |server, &(name, size_bytes)| server.file(name, size_bytes)).start()
+/// A node whose volumes the guests' disks are, and its data directory.
+struct Volumes {
+    node: Node,
+    _directory: tempfile::TempDir,
+}
+
+/// A node with volumes of these names and sizes. The one place that says what the guests' disks are kept in.
+fn serve(disks: &[(&str, u64)]) -> Result<Volumes> {
+    let directory = tempfile::tempdir()?;
+    let node = Node::start(directory.path())?;
+    for &(name, size_bytes) in disks {
+        node.create(name, size_bytes)?;
+    }
+    Ok(Volumes { node, _directory: directory })
+}
+
+impl DiskServer for Volumes {
+    fn disk(&self, export: &str) -> Disk {
+        self.node.disk(export)
+    }
+
+    fn kill(&mut self) -> Result<()> {
+        self.node.kill()
+    }
+
+    fn restart(&mut self) -> Result<()> {
+        self.node.restart()
+    }
+
+    fn log(&self) -> String {
+        self.node.log()
+    }
 }
 
 /// Boots Debian, and has it do what machines do with their disks.

@@ -96,6 +96,10 @@ pub trait DiskFile: Debug + Send + Sync + 'static {
     /// this error gives up on the file until it has been opened anew and checked.
     fn sync(&self) -> io::Result<()>;
 
+    /// Forgets what memory holds of the file and is not waiting to be written, so that the next read shows what is durable:
+    /// after a sync that failed, the cache may hold what the disk never got. Best effort.
+    fn drop_cached(&self);
+
     /// Gives the file `length` bytes, those that it did not have as zeroes with space of their own, so that writing them
     /// later finds room.
     ///

@@ -205,6 +205,11 @@ impl DiskFile for SystemFile {
         })
     }
 
+    fn drop_cached(&self) {
+        // A hint: where the system does not take it, nothing is worse than before.
+        let _ = rustix::fs::fadvise(&self.file, 0, None, rustix::fs::Advice::DontNeed);
+    }
+
     fn allocate(&self, length: u64) -> io::Result<()> {
         let size = self.size()?;
         if size >= length {

@@ -155,6 +155,7 @@ fn open(disk: &dyn Disk, path: &str, volume: VolumeId, number: FileNumber) -> io
     if file.size()? < FIRST_RECORD {
         return Ok(None);
     }
+    file.drop_cached();
     let length = file.size()?;
     let mut bytes = [0; HEADER_BYTES];
     file.read_at(0, &mut bytes)?;

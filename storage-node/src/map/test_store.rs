@@ -107,6 +107,8 @@ impl DiskFile for TestFile {
         Err(io::ErrorKind::ReadOnlyFilesystem.into())
     }
 
+    fn drop_cached(&self) {}
+
     fn sync(&self) -> io::Result<()> {
         Ok(())
     }

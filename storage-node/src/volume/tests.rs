@@ -536,3 +536,28 @@ fn a_fragmented_segment_is_rewritten_once_it_is_cold_and_reads_the_same() {
     let killed = machine.killed();
     assert!(contents(&killed.volume(1, 16 << 20, Root::EMPTY), 0, 4 << 20) == expected);
 }
+
+#[test]
+fn writers_of_parts_of_one_block_do_not_undo_each_other() {
+    let machine = Machine::new();
+    let volume = machine.volume(1, 1 << 20, Root::EMPTY);
+    let writers: Vec<_> = (0..4u64)
+        .map(|writer| {
+            let volume = Arc::clone(&volume);
+            std::thread::spawn(move || {
+                for round in 0..300u64 {
+                    let content = [u8::try_from(round % 250 + 1).expect("a small number"); 1000];
+                    volume.write(ByteOffset(writer * 1000), &content).expect("a write");
+                    let seen = contents(&volume, writer * 1000, 1000);
+                    assert!(seen == content, "writer {writer} has lost its write of round {round}");
+                    if round % 50 == writer {
+                        volume.seal().expect("a seal");
+                    }
+                }
+            })
+        })
+        .collect();
+    for writer in writers {
+        writer.join().expect("nobody has lost a write");
+    }
+}

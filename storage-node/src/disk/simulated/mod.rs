@@ -243,6 +243,8 @@ impl DiskFile for SimulatedFile {
         })
     }
 
+    fn drop_cached(&self) {}
+
     fn sync(&self) -> io::Result<()> {
         self.disk.change(Operation::Sync(self.path.clone()), |state, fate| match fate {
             Fate::Done => state.sync(self.id),
