@@ -10,6 +10,7 @@ mod generate;
 mod nbd_serve;
 mod nbd_uri;
 mod node;
+mod salvage;
 mod socket;
 
 use std::io::IsTerminal;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         Command::Cluster { command: ClusterCommand::Status } => ask(Work::Status),
         Command::Volume { command } => ask(Work::Volume(command)),
         Command::Gc => ask(Work::CollectGarbage),
+        Command::Salvage(salvage) => salvage::run(&salvage, json),
         Command::Scrub(scrub) => ask(Work::Scrub(scrub.rate)),
         Command::Completions { shell } => generate::completions(shell),
         Command::Man { directory } => generate::manual(&directory, json),

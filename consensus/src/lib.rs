@@ -17,5 +17,20 @@ mod raft;
 pub mod state;
 mod store;
 
+use std::path::Path;
+
 pub use node::{MetadataConfig, MetadataNode, OpenError, ProposeError, ReadError};
 pub use state::Metadata;
+pub use store::FoundMetadata;
+
+/// Reads the newest metadata in `dir` without taking part in anything, as far as it can be read: for salvage. Nothing in
+/// the directory is altered. Nobody else has it open. Blocks.
+///
+/// It has all that is known here to be committed, which in a group of one is all that was ever acknowledged; in a larger
+/// group other nodes may know of more.
+///
+/// # Errors
+/// [`OpenError`]; not for damage behind which the metadata was still found: see [`FoundMetadata::damage`].
+pub fn read_only(dir: &Path) -> Result<FoundMetadata, OpenError> {
+    Ok(store::read_only(dir)?)
+}

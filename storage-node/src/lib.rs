@@ -11,6 +11,7 @@
 //! * [`volume`]: one disk out of all these: overlay, seal, recovery, and the `BlockDevice` in front.
 //!
 //! * [`image`], [`verify`](mod@verify): whole disks in and out, and whether one is whole.
+//! * [`salvage`]: volumes out of a data directory that cannot be used any more.
 //!
 //! This crate is *not* a server and not a cluster: it knows no NBD, no Raft, and decides nothing about who may write. The
 //! formats on disk are written down in `docs/on-disk-format.md`.
@@ -22,5 +23,6 @@ pub mod disk;
 pub mod image;
 pub mod journal;
 pub mod map;
+pub mod salvage;
 pub mod verify;
 pub mod volume;

@@ -119,17 +119,19 @@ impl Verified {
     }
 }
 
-/// The segments that cannot be looked at because of `error`, from `from` on: at least one.
-fn unreadable(error: &MapError, from: SegmentIndex) -> Range<SegmentIndex> {
-    let end = match error {
+/// The segments that cannot be looked at because of `error`, with which a walk from `from` on has ended: at least one, none
+/// of them before `from`.
+pub(crate) fn unreadable(error: &MapError, from: SegmentIndex) -> Range<SegmentIndex> {
+    let segments = match error {
         MapError::Missing { part }
         | MapError::Unreadable { part, .. }
         | MapError::CorruptNode { part, .. }
         | MapError::CorruptManifest { part, .. }
-        | MapError::WrongLevel { part, .. } => part.segments.end,
-        _ => SegmentIndex(MAX_SEGMENTS),
+        | MapError::WrongLevel { part, .. } => part.segments.clone(),
+        _ => from..SegmentIndex(MAX_SEGMENTS),
     };
-    from..end.max(SegmentIndex(from.0 + 1))
+    let start = segments.start.max(from);
+    start..segments.end.max(SegmentIndex(start.0 + 1))
 }
 
 fn bytes_of(segments: &Range<SegmentIndex>) -> ByteRange {

@@ -77,6 +77,11 @@ pub(crate) enum Command {
     },
     /// Free the space of chunks that nothing needs any more.
     Gc,
+    /// Get volumes out of the data directory of a node that cannot run any more.
+    ///
+    /// Without a choice it lists what is there. The directory is read and never altered, and no node may run on it. It
+    /// needs neither a cluster nor an index that is whole. Exit code 1 says that something is lost.
+    Salvage(crate::salvage::SalvageArgs),
     /// Read everything that the node holds, and report what is damaged.
     Scrub(Scrub),
     /// Disks over NBD, without a node.

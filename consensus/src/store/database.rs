@@ -98,6 +98,28 @@ impl Database {
         })
     }
 
+    /// Opens the database in the metadata directory `dir` for reading; nothing there is altered, and every write fails.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(super) fn open_read_only(dir: &Path) -> Result<Self, StoreError> {
+        format::check_or_make(dir, Absent::Refuse)?;
+        let options = options(Absent::Refuse);
+        let columns = Column::ALL.iter().map(|column| ColumnFamilyDescriptor::new(column.name(), column_options()));
+        let db = DB::open_cf_descriptors_read_only(&options, dir.join(DATABASE_DIR), columns, false)
+            .map_err(|error| failed_to_open(dir, &error))?;
+        Ok(Self {
+            db,
+            dir: dir.to_owned(),
+            poisoned: AtomicBool::new(true),
+            #[cfg(test)]
+            options,
+            #[cfg(test)]
+            fail_next_write: AtomicBool::new(false),
+            closed: watch::Sender::new(()),
+        })
+    }
+
     /// The metadata directory.
     pub(super) fn dir(&self) -> &Path {
         &self.dir

@@ -194,7 +194,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 }
 
-fn read_log_id(database: &Database, key: &[u8]) -> Result<Option<LogId>, StoreError> {
+pub(super) fn read_log_id(database: &Database, key: &[u8]) -> Result<Option<LogId>, StoreError> {
     let what = String::from_utf8_lossy(key);
     let json = database.get(Column::Meta, key)?;
     let record = json.map(|json| from_json::<LogIdRecord>(database.dir(), &what, &json)).transpose()?;
@@ -210,7 +210,7 @@ fn index_of(database: &Database, key: &[u8]) -> Result<u64, StoreError> {
 }
 
 /// The entry under a key, which has to be its own.
-fn decode(database: &Database, key: &[u8], json: &[u8]) -> Result<Entry, StoreError> {
+pub(super) fn decode(database: &Database, key: &[u8], json: &[u8]) -> Result<Entry, StoreError> {
     let index = index_of(database, key)?;
     let record: EntryRecord = from_json(database.dir(), &format!("entry {index} of the log"), json)?;
     let entry = Entry::from(record);
@@ -236,7 +236,7 @@ fn half_open(range: &impl RangeBounds<u64>) -> (u64, u64) {
 }
 
 const VOTE_KEY: &[u8] = b"vote";
-const COMMITTED_KEY: &[u8] = b"committed";
+pub(super) const COMMITTED_KEY: &[u8] = b"committed";
 const PURGED_KEY: &[u8] = b"purged";
 /// Above the key of every entry.
 const BEHIND_LAST_INDEX: &[u8] = &[0xff; 9];

@@ -28,10 +28,10 @@ pub(crate) struct StateMachine {
 
 /// The metadata after one entry.
 #[derive(Clone, Debug, Default)]
-struct Applied {
-    last: Option<LogId>,
-    membership: StoredMembership,
-    metadata: Arc<Metadata>,
+pub(super) struct Applied {
+    pub(super) last: Option<LogId>,
+    pub(super) membership: StoredMembership,
+    pub(super) metadata: Arc<Metadata>,
 }
 
 /// Writes one moment of the metadata down as a snapshot.
@@ -45,16 +45,21 @@ impl StateMachine {
     /// The metadata as it was at the last snapshot, and a view of it. Blocks.
     pub(super) fn open(database: Arc<Database>) -> Result<(Self, watch::Receiver<Arc<Metadata>>), StoreError> {
         let snapshots = Snapshots::open(database)?;
-        let applied = match snapshots.read()? {
-            Some((meta, contents)) => Applied::from_snapshot(snapshots.database(), &meta, &contents)?,
-            None => Applied::default(),
-        };
+        let applied = Applied::at_snapshot(&snapshots)?;
         let (view, receiver) = watch::channel(Arc::clone(&applied.metadata));
         Ok((Self { applied, view, snapshots }, receiver))
     }
 }
 
 impl Applied {
+    /// The metadata as it was at the last snapshot. Blocks.
+    pub(super) fn at_snapshot(snapshots: &Snapshots) -> Result<Self, StoreError> {
+        match snapshots.read()? {
+            Some((meta, contents)) => Self::from_snapshot(snapshots.database(), &meta, &contents),
+            None => Ok(Self::default()),
+        }
+    }
+
     fn from_snapshot(database: &Database, meta: &SnapshotMeta, contents: &[u8]) -> Result<Self, StoreError> {
         let metadata = from_json(database.dir(), "the snapshot", contents)?;
         let (last, membership) = (meta.last_log_id, meta.last_membership.clone());
@@ -62,7 +67,7 @@ impl Applied {
     }
 
     /// Carries out one entry.
-    fn apply(&mut self, entry: Entry) -> Answers {
+    pub(super) fn apply(&mut self, entry: Entry) -> Answers {
         assert!(self.last < Some(entry.log_id), "{} is applied behind {:?}", entry.log_id, self.last);
         self.last = Some(entry.log_id);
         match entry.payload {

@@ -5,7 +5,8 @@
 //! * `database`: RocksDB with the few guarantees that we need of it;
 //! * `record`: how entries, votes and snapshots are written down;
 //! * `snapshots`: one snapshot in pieces, replaced in one step;
-//! * `log`: the log and the vote, as openraft wants them; `machine`: the state machine likewise.
+//! * `log`: the log and the vote, as openraft wants them; `machine`: the state machine likewise;
+//! * `read_only`: the newest metadata without Raft, for salvage.
 //!
 //! Order, on which Raft's promises rest:
 //! 1. a vote, and each entry, is synced to the disk before openraft is told that it is there;
@@ -23,6 +24,7 @@ mod fixture_tests;
 mod format;
 mod log;
 mod machine;
+mod read_only;
 mod record;
 mod snapshots;
 #[cfg(test)]
@@ -38,6 +40,8 @@ use tokio::sync::watch;
 pub(crate) use database::Database;
 pub(crate) use log::LogStore;
 pub(crate) use machine::StateMachine;
+pub use read_only::FoundMetadata;
+pub(crate) use read_only::read_only;
 
 use crate::raft::LogId;
 use crate::state::Metadata;

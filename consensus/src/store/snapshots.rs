@@ -43,6 +43,11 @@ impl Snapshots {
         Ok(Self { database, next_serial: Arc::new(Mutex::new(highest + 1)) })
     }
 
+    /// The snapshot in a database that is only read: remains stay where they are.
+    pub(super) fn unaltered(database: Arc<Database>) -> Self {
+        Self { database, next_serial: Arc::default() }
+    }
+
     /// The snapshot and its contents; `None` where there is none yet. Blocks.
     ///
     /// # Errors

@@ -137,7 +137,7 @@ pub fn chunk_id(contents: &[u8]) -> ChunkId {
 }
 
 /// CRC-32C of each 4 KiB, the last piece possibly shorter.
-fn piece_checksums(stored: &[u8]) -> Vec<u32> {
+pub(crate) fn piece_checksums(stored: &[u8]) -> Vec<u32> {
     stored.chunks(PIECE_BYTES).map(crc32c::crc32c).collect()
 }
 

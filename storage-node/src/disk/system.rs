@@ -1,7 +1,7 @@
 //! The data directory on the operating system.
 //!
 //! One process at a time: [`SystemDisk::open`] locks the file `LOCK` in the directory, and the lock lasts until the disk and
-//! every file opened through it are gone. Files are read with `preadv2(2)` and `RWF_NOWAIT` where nobody may wait, written
+//! every file opened through it are gone. Those that only read, by [`SystemDisk::open_read_only`], share the lock. Files are read with `preadv2(2)` and `RWF_NOWAIT` where nobody may wait, written
 //! with `pwritev(2)`, and synced with `fdatasync(2)`, directories with `fsync(2)`.
 
 use std::fs::{self, File, OpenOptions};
@@ -21,6 +21,14 @@ use super::{Disk, DiskFile, check_path, parent_and_name};
 pub struct SystemDisk {
     root: PathBuf,
     lock: Arc<File>,
+    access: Access,
+}
+
+/// What may be done with the files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Access {
+    ReadWrite,
+    Read,
 }
 
 /// Why a directory cannot serve as a data directory.
@@ -55,11 +63,39 @@ impl SystemDisk {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(FILE_MODE);
         let lock = options.open(root.join(Self::LOCK)).map_err(failed)?;
-        rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|errno| match errno {
+        Self::locked(root, lock, FlockOperation::NonBlockingLockExclusive, Access::ReadWrite)
+    }
+
+    /// Opens the directory at `root` for reading, together with others that only read. Nothing in it is altered, then or
+    /// later: every call that would change something fails.
+    ///
+    /// # Errors
+    /// [`OpenDiskError`]. Where there is no lock file, as in a copy of a data directory, nobody can have it in use.
+    pub fn open_read_only(root: &Path) -> Result<Self, OpenDiskError> {
+        let failed = |source| OpenDiskError::Open { path: root.to_owned(), source };
+        let lock = match File::open(root.join(Self::LOCK)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => File::open(root),
+            lock => lock,
+        };
+        let lock = lock.map_err(failed)?;
+        // Else there would be nothing in it, whatever it is.
+        fs::read_dir(root).map_err(failed)?;
+        Self::locked(root, lock, FlockOperation::NonBlockingLockShared, Access::Read)
+    }
+
+    fn locked(root: &Path, lock: File, how: FlockOperation, access: Access) -> Result<Self, OpenDiskError> {
+        rustix::fs::flock(&lock, how).map_err(|errno| match errno {
             Errno::WOULDBLOCK => OpenDiskError::InUse { path: root.to_owned() },
-            errno => failed(errno.into()),
+            errno => OpenDiskError::Open { path: root.to_owned(), source: errno.into() },
         })?;
-        Ok(Self { root: root.to_owned(), lock: Arc::new(lock) })
+        Ok(Self { root: root.to_owned(), lock: Arc::new(lock), access })
+    }
+
+    fn check_writable(&self) -> io::Result<()> {
+        match self.access {
+            Access::ReadWrite => Ok(()),
+            Access::Read => Err(io::ErrorKind::ReadOnlyFilesystem.into()),
+        }
     }
 
     /// The directory on the operating system, for what keeps files of its own there (the index).
@@ -81,6 +117,7 @@ impl SystemDisk {
 
 impl Disk for SystemDisk {
     fn create_dir(&self, path: &str) -> io::Result<()> {
+        self.check_writable()?;
         check_path(path)?;
         let mut directory = self.root.clone();
         for part in path.split('/').filter(|part| !part.is_empty()) {
@@ -111,18 +148,22 @@ impl Disk for SystemDisk {
     }
 
     fn create(&self, path: &str) -> io::Result<Arc<dyn DiskFile>> {
+        self.check_writable()?;
         self.handle(path, OpenOptions::new().read(true).write(true).create_new(true).mode(FILE_MODE))
     }
 
     fn open(&self, path: &str) -> io::Result<Arc<dyn DiskFile>> {
-        self.handle(path, OpenOptions::new().read(true).write(true))
+        // What only reads may belong to somebody else, or be on a medium that cannot be written.
+        self.handle(path, OpenOptions::new().read(true).write(self.access == Access::ReadWrite))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.check_writable()?;
         fs::rename(self.resolve(from)?, self.resolve(to)?)
     }
 
     fn remove(&self, path: &str) -> io::Result<()> {
+        self.check_writable()?;
         parent_and_name(path)?;
         let path = self.resolve(path)?;
         match fs::remove_file(&path) {
@@ -132,6 +173,7 @@ impl Disk for SystemDisk {
     }
 
     fn sync_dir(&self, path: &str) -> io::Result<()> {
+        self.check_writable()?;
         File::open(self.resolve(path)?)?.sync_all()
     }
 
@@ -258,6 +300,36 @@ mod tests {
         assert!(in_use());
         drop(file);
         SystemDisk::open(directory.path()).expect("a data directory that nobody uses");
+    }
+
+    #[test]
+    fn a_reader_changes_nothing_and_keeps_writers_out() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let writer = SystemDisk::open(directory.path()).expect("a data directory");
+        writer.create("file").expect("a file").write_at(0, &[b"kept"]).expect("a write");
+        let in_use = SystemDisk::open_read_only(directory.path());
+        assert!(matches!(in_use, Err(OpenDiskError::InUse { .. })), "{in_use:?}");
+        drop(writer);
+        let reader = SystemDisk::open_read_only(directory.path()).expect("a data directory");
+        SystemDisk::open_read_only(directory.path()).expect("a second reader");
+        let in_use = SystemDisk::open(directory.path());
+        assert!(matches!(in_use, Err(OpenDiskError::InUse { .. })), "{in_use:?}");
+        let file = reader.open("file").expect("a file");
+        file.write_at(0, &[b"lost"]).expect_err("a write");
+        file.allocate(100).expect_err("an allocation");
+        reader.create("other").expect_err("a new file");
+        reader.create_dir("directory").expect_err("a new directory");
+        reader.rename("file", "other").expect_err("another name");
+        reader.remove("file").expect_err("a removal");
+        assert_eq!(fs::read(directory.path().join("file")).expect("a file"), b"kept");
+        assert_eq!(reader.list("").expect("names"), ["LOCK", "file"]);
+    }
+
+    #[test]
+    fn a_copy_without_a_lock_file_can_be_read_and_gets_none() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let reader = SystemDisk::open_read_only(directory.path()).expect("a data directory");
+        assert_eq!(reader.list("").expect("names"), [""; 0]);
     }
 
     #[test]

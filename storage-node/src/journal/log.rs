@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use sterna_types::VolumeId;
 use tokio::sync::Notify;
 
-use super::file::{FIRST_RECORD, FileNumber, JournalFile};
+use super::file::{FIRST_RECORD, FileNumber, JournalFile, JournalNote, NOTE_BYTES};
 use super::pool::JournalPool;
 use super::record::{HEADER_BYTES, RecordHeader, RecordKind, Sequence};
 use super::replay::Replayed;
@@ -69,6 +69,8 @@ pub struct Journal {
     volume: VolumeId,
     directory: String,
     pool: Arc<JournalPool>,
+    /// What goes into the headers of the files to come.
+    note: Mutex<JournalNote>,
     appender: Mutex<Appender>,
     /// The newest record that is in a file.
     appended: AtomicU64,
@@ -133,6 +135,7 @@ impl Journal {
             volume,
             directory,
             pool,
+            note: Mutex::new([0; NOTE_BYTES]),
             appender: Mutex::new(appender),
             appended: AtomicU64::new(replayed.last.0),
             durable: AtomicU64::new(replayed.last.0),
@@ -140,6 +143,11 @@ impl Journal {
             next_wanted: Notify::new(),
             poisoned: AtomicBool::new(false),
         }
+    }
+
+    /// Has the headers of the files to come say what the journal stands on.
+    pub fn set_note(&self, note: JournalNote) {
+        *self.note.lock().unwrap_or_else(PoisonError::into_inner) = note;
     }
 
     /// Appends a record: on return it survives the end of the process, and power loss after the next sync.
@@ -199,7 +207,7 @@ impl Journal {
             appender.draw_number()
         };
         // Made without the lock. Where an append could not wait and took a later file, this one is not needed.
-        let file = self.pool.take(self.volume, &self.directory, number)?;
+        let file = self.take(number)?;
         let mut appender = self.appender();
         if appender.last_used < number && appender.prepared.is_none() {
             appender.prepared = Some(file);
@@ -318,7 +326,7 @@ impl Journal {
             Some(file) => file,
             None => {
                 let number = appender.draw_number();
-                self.pool.take(self.volume, &self.directory, number)?
+                self.take(number)?
             }
         };
         let file = Arc::new(file);
@@ -326,6 +334,11 @@ impl Journal {
         appender.live.push(Arc::clone(&file));
         appender.current = Some((Arc::clone(&file), FIRST_RECORD));
         Ok((file, FIRST_RECORD))
+    }
+
+    fn take(&self, number: FileNumber) -> Result<JournalFile, JournalError> {
+        let note = *self.note.lock().unwrap_or_else(PoisonError::into_inner);
+        self.pool.take(self.volume, &self.directory, number, note)
     }
 
     fn appender(&self) -> MutexGuard<'_, Appender> {

@@ -18,7 +18,10 @@
 //! | a whole record of an earlier use of the file | the end of this file: its salt is another |
 //! | a file prepared and not used | nothing |
 //! | a file before the one that the volume's record says to begin with | nothing: it is sealed |
-//! | a file that is no journal of this volume | nothing: it has changed hands, or was never finished |
+//! | a file whose header is of another volume or number | nothing: it has changed hands |
+//!
+//! A file that has the name of a journal's and no header that checks is none of these: it is damaged, and the volume is not
+//! opened. [`survey()`] reads what there is all the same, and changes nothing.
 
 use sterna_types::BLOCK_SIZE;
 
@@ -27,13 +30,15 @@ mod log;
 mod pool;
 pub mod record;
 mod replay;
+mod survey;
 #[cfg(test)]
 mod tests;
 
-pub use file::{FileNumber, JournalFile};
+pub use file::{FileNumber, JournalFile, JournalNote, NOTE_BYTES};
 pub use log::{Appended, Journal, JournalError};
 pub use pool::{JournalPool, SaltSource};
 pub use replay::{Replay, Replayed, replay};
+pub use survey::{Continued, Found, JournalDamage, Survey, survey};
 
 /// Bytes of a journal's file: small enough that a volume that was written a little holds little, large enough that
 /// changing to the next one is rare.

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use sterna_types::{BLOCK_SIZE, VolumeId};
 
 use super::MAX_RECORD_BLOCKS;
-use super::file::{FIRST_RECORD, FileHeader, FileNumber, HEADER_BYTES, JournalFile};
+use super::file::{FIRST_RECORD, FileHeader, FileNumber, JournalFile, JournalNote};
 use super::log::JournalError;
 use crate::disk::{Disk, DiskFile};
 
@@ -83,24 +83,29 @@ impl JournalPool {
         &self.disk
     }
 
-    /// A file for `volume`, empty and durable under its name in `directory`.
+    /// A file for `volume`, empty and durable under its name in `directory`, with `note` in its header.
     ///
     /// # Errors
     /// [`JournalError::Full`] where the reserve would be touched, [`JournalError::Io`].
-    pub fn take(&self, volume: VolumeId, directory: &str, number: FileNumber) -> Result<JournalFile, JournalError> {
+    pub fn take(
+        &self,
+        volume: VolumeId,
+        directory: &str,
+        number: FileNumber,
+        note: JournalNote,
+    ) -> Result<JournalFile, JournalError> {
         let (pooled, file) = match self.take_idle() {
             Some(idle) => idle,
             None => self.make()?,
         };
-        let header = FileHeader { volume, number, salt: self.salts.draw() };
+        let header = FileHeader { volume, number, salt: self.salts.draw(), note };
         let path = format!("{directory}/{}", number.file_name());
         let failed = |path: &str| {
             let path = path.to_owned();
             move |source| JournalError::from_io(path, source)
         };
-        // The first page is written whole, so that the header is not read before it.
-        let rest = [0; FIRST_PAGE - HEADER_BYTES];
-        file.write_at(0, &[&header.encode(), &rest]).and_then(|()| file.sync()).map_err(failed(&pooled))?;
+        // The first page is written whole, so that it is not read before it.
+        file.write_at(0, &[&header.encode_page()]).and_then(|()| file.sync()).map_err(failed(&pooled))?;
         self.disk.rename(&pooled, &path).map_err(failed(&pooled))?;
         self.disk.sync_dir(directory).map_err(failed(directory))?;
         Ok(JournalFile { file, header, length: self.file_bytes, path })
@@ -168,10 +173,6 @@ impl JournalPool {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
-
-/// Bytes before the first record.
-const FIRST_PAGE: usize = 4096;
-const _: () = assert!(FIRST_PAGE as u64 == FIRST_RECORD);
 
 /// Room for a record of one block.
 const MIN_FILE_BYTES: u64 = FIRST_RECORD + RECORD_HEADER_BYTES + BLOCK_SIZE;

@@ -34,7 +34,8 @@ impl Sequence {
     /// The one behind it.
     #[must_use]
     pub fn next(self) -> Self {
-        Self(self.0 + 1)
+        // No history gets to the end of the numbers; what a damaged disk says might.
+        Self(self.0.saturating_add(1))
     }
 }
 

@@ -5,8 +5,8 @@
 //! as a file is left early when a record does not fit it, and when the process that wrote it ended.
 //!
 //! 1. Read all files, and find where the row of records breaks off.
-//! 2. Where any record behind that place says that more had been durable, it is damage and not a loss of power: refuse,
-//!    and change nothing.
+//! 2. Where any record behind that place says that more had been durable, or a file has no header that checks, it is damage
+//!    and not a loss of power: refuse, and change nothing.
 //! 3. Sync what was replayed: the process may have been killed before it could, and the next flush promises these too.
 //! 4. Remove the files that hold nothing of it. A crash in between leaves some of them for the next replay.
 
@@ -16,7 +16,7 @@ use std::sync::Arc;
 use sterna_types::VolumeId;
 
 use super::JOURNAL_FILE_BYTES;
-use super::file::{FIRST_RECORD, FileHeader, FileNumber, HEADER_BYTES, JournalFile};
+use super::file::{FIRST_RECORD, FileHeader, FileNumber, JournalFile, PAGE_BYTES};
 use super::log::JournalError;
 use super::pool::JournalPool;
 use super::record::{HEADER_BYTES as RECORD_HEADER_BYTES, RecordHeader, Sequence};
@@ -61,7 +61,11 @@ pub fn replay(pool: &JournalPool, directory: &str, begin: Replay) -> Result<Repl
             useless.push(path);
         }
     }
-    let Reader { replayed, known_durable, broke_off_in, .. } = reader;
+    let Reader { replayed, known_durable, broke_off_in, headless, .. } = reader;
+    if let Some(path) = headless {
+        // What it held may have been durable.
+        return Err(JournalError::Damaged { path, sequence: replayed.last.next().0 });
+    }
     if known_durable > replayed.last {
         let path = broke_off_in.unwrap_or_else(|| directory.to_owned());
         return Err(JournalError::Damaged { path, sequence: replayed.last.next().0 });
@@ -82,13 +86,15 @@ struct Reader {
     known_durable: Sequence,
     /// The file in which the row of records last broke off.
     broke_off_in: Option<String>,
+    /// A file whose header cannot be read.
+    headless: Option<String>,
 }
 
 impl Reader {
     fn new(begin: Replay) -> Self {
         let last_used = FileNumber(begin.from.0.saturating_sub(1));
         let replayed = Replayed { records: Vec::new(), last: begin.sealed_through, last_used };
-        Self { begin, replayed, known_durable: Sequence::default(), broke_off_in: None }
+        Self { begin, replayed, known_durable: Sequence::default(), broke_off_in: None, headless: None }
     }
 
     /// Reads the file at `path`; whether it holds records of the row.
@@ -100,8 +106,13 @@ impl Reader {
         if number < self.begin.from {
             return Ok(false);
         }
-        let Some(file) = open(disk, path, self.begin.volume, number)? else {
-            return Ok(false);
+        let file = match open(disk, path, self.begin.volume, number)? {
+            Opened::Ours(file) => file,
+            Opened::Foreign => return Ok(false),
+            Opened::Headless => {
+                self.headless.get_or_insert_with(|| path.to_owned());
+                return Ok(true);
+            }
         };
         let length = usize::try_from(file.length.min(JOURNAL_FILE_BYTES)).map_err(io::Error::other)?;
         let mut bytes = vec![0; length];
@@ -147,18 +158,33 @@ impl Reader {
 }
 
 /// Records begin at multiples of this: their headers have 48 bytes, and their payloads are blocks.
-const RECORD_ALIGNMENT: usize = 16;
+pub(super) const RECORD_ALIGNMENT: usize = 16;
 
-/// The file at `path`; `None` where it is no journal file of this volume with this number.
-fn open(disk: &dyn Disk, path: &str, volume: VolumeId, number: FileNumber) -> io::Result<Option<JournalFile>> {
+/// What a file with the name of a journal's is.
+pub(super) enum Opened {
+    /// A file of this volume, with this number.
+    Ours(JournalFile),
+    /// One that has changed hands, by its header.
+    Foreign,
+    /// It has no header that checks.
+    Headless,
+}
+
+/// Opens the file at `path`, which has the name of file `number` of `volume`.
+pub(super) fn open(disk: &dyn Disk, path: &str, volume: VolumeId, number: FileNumber) -> io::Result<Opened> {
     let file = disk.open(path)?;
-    if file.size()? < FIRST_RECORD {
-        return Ok(None);
-    }
     file.drop_cached();
     let length = file.size()?;
-    let mut bytes = [0; HEADER_BYTES];
-    file.read_at(0, &mut bytes)?;
-    let header = FileHeader::parse(&bytes).filter(|header| header.volume == volume && header.number == number);
-    Ok(header.map(|header| JournalFile { file, header, length, path: path.to_owned() }))
+    if length < FIRST_RECORD {
+        return Ok(Opened::Headless);
+    }
+    let mut page = [0; PAGE_BYTES];
+    file.read_at(0, &mut page)?;
+    Ok(match FileHeader::parse_page(&page) {
+        Some(header) if header.volume == volume && header.number == number => {
+            Opened::Ours(JournalFile { file, header, length, path: path.to_owned() })
+        }
+        Some(_) => Opened::Foreign,
+        None => Opened::Headless,
+    })
 }

@@ -23,16 +23,16 @@
 mod collect;
 mod device;
 mod error;
-mod overlay;
+pub(crate) mod overlay;
 mod read;
 mod record;
-mod recover;
+pub(crate) mod recover;
 mod rewrite;
 mod rewrite_cold;
 mod seal;
 mod sealer;
 mod segment_map;
-mod storage;
+pub(crate) mod storage;
 #[cfg(test)]
 mod tests;
 #[expect(clippy::module_inception, reason = "the type that this module is named after has a file of its own")]

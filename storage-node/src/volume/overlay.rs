@@ -8,7 +8,7 @@ use crate::journal::JournalFile;
 
 /// What is newer than a root, as runs of blocks that do not overlap. The contents stay in the journal's files.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Overlay {
+pub(crate) struct Overlay {
     /// By first block.
     runs: BTreeMap<u64, Run>,
 }
@@ -21,7 +21,7 @@ struct Run {
 
 /// Where the contents of a run of blocks are.
 #[derive(Clone, Debug)]
-pub(super) enum Source {
+pub(crate) enum Source {
     /// In a file of the journal.
     Journal {
         file: Arc<JournalFile>,
@@ -34,7 +34,7 @@ pub(super) enum Source {
 
 impl Source {
     /// The contents from `blocks` further on.
-    pub(super) fn skip(&self, blocks: u64) -> Self {
+    pub(crate) fn skip(&self, blocks: u64) -> Self {
         match self {
             Self::Journal { file, at } => {
                 Self::Journal { file: Arc::clone(file), at: at + blocks * sterna_types::BLOCK_SIZE }
@@ -46,19 +46,19 @@ impl Source {
 
 /// A run of blocks as a reader sees it.
 #[derive(Clone, Debug)]
-pub(super) struct Piece {
-    pub(super) blocks: Range<u64>,
+pub(crate) struct Piece {
+    pub(crate) blocks: Range<u64>,
     /// `None` where the overlay has nothing to say, and what lies below counts.
-    pub(super) source: Option<Source>,
+    pub(crate) source: Option<Source>,
 }
 
 impl Overlay {
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.runs.is_empty()
     }
 
     /// Puts newer contents over the blocks.
-    pub(super) fn insert(&mut self, blocks: Range<u64>, source: Source) {
+    pub(crate) fn insert(&mut self, blocks: Range<u64>, source: Source) {
         if blocks.is_empty() {
             return;
         }
@@ -90,20 +90,20 @@ impl Overlay {
     }
 
     /// All of `blocks` in order, as runs that are in the overlay and gaps that are not.
-    pub(super) fn pieces(&self, blocks: Range<u64>) -> Pieces<'_> {
+    pub(crate) fn pieces(&self, blocks: Range<u64>) -> Pieces<'_> {
         let first = self.runs.range(..=blocks.start).next_back().map_or(blocks.start, |(&start, _)| start);
         Pieces { runs: self.runs.range(first..blocks.end.max(first)), at: blocks.start, end: blocks.end, held: None }
     }
 
     /// Every run, in order.
-    pub(super) fn runs(&self) -> impl Iterator<Item = (Range<u64>, &Source)> {
+    pub(crate) fn runs(&self) -> impl Iterator<Item = (Range<u64>, &Source)> {
         self.runs.iter().map(|(&start, run)| (start..start + run.block_count, &run.source))
     }
 }
 
 /// See [`Overlay::pieces`].
 #[derive(Debug)]
-pub(super) struct Pieces<'a> {
+pub(crate) struct Pieces<'a> {
     runs: std::collections::btree_map::Range<'a, u64, Run>,
     at: u64,
     end: u64,

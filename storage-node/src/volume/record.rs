@@ -13,8 +13,15 @@
 //! | 48 | 32 | root |
 //! | 80 | 32 | checkpoint |
 //!
-//! Integers are little-endian. The same fields up to the root, with the volume's id in place of the checkpoint, are a
-//! chunk of their own, the **checkpoint**, so that the packs alone tell which roots there were.
+//! Integers are little-endian. The same fields up to the root are a chunk of their own, the **checkpoint**, so that the packs
+//! alone tell which roots there were; it is also the note in the headers of the journal's files, so that a volume that was
+//! never sealed can be told from its journal:
+//!
+//! | offset | bytes | field |
+//! |---|---|---|
+//! | 0 | 8 | magic `STRNCKPT` |
+//! | 8 | 8 | volume id |
+//! | 16 | 80 | the fields above, up to the root |
 
 use sterna_types::{ChunkId, Epoch, Root, VolumeId};
 
@@ -102,6 +109,9 @@ impl VolumeRecord {
         if bytes[0] != VERSION {
             return Err("its version is unknown here");
         }
+        if bytes[2..8] != [0; 6] {
+            return Err("its reserved part is not zero");
+        }
         let number = |index: usize| {
             let mut field = [0; 8];
             field.copy_from_slice(&bytes[8 + 8 * index..16 + 8 * index]);
@@ -130,6 +140,7 @@ const VERSION: u8 = 1;
 const CHECKPOINT_FIELD: usize = 80;
 const RECORD_BYTES: usize = CHECKPOINT_FIELD + 32;
 const CHECKPOINT_BYTES: usize = 16 + CHECKPOINT_FIELD;
+const _: () = assert!(CHECKPOINT_BYTES == crate::journal::NOTE_BYTES);
 const CHECKPOINT_MAGIC: &[u8; 8] = b"STRNCKPT";
 
 #[cfg(test)]

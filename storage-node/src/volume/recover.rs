@@ -16,8 +16,8 @@ use super::record::VolumeRecord;
 use super::storage::{Storage, journal_directory};
 use super::volume::{Layers, Volume, VolumeSpec};
 use crate::chunk_store::StoreError;
-use crate::journal::record::{RecordKind, Sequence};
-use crate::journal::{FileNumber, Journal, Replay, Replayed, replay};
+use crate::journal::record::{RecordHeader, RecordKind, Sequence};
+use crate::journal::{FileNumber, Journal, JournalFile, Replay, replay};
 
 impl Volume {
     /// Opens a volume; the one that is open already, where it is.
@@ -52,16 +52,18 @@ impl Volume {
         storage.disk.create_dir(&directory).map_err(failed)?;
         let begin = Replay { volume: spec.id, sealed_through: sealed.sealed_through, from: sealed.replay_from };
         let replayed = replay(&storage.pool, &directory, begin)?;
-        let (active, unsealed_bytes) = overlay_of(&replayed);
+        let (active, unsealed_bytes) = overlay_of(&replayed.records);
         let journal = Journal::behind(spec.id, directory, Arc::clone(&storage.pool), &replayed);
+        journal.set_note(VolumeRecord { size_bytes: spec.size.bytes().0, ..sealed }.encode_checkpoint(spec.id));
         let layers = Layers { active, frozen: None, sealed };
         Ok(Self::assemble(spec, Arc::clone(storage), journal, layers, unsealed_bytes))
     }
 }
 
-fn overlay_of(replayed: &Replayed) -> (Overlay, u64) {
+/// The overlay that these records make, and how many bytes of the journal they take.
+pub(crate) fn overlay_of(records: &[(RecordHeader, Arc<JournalFile>, u64)]) -> (Overlay, u64) {
     let (mut overlay, mut bytes) = (Overlay::default(), 0);
-    for (header, file, payload_at) in &replayed.records {
+    for (header, file, payload_at) in records {
         let source = match header.kind {
             RecordKind::Data => Source::Journal { file: Arc::clone(file), at: *payload_at },
             RecordKind::Hole => Source::Hole,

@@ -139,6 +139,7 @@ impl Volume {
     pub(super) fn show(&self, built: &Built, frozen: Option<&Frozen>) {
         let mut layers = self.layers_mut();
         layers.sealed = built.record;
+        self.journal.set_note(built.record.encode_checkpoint(self.id));
         layers.frozen = None;
         for change in &built.changed {
             match change {

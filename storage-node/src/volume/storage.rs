@@ -155,7 +155,7 @@ pub(super) fn volume_directory(volume: VolumeId) -> String {
 }
 
 /// Where a volume's journal is.
-pub(super) fn journal_directory(volume: VolumeId) -> String {
+pub(crate) fn journal_directory(volume: VolumeId) -> String {
     format!("{}/journal", volume_directory(volume))
 }
 
@@ -201,7 +201,7 @@ impl SegmentCache {
     }
 }
 
-const VOLUMES: &str = "volumes";
+pub(crate) const VOLUMES: &str = "volumes";
 
 /// Bytes of a cached entry beside the map itself: key, counters, links.
 const ENTRY_BYTES: u64 = 64;

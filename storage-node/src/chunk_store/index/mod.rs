@@ -22,9 +22,13 @@ use std::fmt;
 use std::path::PathBuf;
 
 pub(super) use entry::IndexEntry;
+use sterna_types::ChunkId;
+
 pub use memory::MemoryIndex;
 pub use records::VolumeRecords;
 pub use rocks::RocksIndex;
+
+use super::pack::{Frame, PackId};
 
 /// A key with its value.
 pub type KeyValue = (Vec<u8>, Vec<u8>);
@@ -56,6 +60,13 @@ pub trait Index: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// [`IndexError`]; what is durable is then unknown.
     fn commit(&self, batch: Batch, durable: bool) -> Result<(), IndexError>;
+}
+
+/// Where the index says that a chunk is: the pack, and the frame in it. `None` where it says nothing that can be read.
+pub(crate) fn frame_of(index: &dyn Index, id: ChunkId) -> Option<(PackId, Frame)> {
+    let value = index.get(Space::Chunks, id.as_bytes()).ok().flatten()?;
+    let entry = IndexEntry::decode(id, &value).ok()?;
+    Some((entry.place.pack, entry.frame))
 }
 
 /// Which keys are meant.

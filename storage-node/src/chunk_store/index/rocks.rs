@@ -5,7 +5,7 @@
 //! record that does not check, which is behind every synced one.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, Direction,
@@ -35,23 +35,42 @@ impl RocksIndex {
     /// # Errors
     /// [`IndexError::Version`] where another version wrote it, [`IndexError::Damaged`], and what the system says.
     pub fn open(path: &Path, cache_bytes: usize) -> Result<Self, IndexError> {
-        let cache = Cache::new_lru_cache(cache_bytes);
-        let families = [
-            ColumnFamilyDescriptor::new(VERSION_FAMILY, Options::default()),
-            ColumnFamilyDescriptor::new(family_name(Space::Chunks), chunk_options(&cache)),
-            ColumnFamilyDescriptor::new(family_name(Space::Records), record_options(&cache)),
-        ];
-        let index = Self { database: DB::open_cf_descriptors(&database_options(), path, families).map_err(refused)? };
-        index.check_version(path.to_owned())?;
+        let options = database_options();
+        let database = DB::open_cf_descriptors(&options, path, families(cache_bytes)).map_err(refused)?;
+        let index = Self { database };
+        index.check_version(path)?;
         Ok(index)
     }
 
-    fn check_version(&self, path: PathBuf) -> Result<(), IndexError> {
-        if let Some(found) = self.database.get(VERSION_KEY).map_err(refused)? {
-            let found = <[u8; 4]>::try_from(&found[..]).map(u32::from_le_bytes);
-            let found = found.map_err(|_| IndexError::Damaged { what: "its version is not four bytes".to_owned() })?;
-            let known = Self::VERSION;
-            return if found == known { Ok(()) } else { Err(IndexError::Version { path, found, known }) };
+    /// Opens the database in the directory `path` for reading. Nothing there is altered; every commit fails. It takes as
+    /// much memory as [`RocksIndex::open`] says, and more for what is in the database's log alone.
+    ///
+    /// # Errors
+    /// As [`RocksIndex::open`]; and where there is no database.
+    pub fn open_read_only(path: &Path, cache_bytes: usize) -> Result<Self, IndexError> {
+        let mut options = database_options();
+        options.create_if_missing(false);
+        options.create_missing_column_families(false);
+        let opened = DB::open_cf_descriptors_read_only(&options, path, families(cache_bytes), false);
+        let index = Self { database: opened.map_err(refused)? };
+        match index.check_known_version(path)? {
+            true => Ok(index),
+            false => Err(IndexError::Damaged { what: "it has no version".to_owned() }),
+        }
+    }
+
+    /// Whether it says its version, which then is the one that is known here.
+    fn check_known_version(&self, path: &Path) -> Result<bool, IndexError> {
+        let Some(found) = self.database.get(VERSION_KEY).map_err(refused)? else { return Ok(false) };
+        let found = <[u8; 4]>::try_from(&found[..]).map(u32::from_le_bytes);
+        let found = found.map_err(|_| IndexError::Damaged { what: "its version is not four bytes".to_owned() })?;
+        let known = Self::VERSION;
+        if found == known { Ok(true) } else { Err(IndexError::Version { path: path.to_owned(), found, known }) }
+    }
+
+    fn check_version(&self, path: &Path) -> Result<(), IndexError> {
+        if self.check_known_version(path)? {
+            return Ok(());
         }
         // A crash may have come between the making of the database and this: then nothing is in it.
         for space in [Space::Chunks, Space::Records] {
@@ -124,6 +143,15 @@ fn synced(durable: bool) -> WriteOptions {
     let mut options = WriteOptions::default();
     options.set_sync(durable);
     options
+}
+
+fn families(cache_bytes: usize) -> [ColumnFamilyDescriptor; 3] {
+    let cache = Cache::new_lru_cache(cache_bytes);
+    [
+        ColumnFamilyDescriptor::new(VERSION_FAMILY, Options::default()),
+        ColumnFamilyDescriptor::new(family_name(Space::Chunks), chunk_options(&cache)),
+        ColumnFamilyDescriptor::new(family_name(Space::Records), record_options(&cache)),
+    ]
 }
 
 fn family_name(space: Space) -> &'static str {

@@ -93,7 +93,7 @@ impl Frame {
 }
 
 /// The `length` bytes that were compressed to `stored`; `None` where they were not.
-pub(in crate::chunk_store) fn decompress(stored: &[u8], length: u32) -> Option<Bytes> {
+pub(crate) fn decompress(stored: &[u8], length: u32) -> Option<Bytes> {
     // The bound holds for every frame that was parsed; a compressed text cannot ask for more.
     let length = usize::try_from(length).ok().filter(|length| *length <= MAX_CHUNK_BYTES)?;
     let bytes = zstd::bulk::decompress(stored, length).ok()?;

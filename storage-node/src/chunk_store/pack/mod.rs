@@ -29,13 +29,14 @@ use std::fmt;
 pub use batch::{BatchHeader, InvalidBatch};
 pub(super) use batch::{BatchLayout, MAX_PAYLOAD_BYTES};
 pub use frame::Frame;
-pub(super) use frame::{StoredChunk, decompress};
+pub(super) use frame::StoredChunk;
+pub(crate) use frame::decompress;
 pub(super) use reader::read_stored;
 pub use reader::{PackScanner, ScannedFrame, Verdict};
 pub(super) use writer::PackWriter;
 
 /// The directory of the packs.
-pub(super) const PACK_DIRECTORY: &str = "packs";
+pub(crate) const PACK_DIRECTORY: &str = "packs";
 /// The unit that everything in a pack is aligned to: a block, so that one is one aligned read.
 pub(super) const ALIGNMENT: usize = 4096;
 /// The version of what is written.

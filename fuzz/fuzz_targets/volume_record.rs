@@ -1,0 +1,22 @@
+//! Any bytes as a volume's record or checkpoint: refused, or the one way to write what they say.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use sterna_storage_node::chunk_store::chunk_id;
+use sterna_storage_node::volume::VolumeRecord;
+use sterna_types::VolumeId;
+
+fuzz_target!(|data: &[u8]| {
+    check(data);
+    // What a checkpoint begins with is hard to guess.
+    check(&[&b"STRNCKPT"[..], data].concat());
+});
+
+fn check(bytes: &[u8]) {
+    if let Ok(record) = VolumeRecord::parse(VolumeId(1), bytes) {
+        assert_eq!(record.encode(), bytes);
+    }
+    if let Some((volume, record)) = VolumeRecord::parse_checkpoint(bytes, chunk_id(bytes)) {
+        assert_eq!(record.encode_checkpoint(volume), bytes);
+    }
+}
