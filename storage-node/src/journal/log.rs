@@ -303,11 +303,6 @@ impl Journal {
         }
     }
 
-    /// Refuses everything from now on, as after a failed sync.
-    pub fn poison(&self) {
-        self.poisoned.store(true, Ordering::Release);
-    }
-
     /// Refuses, once a sync has failed.
     ///
     /// # Errors

@@ -134,10 +134,10 @@ impl JournalPool {
     /// Removes the files that nobody uses, to make space.
     ///
     /// # Errors
-    /// What the system says.
-    pub fn shrink(&self) -> io::Result<()> {
+    /// [`JournalError::Io`].
+    pub fn shrink(&self) -> Result<(), JournalError> {
         while let Some((path, _)) = self.take_idle() {
-            self.disk.remove(&path)?;
+            self.disk.remove(&path).map_err(|source| JournalError::Io { path, source })?;
         }
         Ok(())
     }

@@ -4,7 +4,7 @@
 //! journal holds its file, and the place of a chunk holds its pack. Only the lookup in the map can come too late, when a
 //! seal has replaced the root and a collection has removed the old one's nodes; it is done again then, with the new root.
 
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
 use sterna_types::device::{Allocation, ReadOutcome, StatusRun, push_run};
@@ -14,7 +14,7 @@ use super::error::VolumeError;
 use super::overlay::{Overlay, Source};
 use super::segment_map::SegmentMap;
 use super::volume::{Layers, Volume};
-use crate::chunk_store::StoreError;
+use crate::chunk_store::{Location, StoreError};
 use crate::map::{self, Manifest, MapError};
 
 /// A run of blocks, and where it is.
@@ -54,8 +54,17 @@ impl Volume {
                 Place::Map => {
                     for (segment, blocks) in per_segment(blocks) {
                         let map = self.storage.segments.get(self.id, segment)?;
-                        if let Err(error) = self.read_segment_now(segment, &map, blocks, &mut filler)? {
-                            return Some(Err(error));
+                        let read = |location: &Location, from, into: &mut [u8]| match self
+                            .storage
+                            .store
+                            .read_now(location, from, into)
+                        {
+                            Some(Ok(())) => ControlFlow::Continue(()),
+                            unread => ControlFlow::Break(unread),
+                        };
+                        if let ControlFlow::Break(unread) = filler.segment(segment, &map, blocks, read) {
+                            return unread
+                                .map(|result| result.map(|()| ReadOutcome::Filled).map_err(VolumeError::from));
                         }
                     }
                 }
@@ -118,16 +127,13 @@ impl Volume {
     fn read_map(&self, blocks: Range<u64>, filler: &mut Filler<'_>) -> Result<(), VolumeError> {
         for (segment, blocks) in per_segment(blocks) {
             let map = self.segment_map(segment)?;
-            let first = segment.0 * BLOCKS_PER_SEGMENT;
-            for piece in map.pieces(blocks.start - first..blocks.end - first) {
-                let blocks = first + piece.blocks.start..first + piece.blocks.end;
-                match piece.chunk {
-                    None => filler.zeroes(&blocks),
-                    Some((location, from)) => {
-                        let (skip, into) = filler.take(&blocks);
-                        self.storage.store.read(location, from + skip, into)?;
-                    }
-                }
+            let read = |location: &Location, from, into: &mut [u8]| match self.storage.store.read(location, from, into)
+            {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(error) => ControlFlow::Break(error),
+            };
+            if let ControlFlow::Break(error) = filler.segment(segment, &map, blocks, read) {
+                return Err(error.into());
             }
         }
         Ok(())
@@ -139,29 +145,6 @@ impl Volume {
         let mut filler = Filler::new(range, into);
         self.read_map(blocks_of(range), &mut filler)?;
         Ok(filler.outcome())
-    }
-
-    fn read_segment_now(
-        &self,
-        segment: SegmentIndex,
-        map: &SegmentMap,
-        blocks: Range<u64>,
-        filler: &mut Filler<'_>,
-    ) -> Option<Result<(), VolumeError>> {
-        let first = segment.0 * BLOCKS_PER_SEGMENT;
-        for piece in map.pieces(blocks.start - first..blocks.end - first) {
-            let blocks = first + piece.blocks.start..first + piece.blocks.end;
-            match piece.chunk {
-                None => filler.zeroes(&blocks),
-                Some((location, from)) => {
-                    let (skip, into) = filler.take(&blocks);
-                    if let Err(error) = self.storage.store.read_now(location, from + skip, into)? {
-                        return Some(Err(error.into()));
-                    }
-                }
-            }
-        }
-        Some(Ok(()))
     }
 
     fn map_allocation(&self, blocks: Range<u64>, runs: &mut Runs) -> Result<(), VolumeError> {
@@ -331,6 +314,28 @@ impl<'a> Filler<'a> {
             self.has_data = true;
         }
         (skip, &mut self.into[part])
+    }
+
+    /// Fills what `blocks` of a segment fill, with `read` for each run that is in a chunk; ends where that does.
+    fn segment<E>(
+        &mut self,
+        segment: SegmentIndex,
+        map: &SegmentMap,
+        blocks: Range<u64>,
+        mut read: impl FnMut(&Location, u32, &mut [u8]) -> ControlFlow<E>,
+    ) -> ControlFlow<E> {
+        let first = segment.0 * BLOCKS_PER_SEGMENT;
+        for piece in map.pieces(blocks.start - first..blocks.end - first) {
+            let blocks = first + piece.blocks.start..first + piece.blocks.end;
+            match piece.chunk {
+                None => self.zeroes(&blocks),
+                Some((location, from)) => {
+                    let (skip, into) = self.take(&blocks);
+                    read(location, from + skip, into)?;
+                }
+            }
+        }
+        ControlFlow::Continue(())
     }
 
     fn zeroes(&mut self, blocks: &Range<u64>) {

@@ -73,7 +73,7 @@ impl Volume {
         let built = match self.build(&frozen) {
             Err(error) if error.is_full() => {
                 // Files of the journal that nobody uses may be all the space that is needed.
-                self.storage.pool.shrink().map_err(VolumeError::ReadBack)?;
+                self.storage.pool.shrink()?;
                 self.build(&frozen)?
             }
             other => other?,

@@ -11,7 +11,7 @@ use sterna_types::{SegmentIndex, VolumeId};
 use super::segment_map::SegmentMap;
 use super::volume::Volume;
 use crate::chunk_store::index::VolumeRecords;
-use crate::chunk_store::{ChunkStore, StoreError, StorePin};
+use crate::chunk_store::{ChunkStore, StoreError};
 use crate::disk::Disk;
 use crate::journal::{JOURNAL_FILE_BYTES, JournalPool, SaltSource};
 use crate::map::NodeCache;
@@ -93,16 +93,6 @@ impl Storage {
     /// The nodes of maps that were read lately.
     pub fn nodes(&self) -> &NodeCache {
         &self.nodes
-    }
-
-    /// Holds collections back while roots are looked up and read: see [`ChunkStore::pin`].
-    pub fn pin(&self) -> StorePin {
-        self.store.pin()
-    }
-
-    /// The open volumes.
-    pub fn open_volumes(&self) -> Vec<Arc<Volume>> {
-        self.open().values().filter_map(Weak::upgrade).collect()
     }
 
     pub(super) fn open(&self) -> std::sync::MutexGuard<'_, HashMap<VolumeId, Weak<Volume>>> {
