@@ -3,6 +3,7 @@
 //! From the bottom up; each module knows only those above it in this list:
 //! * [`disk`]: the files of a data directory as the engine uses them, on the operating system or in a simulation that
 //!   loses what was not synced.
+//! * `cache`: what was used lately, up to a bound.
 //! * [`chunk_store`]: immutable chunks by id: pack files, their index, garbage collection, compaction, scrub.
 //! * [`chunk_writer`]: the new chunks of a seal or an import, gathered into few large appends.
 //! * [`chunking`]: where a run of blocks is cut into chunks.
@@ -16,6 +17,7 @@
 //! This crate is *not* a server and not a cluster: it knows no NBD, no Raft, and decides nothing about who may write. The
 //! formats on disk are written down in `docs/on-disk-format.md`.
 
+mod cache;
 pub mod chunk_store;
 pub mod chunk_writer;
 pub mod chunking;

@@ -186,7 +186,7 @@ impl ConfigFile {
         set(&mut options.journal_limit_bytes, self.journal.limit, JOURNAL_LIMIT)?;
         set(&mut options.reserve_bytes, self.space.reserve, RESERVE)?;
         set(&mut options.segment_cache_bytes, self.memory.segment_cache, SEGMENT_CACHE)?;
-        set_memory(&mut options.node_cache_bytes, self.memory.node_cache, NODE_CACHE)?;
+        set(&mut options.node_cache_bytes, self.memory.node_cache, NODE_CACHE)?;
         set_memory(&mut config.index_cache_bytes, self.memory.index_cache, INDEX_CACHE)?;
         if config.options.journal_limit_bytes / 2 < config.options.seal_after_bytes {
             let value = ByteSize(config.options.journal_limit_bytes).to_string();

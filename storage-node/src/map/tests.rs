@@ -128,7 +128,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(192))]
 
     #[test]
-    fn a_root_says_what_the_changes_have_said(history in vec(changes(), 1..6), asked in vec(segment(), 8), range in (segment(), segment()), cache_bytes in prop_oneof![0..1usize, 1usize << 20..1 << 21]) {
+    fn a_root_says_what_the_changes_have_said(history in vec(changes(), 1..6), asked in vec(segment(), 8), range in (segment(), segment()), cache_bytes in prop_oneof![0..1u64, 1u64 << 20..1 << 21]) {
         let fixture = Fixture { cache: NodeCache::new(cache_bytes), ..Fixture::new() };
         let (mut model, mut root) = (Model::new(), Root::EMPTY);
         for changes in &history {
@@ -275,10 +275,8 @@ fn a_cache_spares_the_store() {
     let found = |segment| manifest_of(&*fixture.store, &fixture.cache, root, SegmentIndex(segment)).unwrap();
     assert_eq!(found(83_050), Some(id(150)));
     fixture.store.take_gets();
-    let hits = fixture.cache.statistics().hits;
     assert_eq!(found(83_051), Some(id(151)));
     assert_eq!(fixture.store.take_gets(), 0);
-    assert_eq!(fixture.cache.statistics().hits, hits + 3);
 }
 
 #[test]

@@ -50,7 +50,7 @@ pub struct SalvageOptions {
     /// Bytes of memory for the table of chunks. A chunk takes 32 bytes, and up to an eighth more.
     pub table_bytes: u64,
     /// Bytes of memory for nodes and manifests.
-    pub node_cache_bytes: usize,
+    pub node_cache_bytes: u64,
 }
 
 impl Default for SalvageOptions {

@@ -5,11 +5,11 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use quick_cache::Weighter;
-use quick_cache::sync::Cache;
 use sterna_types::{SegmentIndex, VolumeId};
 
 use super::segment_map::SegmentMap;
 use super::volume::Volume;
+use crate::cache::Cache;
 use crate::chunk_store::index::VolumeRecords;
 use crate::chunk_store::{ChunkStore, StoreError};
 use crate::disk::Disk;
@@ -22,7 +22,7 @@ pub struct StorageOptions {
     /// Bytes of memory for the maps of segments that are read.
     pub segment_cache_bytes: u64,
     /// Bytes of memory for the maps' nodes.
-    pub node_cache_bytes: usize,
+    pub node_cache_bytes: u64,
     /// Bytes of a volume's journal at which it is sealed.
     pub seal_after_bytes: u64,
     /// Bytes of a volume's journal at which its writers wait for the seal.
@@ -169,8 +169,7 @@ impl Weighter<(VolumeId, SegmentIndex), Arc<SegmentMap>> for ByWeight {
 
 impl SegmentCache {
     fn new(capacity_bytes: u64) -> Self {
-        let items = usize::try_from(capacity_bytes / TYPICAL_MAP_BYTES).unwrap_or(usize::MAX).max(16);
-        Self { maps: Cache::with_weighter(items, capacity_bytes, ByWeight) }
+        Self { maps: Cache::new(capacity_bytes, TYPICAL_MAP_BYTES, ByWeight) }
     }
 
     pub(super) fn get(&self, volume: VolumeId, segment: SegmentIndex) -> Option<Arc<SegmentMap>> {
@@ -187,7 +186,7 @@ impl SegmentCache {
 
     /// Drops everything of one volume.
     pub(super) fn forget(&self, volume: VolumeId) {
-        self.maps.retain(|(of, _), _| *of != volume);
+        self.maps.retain(|(of, _)| *of != volume);
     }
 }
 
