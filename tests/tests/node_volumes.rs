@@ -168,7 +168,7 @@ fn the_map_covers_the_volume_and_tells_holes_from_chunks() -> Result<()> {
         at += range["length_bytes"].as_u64().context("a length")?;
     }
     assert_eq!(at, 64 * MIB);
-    let shown = node.value(["volume", "show", "disk"])?;
+    let shown = node.value(["volume", "show", "disk", "--map"])?;
     assert_eq!(shown["map"]["mapped_bytes"], json!(MIB), "{shown}");
     Ok(())
 }

@@ -97,7 +97,7 @@ impl Session {
 
     /// The volume of this name, if there is one.
     pub(super) async fn volume_of(&mut self, name: &str) -> Result<Option<admin::Volume>, CallError> {
-        let request = admin::ShowVolumeRequest { name: name.to_owned() };
+        let request = admin::ShowVolumeRequest { name: name.to_owned(), count_map: false };
         match self.node.client.show_volume(request).await.map_err(CallError::from) {
             Ok(reply) => Ok(reply.into_inner().volume),
             Err(error) if error.is_not_found() => Ok(None),

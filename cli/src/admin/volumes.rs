@@ -11,7 +11,7 @@ use super::client::CallError;
 use super::table::{Facts, Table};
 use super::text::{about, count};
 use super::views::{MapView, OpenView, SnapshotView, VolumeView};
-use crate::args::volume::{Clone, Create, Delete, OneVolume, Resize, Snapshot};
+use crate::args::volume::{Clone, Create, Delete, Resize, Show, Snapshot};
 
 /// All that is known about a volume.
 #[derive(Serialize)]
@@ -64,8 +64,8 @@ impl Session {
         if self.output.is_json() { Ok(()) } else { self.output.line(table) }
     }
 
-    pub(super) async fn show(&mut self, show: OneVolume) -> Result<()> {
-        let request = admin::ShowVolumeRequest { name: show.name.to_string() };
+    pub(super) async fn show(&mut self, show: Show) -> Result<()> {
+        let request = admin::ShowVolumeRequest { name: show.name.to_string(), count_map: show.map };
         let reply = self.node.client.show_volume(request).await.map_err(CallError::from)?.into_inner();
         let shown = Shown {
             volume: reply.volume.context("the node describes no volume: it runs another version")?.into(),

@@ -21,7 +21,7 @@ pub(crate) enum VolumeCommand {
     /// List all volumes.
     List,
     /// Show a volume and its snapshots.
-    Show(OneVolume),
+    Show(Show),
     /// Make a volume larger, also while it is in use.
     Resize(Resize),
     /// Delete a volume, or one snapshot of it.
@@ -107,9 +107,13 @@ pub(crate) struct Export {
 }
 
 #[derive(Debug, clap::Args)]
-pub(crate) struct OneVolume {
+pub(crate) struct Show {
     /// The volume.
     pub(crate) name: VolumeName,
+
+    /// Count its data, segments, extents and chunks too, which reads all of its map: some seconds for each TiB.
+    #[arg(long)]
+    pub(crate) map: bool,
 }
 
 #[derive(Debug, clap::Args)]

@@ -38,7 +38,7 @@ fn demo() -> Result<()> {
     title("A real Debian disk becomes a volume: zeroes become holes, the rest chunks");
     let root = image.root();
     sterna(&node, &["volume".as_ref(), "import".as_ref(), "debian".as_ref(), root.as_os_str()])?;
-    sterna(&node, &["volume", "show", "debian"])?;
+    sterna(&node, &["volume", "show", "debian", "--map"])?;
     shown(&node, Tool::new("nbdinfo").args([node.uri("debian")]), "nbdinfo")?;
 
     title("QEMU boots it over NBD, and the guest writes");

@@ -38,7 +38,8 @@ pub(super) async fn show(node: Arc<Node>, request: admin::ShowVolumeRequest) -> 
             seal_failure: status.seal_failure.unwrap_or_default(),
         }
     });
-    let map = if entry.state == VolumeState::Ready { Some(statistics(&node, &name).await?) } else { None };
+    let counts = request.count_map && entry.state == VolumeState::Ready;
+    let map = if counts { Some(statistics(&node, &name).await?) } else { None };
     Ok(admin::ShowVolumeReply {
         volume: Some(reply::volume(&node, &metadata, entry)),
         snapshots: entry.snapshots.iter().map(|(name, snapshot)| reply::snapshot(entry, name, snapshot)).collect(),
