@@ -1,21 +1,30 @@
 //! Measurements of Sterna, each beside its peer in the same run on the same machine: what counts is the ratio.
 //!
-//! * [`nbd`]: the NBD server on a disk in memory, beside `nbdkit memory`.
-//! * [`fio`] and [`lean`] make the load, [`server`] runs what is measured and counts what it costs, [`report`] holds the
-//!   figures.
+//! * [`nbd`]: the NBD server on a disk in memory, beside `nbdkit memory`; [`fio`] and [`lean`] make the load, [`server`] runs
+//!   what is measured, [`report`] holds the figures of two side by side.
+//! * [`images`]: two Debian root disks, what they share, import and export. * [`scale`]: very many volumes and snapshots.
+//! * [`crash`]: `kill -9` under load. [`facts`] holds the figures of these three.
 //!
 //! `scripts/bench` builds and runs this. No figure here decides whether a test passes.
 
+mod crash;
+mod facts;
 mod fio;
+mod images;
 mod lean;
+mod median;
 mod nbd;
 mod report;
+mod scale;
 mod server;
+mod usage;
 
+use std::fmt::Display;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
+use serde::Serialize;
 
 /// Measures Sterna beside its peers.
 #[derive(Debug, Parser)]
@@ -23,34 +32,56 @@ use clap::{Parser, Subcommand};
 struct Args {
     #[command(subcommand)]
     command: Command,
+    /// Write all figures to this file, as JSON.
+    #[arg(long, value_name = "FILE", global = true)]
+    json: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
     /// The NBD server on a disk in memory, beside `nbdkit memory`: fio's nbd engine, and a client that costs less.
-    Nbd(Run),
-}
-
-/// How long to measure, and where to put the figures.
-#[derive(Debug, clap::Args)]
-struct Run {
-    /// How often each work is measured; the medians are reported.
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
-    rounds: u32,
-    /// How long each work runs, in seconds.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=600))]
-    seconds: u32,
-    /// Write all figures to this file, as JSON.
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
+    Nbd {
+        /// How often each work is measured; the medians are reported.
+        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+        rounds: u32,
+        /// How long each work runs, in seconds.
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=600))]
+        seconds: u32,
+    },
+    /// Two Debian root disks: what they share in a node, and how fast they are imported and exported.
+    Images {
+        /// How often the speed is measured; the medians are reported.
+        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+        rounds: u32,
+    },
+    /// One node with very many volumes, a very large one, and very many snapshots.
+    Scale(scale::Scale),
+    /// Kills a node again and again, under fio and under an oracle's load.
+    Crash {
+        /// How often, under each.
+        #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+        cycles: u32,
+        /// Decides what is written, and when the node is killed.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
 }
 
 fn main() -> Result<()> {
-    let Args { command: Command::Nbd(run) } = Args::parse();
-    let report = nbd::measure(run.rounds, run.seconds)?;
-    print!("{report}");
-    if let Some(path) = run.json {
-        let json = serde_json::to_string_pretty(&report)?;
+    let Args { command, json } = Args::parse();
+    match command {
+        Command::Nbd { rounds, seconds } => publish(&nbd::measure(rounds, seconds)?, json),
+        Command::Images { rounds } => publish(&images::measure(rounds)?, json),
+        Command::Scale(scale) => publish(&scale::measure(scale)?, json),
+        Command::Crash { cycles, seed } => publish(&crash::measure(cycles, seed)?, json),
+    }
+}
+
+/// Prints the figures, and writes them to the file where they are wanted there too.
+fn publish(figures: &(impl Display + Serialize), json: Option<PathBuf>) -> Result<()> {
+    print!("{figures}");
+    if let Some(path) = json {
+        let json = serde_json::to_string_pretty(figures)?;
         std::fs::write(&path, json + "\n").with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(())

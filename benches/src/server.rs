@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::usage::Usage;
+
 /// From the start of a server until it takes connections.
 const START_LIMIT: Duration = Duration::from_secs(20);
 
@@ -16,13 +18,6 @@ pub(crate) struct Server {
     pub(crate) name: &'static str,
     child: Child,
     socket: PathBuf,
-}
-
-/// What a server has used so far.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Usage {
-    /// Processor time of all its threads, in seconds.
-    pub(crate) cpu_seconds: f64,
 }
 
 impl Server {
@@ -71,12 +66,7 @@ impl Server {
 
     /// What it has used so far.
     pub(crate) fn usage(&self) -> Result<Usage> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        // The command's name, in brackets, may hold anything; the fields behind it are numbers (proc_pid_stat(5)).
-        let (_, fields) = stat.rsplit_once(')').context("a process has a name")?;
-        let ticks = fields.split_whitespace().skip(11).take(2).map(str::parse::<u32>).sum::<Result<u32, _>>()?;
-        let per_second = u32::try_from(rustix::param::clock_ticks_per_second())?;
-        Ok(Usage { cpu_seconds: f64::from(ticks) / f64::from(per_second) })
+        Usage::of(self.child.id())
     }
 
     /// Counts its system calls while `work` runs, by `perf`; `None` where there is no perf, or it may not count.

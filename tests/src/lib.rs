@@ -3,6 +3,7 @@
 //! * [`server`]: a running `sterna nbd serve` in a directory of its own.
 //! * [`disk_server`]: what tests that kill need of any server. * [`guest`]: a real machine on its disks.
 //! * [`oracle`]: what a disk may hold after a crash, and the loop that kills and looks. * [`random`]: repeatable choices.
+//! * [`fio_loop`]: the same with fio as the judge.
 //! * [`node`]: a running `sterna node`, and commands for it.
 //! * [`tool`]: other people's programs, run with a time limit.
 //! * [`client`]: a raw NBD client, which can say what no well-behaved client would; [`reply`]: what it hears.
@@ -16,6 +17,7 @@
 pub mod certificates;
 pub mod client;
 pub mod disk_server;
+pub mod fio_loop;
 pub mod guest;
 pub mod node;
 pub mod oracle;
