@@ -20,7 +20,6 @@
 
 mod gate;
 mod read;
-mod recent;
 
 use std::collections::HashSet;
 use std::io;
@@ -28,15 +27,17 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use quick_cache::UnitWeighter;
 use sterna_types::ChunkId;
 
 use super::collect::Marking;
 use super::index::{Batch, Index, IndexEntry, Space};
 use super::pack::{BatchLayout, FULL_PACK_BYTES, PACK_DIRECTORY, PackId, PackWriter, StoredChunk};
 use super::{ChunkKind, ChunkStore, Encoding, Location, NewChunk, StoreError, StorePin, chunk_id};
+use crate::cache::Cache;
 use crate::disk::{Disk, DiskFile};
 pub(super) use gate::PinGate;
-use recent::Recent;
+use read::{ByLength, Decompressed, TYPICAL_CHUNK_BYTES};
 
 /// How a [`PackStore`] behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,9 +48,9 @@ pub struct PackStoreOptions {
     /// A pack of this length is full; at most 1 GiB.
     pub full_pack_bytes: u64,
     /// Packs that are held open, beside those that somebody has a [`Location`] in.
-    pub open_packs: usize,
+    pub open_packs: u64,
     /// Memory for chunks that were decompressed.
-    pub decompressed_bytes: usize,
+    pub decompressed_bytes: u64,
 }
 
 impl Default for PackStoreOptions {
@@ -99,8 +100,8 @@ pub struct PackStore {
     pub(super) collecting: Mutex<()>,
     next_pack: AtomicU64,
     poisoned: AtomicBool,
-    open_packs: Mutex<Recent<PackId, Arc<dyn DiskFile>>>,
-    decompressed: Mutex<Recent<ChunkId, Bytes>>,
+    open_packs: Cache<PackId, Arc<dyn DiskFile>, UnitWeighter>,
+    decompressed: Decompressed,
 }
 
 impl PackStore {
@@ -120,8 +121,8 @@ impl PackStore {
             collecting: Mutex::default(),
             next_pack: AtomicU64::new(1),
             poisoned: AtomicBool::new(false),
-            open_packs: Mutex::new(Recent::new(options.open_packs)),
-            decompressed: Mutex::new(Recent::new(options.decompressed_bytes)),
+            open_packs: Cache::new(options.open_packs, 1, UnitWeighter),
+            decompressed: Cache::new(options.decompressed_bytes, TYPICAL_CHUNK_BYTES, ByLength),
         };
         if let Some(last) = store.packs()?.last() {
             store.next_pack.store(last.0 + 1, Ordering::Relaxed);
@@ -162,7 +163,7 @@ impl PackStore {
             return Err(StoreError::Corrupt { id: chunk.id, what: "what it was to be repaired with".to_owned() });
         }
         chunk.check();
-        self.decompressed.lock().unwrap_or_else(PoisonError::into_inner).remove(chunk.id);
+        self.decompressed.remove(&chunk.id);
         self.append_fresh(&[StoredChunk::fresh(chunk)])
     }
 
@@ -208,7 +209,7 @@ impl PackStore {
     fn begin_pack(&self) -> Result<PackWriter, StoreError> {
         let id = PackId(self.next_pack.fetch_add(1, Ordering::Relaxed));
         let pack = PackWriter::create(&*self.disk, id).map_err(|error| space_or_io(error, &id.path()))?;
-        self.open_packs().insert(id, Arc::clone(pack.file()), 1);
+        self.open_packs.insert(id, Arc::clone(pack.file()));
         Ok(pack)
     }
 
@@ -253,23 +254,19 @@ impl PackStore {
         &self.gate
     }
 
-    fn open_packs(&self) -> MutexGuard<'_, Recent<PackId, Arc<dyn DiskFile>>> {
-        self.open_packs.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// The file of a pack, opened where it is not.
     pub(super) fn pack_file(&self, pack: PackId) -> Result<Arc<dyn DiskFile>, StoreError> {
-        if let Some(file) = self.open_packs().get(pack) {
+        if let Some(file) = self.open_packs.get(&pack) {
             return Ok(file);
         }
         let file = self.disk.open(&pack.path()).map_err(io_at(&pack.path()))?;
-        self.open_packs().insert(pack, Arc::clone(&file), 1);
+        self.open_packs.insert(pack, Arc::clone(&file));
         Ok(file)
     }
 
     /// Removes a pack that no entry of the index points to. Those who have a [`Location`] in it read on.
     pub(super) fn remove_pack(&self, pack: PackId) -> Result<(), StoreError> {
-        self.open_packs().remove(pack);
+        self.open_packs.remove(&pack);
         self.disk.remove(&pack.path()).map_err(io_at(&pack.path()))
     }
 }

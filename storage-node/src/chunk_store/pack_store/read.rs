@@ -2,17 +2,30 @@
 
 use std::io;
 use std::ops::Range;
-use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
+use quick_cache::Weighter;
 use sterna_types::ChunkId;
 
-use super::recent::Recent;
 use super::{Encoding, Location, StoreError};
+use crate::cache::Cache;
 use crate::chunk_store::pack::decompress;
 use crate::chunk_store::{PIECE_BYTES, chunk_id};
 
-type Decompressed = Mutex<Recent<ChunkId, Bytes>>;
+/// Chunks that were decompressed lately.
+pub(super) type Decompressed = Cache<ChunkId, Bytes, ByLength>;
+
+#[derive(Clone, Debug)]
+pub(super) struct ByLength;
+
+impl Weighter<ChunkId, Bytes> for ByLength {
+    fn weight(&self, _id: &ChunkId, bytes: &Bytes) -> u64 {
+        bytes.len() as u64
+    }
+}
+
+/// What chunks are cut to on average.
+pub(super) const TYPICAL_CHUNK_BYTES: u64 = 32 << 10;
 
 /// [`ChunkStore::read`](crate::chunk_store::ChunkStore::read).
 pub(super) fn read(cache: &Decompressed, location: &Location, from: u32, into: &mut [u8]) -> Result<(), StoreError> {
@@ -23,14 +36,13 @@ pub(super) fn read(cache: &Decompressed, location: &Location, from: u32, into: &
         })
         .map(drop),
         Encoding::Zstd { stored_length } => {
-            if let Some(bytes) = lookup(cache, location.id) {
+            if let Some(bytes) = cache.get(&location.id) {
                 into.copy_from_slice(&bytes[range]);
                 return Ok(());
             }
             let bytes = open(location, stored_length)?;
             into.copy_from_slice(&bytes[range]);
-            let weight = bytes.len();
-            cache.lock().unwrap_or_else(PoisonError::into_inner).insert(location.id, bytes, weight);
+            cache.insert(location.id, bytes);
             Ok(())
         }
     }
@@ -53,7 +65,7 @@ pub(super) fn read_now(
             read.map(|done| done.then_some(())).transpose()
         }
         Encoding::Zstd { .. } => {
-            let bytes = lookup(cache, location.id)?;
+            let bytes = cache.get(&location.id)?;
             into.copy_from_slice(&bytes[range]);
             Some(Ok(()))
         }
@@ -124,10 +136,6 @@ fn verify(location: &Location, first: usize, bytes: &[u8]) -> Result<(), StoreEr
         }
     }
     Ok(())
-}
-
-fn lookup(cache: &Decompressed, id: ChunkId) -> Option<Bytes> {
-    cache.lock().unwrap_or_else(PoisonError::into_inner).get(id)
 }
 
 fn corrupt(location: &Location, what: &str) -> StoreError {
