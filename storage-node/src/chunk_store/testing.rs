@@ -9,6 +9,7 @@ use sterna_types::ChunkId;
 
 use super::collect::{CollectError, CollectOptions, CollectReport, Reference};
 use super::index::{IndexEntry, MemoryIndex};
+use super::pack_store::io_at;
 use super::{ChunkKind, ChunkStore, NewChunk, PackStore, PackStoreOptions, ScrubOptions, StoreError};
 use crate::disk::SimulatedDisk;
 use crate::disk::simulated::CrashMode;
@@ -67,7 +68,20 @@ impl Machine {
         self.store.collect(|| Ok(roots), &references, options, &AtomicBool::new(false))
     }
 
-    /// Asserts the store's invariants: whatever the index names can be read, and nothing that it names is damaged.
+    /// Bytes of all packs.
+    pub(super) fn pack_bytes(&self) -> u64 {
+        let size =
+            |pack| self.store.pack_file(pack).and_then(|file| file.size().map_err(io_at("a pack"))).expect("a size");
+        self.store.packs().expect("packs").into_iter().map(size).sum()
+    }
+
+    /// Asserts that the totals are those of the entries.
+    pub(super) fn check_totals(&self) {
+        assert_eq!(self.store.totals(), self.store.count().expect("an index that can be read"));
+    }
+
+    /// Asserts the store's invariants: whatever the index names can be read, nothing that it names is damaged, and it adds
+    /// up.
     pub(super) fn check(&self) {
         let mut ids = Vec::new();
         let all = self.store.each_entry(|entries| {
@@ -78,6 +92,7 @@ impl Machine {
         for id in ids {
             assert!(self.store.get(id).expect("a chunk that the index names").is_some());
         }
+        self.check_totals();
         let lost = |bad: &super::DamagedFrame| assert_eq!(bad.damage, super::Damage::Unused, "{bad:?}");
         assert!(self.store.scrub(&ScrubOptions::default(), lost, &AtomicBool::new(false)).expect("a scrub").finished);
     }

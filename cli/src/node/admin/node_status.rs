@@ -38,7 +38,7 @@ pub(super) async fn status(node: &Arc<Node>, nbd: &NbdServer, uris: &[String]) -
         chunks: Some(admin::ChunkStoreStatus {
             chunks: stats.chunks,
             packs: stats.packs,
-            chunk_bytes: stats.raw_bytes,
+            chunk_bytes: stats.chunk_bytes,
             stored_bytes: stats.stored_bytes,
         }),
         available_bytes,

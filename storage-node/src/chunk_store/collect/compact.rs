@@ -2,11 +2,10 @@
 
 use super::sweep::Living;
 use super::{CollectOptions, CollectReport, Throttle};
-use crate::chunk_store::index::{Batch, IndexEntry, Space};
 use crate::chunk_store::pack::{
     FramePlace, MAX_PAYLOAD_BYTES, PackId, PackScanner, PackWriter, ScannedFrame, StoredChunk, Verdict, read_stored,
 };
-use crate::chunk_store::pack_store::{PackStore, io_at};
+use crate::chunk_store::pack_store::{EntryChanges, PackStore, io_at};
 use crate::chunk_store::{ChunkKind, Encoding, StoreError};
 
 /// Chunks on their way, with the places that they come from.
@@ -87,19 +86,19 @@ impl PackStore {
         let written = self.write(writer, &moving.chunks)?;
         let mut places: std::collections::HashMap<_, _> =
             moving.chunks.iter().map(|chunk| chunk.frame.id).zip(moving.from).collect();
-        let (mut batch, mut moved) = (Batch::new(), 0);
-        let _no_append_now = self.marking();
+        let no_append_now = self.marking();
+        let (mut changes, mut moved) = (EntryChanges::new(self, &no_append_now), 0);
         for entry in written {
             let id = entry.frame.id;
             let from = places.remove(&id);
-            if self.entry(id)?.is_some_and(|now: IndexEntry| Some(now.place) == from) {
+            if let Some(now) = self.entry(id)?.filter(|now| Some(now.place) == from) {
                 moved += 1;
                 report.moved_chunks += 1;
                 report.moved_bytes += u64::from(entry.frame.stored_length());
-                batch.put(Space::Chunks, id.as_bytes(), entry.encode());
+                changes.put(&entry, Some(&now));
             }
         }
-        self.commit_durably(batch)?;
+        changes.commit(true)?;
         Ok(moved)
     }
 }

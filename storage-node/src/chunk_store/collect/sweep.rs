@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use super::{CollectOptions, CollectReport, Throttle};
 use crate::chunk_store::StoreError;
-use crate::chunk_store::index::{Batch, IndexEntry, Space};
+use crate::chunk_store::index::IndexEntry;
 use crate::chunk_store::pack::{PACK_DIRECTORY, PackId};
-use crate::chunk_store::pack_store::{PackStore, io_at};
+use crate::chunk_store::pack_store::{EntryChanges, PackStore, io_at};
 
 /// What lives in a pack.
 #[derive(Clone, Copy, Debug, Default)]
@@ -68,7 +68,7 @@ impl PackStore {
     ) -> Result<(), StoreError> {
         let guard = self.marking();
         let Some(marking) = guard.as_ref() else { return Ok(()) };
-        let mut batch = Batch::new();
+        let mut changes = EntryChanges::new(self, &guard);
         for entry in entries {
             let stored_bytes = u64::from(entry.frame.stored_length());
             if !marking.sweeps(entry.place.pack) {
@@ -79,15 +79,12 @@ impl PackStore {
                 living.chunks += 1;
                 living.stored_bytes += stored_bytes;
             } else if self.entry(entry.frame.id)?.is_some_and(|now| now.place == entry.place) {
-                batch.delete(Space::Chunks, entry.frame.id.as_bytes());
+                changes.remove(entry);
                 report.dead_chunks += 1;
                 report.dead_bytes += stored_bytes;
             }
         }
-        if !batch.is_empty() {
-            self.index.commit(batch, false)?;
-        }
-        Ok(())
+        changes.commit(false)
     }
 
     /// Steps 4 and 6: removes packs that no entry points to.

@@ -6,7 +6,7 @@
 //! | space | key | value |
 //! |---|---|---|
 //! | [`Space::Chunks`] | chunk id, 32 bytes | where it is: `IndexEntry` |
-//! | [`Space::Records`] | table, 1 byte; the rest is the table's own | the owner's own |
+//! | [`Space::Records`] | table, 1 byte; the rest is the table's own | the owner's own: [`VolumeRecords`], `Totals` |
 //!
 //! What may be relied on: batches are atomic; they are seen in the order in which they were committed; after a crash a
 //! prefix of them is there, and it has every batch up to the last one that was committed as durable.
@@ -17,12 +17,14 @@ mod records;
 mod rocks;
 #[cfg(test)]
 mod tests;
+mod totals;
 
 use std::fmt;
 use std::path::PathBuf;
 
 pub(super) use entry::IndexEntry;
 use sterna_types::ChunkId;
+pub(super) use totals::Totals;
 
 pub use memory::MemoryIndex;
 pub use records::VolumeRecords;

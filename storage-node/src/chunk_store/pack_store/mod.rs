@@ -11,31 +11,34 @@
 //! higher id, and the next collection removes packs in which nothing lives and compacts those in which little does.
 //!
 //! Where a write fails for want of space, nothing is in the index, and the pack is left as it is: the next append begins
-//! another. Where a sync or a durable batch fails, what is durable is unknown: the store is poisoned. What is in the index
-//! can be read still.
+//! another. Where a sync or a batch of the index fails, what is durable is unknown: the store is poisoned. What is in the
+//! index can be read still.
 //!
 //! Locks, in the order in which they are taken: `writer`, then `marking`. Invariants:
-//! * an entry of the index is replaced or removed with `marking` locked;
+//! * entries of the index are changed with `marking` locked, and in the same batch the totals of them all, so that these
+//!   agree with the entries after any crash;
 //! * the pack that `writer` has open is in no collection's set of packs to be swept.
 
+mod entries;
 mod gate;
 mod read;
 
 use std::collections::HashSet;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use quick_cache::UnitWeighter;
 use sterna_types::ChunkId;
 
 use super::collect::Marking;
-use super::index::{Batch, Index, IndexEntry, Space};
+use super::index::{Batch, Index, IndexEntry, Space, Totals};
 use super::pack::{BatchLayout, FULL_PACK_BYTES, PACK_DIRECTORY, PackId, PackWriter, StoredChunk};
 use super::{ChunkKind, ChunkStore, Encoding, Location, NewChunk, StoreError, StorePin, chunk_id};
 use crate::cache::Cache;
 use crate::disk::{Disk, DiskFile};
+pub(super) use entries::{EntryChanges, EntryLock};
 pub(super) use gate::PinGate;
 use read::{ByLength, Decompressed, TYPICAL_CHUNK_BYTES};
 
@@ -99,16 +102,19 @@ pub struct PackStore {
     /// Held by the collection that runs.
     pub(super) collecting: Mutex<()>,
     next_pack: AtomicU64,
+    /// What the entries of the index come to; changed with `marking` locked.
+    totals: Mutex<Totals>,
     poisoned: AtomicBool,
     open_packs: Cache<PackId, Arc<dyn DiskFile>, UnitWeighter>,
     decompressed: Decompressed,
 }
 
 impl PackStore {
-    /// Opens the store whose packs are on `disk`, and whose chunks `index` names. Both are empty for a new one.
+    /// Opens the store whose packs are on `disk`, and whose chunks `index` names. Both are empty for a new one. An index
+    /// that has no totals yet is read once.
     ///
     /// # Errors
-    /// [`StoreError::Io`].
+    /// [`StoreError::Io`] and [`StoreError::Index`].
     pub fn open(disk: Arc<dyn Disk>, index: Arc<dyn Index>, options: PackStoreOptions) -> Result<Self, StoreError> {
         disk.create_dir(PACK_DIRECTORY).map_err(io_at(PACK_DIRECTORY))?;
         let store = Self {
@@ -120,6 +126,7 @@ impl PackStore {
             marking: Mutex::default(),
             collecting: Mutex::default(),
             next_pack: AtomicU64::new(1),
+            totals: Mutex::default(),
             poisoned: AtomicBool::new(false),
             open_packs: Cache::new(options.open_packs, 1, UnitWeighter),
             decompressed: Cache::new(options.decompressed_bytes, TYPICAL_CHUNK_BYTES, ByLength),
@@ -127,6 +134,7 @@ impl PackStore {
         if let Some(last) = store.packs()?.last() {
             store.next_pack.store(last.0 + 1, Ordering::Relaxed);
         }
+        store.load_totals()?;
         Ok(store)
     }
 
@@ -171,12 +179,12 @@ impl PackStore {
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         self.check_space(fresh)?;
         let entries = self.write(&mut writer, fresh)?;
-        let mut batch = Batch::new();
+        let no_sweep_now = self.marking();
+        let mut changes = EntryChanges::new(self, &no_sweep_now);
         for entry in &entries {
-            batch.put(Space::Chunks, entry.frame.id.as_bytes(), entry.encode());
+            changes.put(entry, self.entry(entry.frame.id)?.as_ref());
         }
-        let _no_sweep_now = self.marking();
-        self.commit_durably(batch)
+        changes.commit(true)
     }
 
     /// Writes chunks to packs, and syncs these: steps 1 to 3.
@@ -213,9 +221,14 @@ impl PackStore {
         Ok(pack)
     }
 
-    /// Changes the index for good, or poisons the store. The caller has `marking` locked where entries are replaced.
-    pub(super) fn commit_durably(&self, batch: Batch) -> Result<(), StoreError> {
-        self.poison_unless(self.index.commit(batch, true).map_err(StoreError::from))
+    /// Changes the index, for good if `durable`, or poisons the store.
+    fn commit(&self, batch: Batch, durable: bool) -> Result<(), StoreError> {
+        self.poison_unless(self.index.commit(batch, durable).map_err(StoreError::from))
+    }
+
+    /// Makes everything durable that was changed in the index, or poisons the store.
+    pub(super) fn settle_index(&self) -> Result<(), StoreError> {
+        self.commit(Batch::new(), true)
     }
 
     fn poison_unless<T>(&self, result: Result<T, StoreError>) -> Result<T, StoreError> {
@@ -241,7 +254,7 @@ impl PackStore {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
-    pub(super) fn marking(&self) -> MutexGuard<'_, Option<Marking>> {
+    pub(super) fn marking(&self) -> EntryLock<'_> {
         self.marking.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
