@@ -11,7 +11,7 @@
 //! * [`journal`]: the log of writes that are newer than the root.
 //! * [`volume`]: one disk out of all these: overlay, seal, recovery, and the `BlockDevice` in front.
 //!
-//! * [`image`], [`verify`](mod@verify): whole disks in and out, and whether one is whole.
+//! * [`image`], [`verify`](mod@verify): whole disks in and out, and whether one is whole. [`needed`]: who needs what is lost.
 //! * [`salvage`]: volumes out of a data directory that cannot be used any more.
 //!
 //! This crate is *not* a server and not a cluster: it knows no NBD, no Raft, and decides nothing about who may write. The
@@ -25,6 +25,7 @@ pub mod disk;
 pub mod image;
 pub mod journal;
 pub mod map;
+pub mod needed;
 pub mod salvage;
 pub mod verify;
 pub mod volume;

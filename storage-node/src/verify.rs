@@ -134,11 +134,13 @@ pub(crate) fn unreadable(error: &MapError, from: SegmentIndex) -> Range<SegmentI
     start..segments.end.max(SegmentIndex(start.0 + 1))
 }
 
-fn bytes_of(segments: &Range<SegmentIndex>) -> ByteRange {
+/// The bytes of a volume that these segments are.
+pub(crate) fn bytes_of(segments: &Range<SegmentIndex>) -> ByteRange {
     ByteRange::between(segments.start.start(), segments.end.start())
 }
 
-fn range(first_block: u64, block_count: u64) -> ByteRange {
+/// The bytes of a volume that these blocks are.
+pub(crate) fn range(first_block: u64, block_count: u64) -> ByteRange {
     let start = ByteOffset(first_block * BLOCK_SIZE);
     ByteRange::between(start, ByteOffset(start.0 + block_count * BLOCK_SIZE))
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 use sterna_tests::client::{Request, Style};
 use sterna_tests::disk_server::DiskServer;
@@ -187,12 +187,9 @@ fn a_damaged_pack_is_found_named_and_never_served() -> Result<()> {
     let verified = node.sterna(["--json", "volume", "verify", "disk@kept"]).run()?;
     assert_eq!(verified.code()?, 1, "{verified}");
     ensure!(verified.stdout.contains("\"kind\":\"damage\"") && verified.stderr.contains("disk@kept"), "{verified}");
-    let scrubbed = node.sterna(["scrub"]).run()?;
-    assert_eq!(scrubbed.code()?, 1, "{scrubbed}");
-    ensure!(scrubbed.stdout.contains("chunk ") && scrubbed.stderr.contains("1 chunk is damaged"), "{scrubbed}");
-    ensure!(scrubbed.stderr.contains("sterna volume verify"), "{scrubbed}");
     let damaged: Value = serde_json::from_str(verified.stdout.lines().next().context("a line of damage")?)?;
     let (start, length) = (damaged["start_bytes"].as_u64(), damaged["length_bytes"].as_u64());
+    scrub_names_who_needs_what_is_damaged(&node, &damaged)?;
     let (start, length) = start.zip(length).context("a range")?;
     let (mut client, _) = node.disk("disk").attach(Style::Structured)?;
     let (mut random, mut refused) = (Random::new(5), 0);
@@ -211,6 +208,31 @@ fn a_damaged_pack_is_found_named_and_never_served() -> Result<()> {
     }
     assert_eq!(refused, 1, "of the damaged chunk one block is damaged");
     node.sterna(["volume", "show", "disk"]).succeed()?;
+    Ok(())
+}
+
+fn scrub_names_who_needs_what_is_damaged(node: &Node, damaged: &Value) -> Result<()> {
+    node.sterna(["volume", "clone", "disk@kept", "copy"]).succeed()?;
+    let scrubbed = node.sterna(["scrub"]).run()?;
+    assert_eq!(scrubbed.code()?, 1, "{scrubbed}");
+    ensure!(scrubbed.stdout.contains("chunk ") && scrubbed.stdout.contains("\n  disk@kept: "), "{scrubbed}");
+    ensure!(scrubbed.stderr.contains("1 chunk is damaged: restore the ranges above"), "{scrubbed}");
+    let scrubbed = node.sterna(["--json", "scrub"]).run()?;
+    let values = scrubbed.stdout.lines().map(serde_json::from_str).collect::<Result<Vec<Value>, _>>()?;
+    let [found, result] = &values[..] else { bail!("not one damaged chunk and a result: {scrubbed}") };
+    assert_eq!(
+        (&found["kind"], &found["chunk"], &found["more_ranges"]),
+        (&json!("damage"), &damaged["chunk"], &json!(0))
+    );
+    let needed_by = found["needed_by"].as_array().context("a list")?;
+    let names: Vec<_> = needed_by.iter().map(|range| &range["volume"]).collect();
+    assert_eq!(names, ["copy", "disk", "disk@kept"]);
+    for range in needed_by {
+        for key in ["start_bytes", "length_bytes", "chunk"] {
+            assert_eq!(range[key], damaged[key], "{key}");
+        }
+    }
+    assert_eq!((&result["damaged_chunks"], &result["ranges_are_complete"]), (&json!(1), &json!(true)), "{result}");
     Ok(())
 }
 

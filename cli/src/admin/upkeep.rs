@@ -54,11 +54,13 @@ enum ScrubView {
         place: String,
         what: String,
         needed_by: Vec<DamageView>,
+        more_ranges: u64,
     },
     Result {
         chunks: u64,
         bytes: u64,
         damaged_chunks: u64,
+        ranges_are_complete: bool,
     },
 }
 
@@ -128,13 +130,15 @@ impl Session {
         let request = admin::ScrubRequest { bytes_per_second: rate.map_or(0, Rate::bytes_per_second) };
         let work = async {
             let replies = self.node.client.scrub(request).await.map_err(CallError::from)?.into_inner();
-            let (output, mut result) = (&mut self.output, None);
+            let (output, mut result, mut ranges) = (&mut self.output, None, Ranges::default());
             let progress = Progress::new("scrubbing", output.is_json());
             for_each(replies, |reply| {
                 match reply.step {
                     Some(scrub_reply::Step::Progress(step)) => progress.set(&step),
                     Some(scrub_reply::Step::Damage(damage)) => progress.aside(|| {
                         let text = damage_text(&damage);
+                        ranges.named += damage.needed_by.len();
+                        ranges.more += damage.more_ranges;
                         output.result(&damage_view(damage), text)?;
                         output.flush()
                     })?,
@@ -144,18 +148,37 @@ impl Session {
                 Ok(())
             })
             .await?;
-            result.context(NO_RESULT)
+            Ok((result.context(NO_RESULT)?, ranges))
         };
-        let admin::ScrubResult { chunks, bytes, damaged_chunks } = interruptible(work, "the rest was not read").await?;
-        let view = ScrubView::Result { chunks, bytes, damaged_chunks };
+        let (result, ranges) = interruptible(work, "the rest was not read").await?;
+        let admin::ScrubResult { chunks, bytes, damaged_chunks, ranges_are_complete } = result;
+        let view = ScrubView::Result { chunks, bytes, damaged_chunks, ranges_are_complete };
         if damaged_chunks > 0 {
             if self.output.is_json() {
                 self.output.value(&view)?;
             }
-            let which = "`sterna volume verify NAME` says which ranges of a volume need them";
-            bail!("{} damaged: {which}", is_or_are(damaged_chunks));
+            bail!("{} damaged{}", is_or_are(damaged_chunks), ranges.advice(ranges_are_complete));
         }
         self.output.result(&view, format!("read {}, {}: all whole", count(chunks, "chunk"), about(bytes)))
+    }
+}
+
+/// What was said about who needs what is damaged.
+#[derive(Clone, Copy, Default)]
+struct Ranges {
+    named: usize,
+    more: u64,
+}
+
+impl Ranges {
+    fn advice(self, are_complete: bool) -> &'static str {
+        match (self.named, are_complete && self.more == 0) {
+            (0, true) => ", and no volume and no snapshot needs what is lost",
+            (_, true) => ": restore the ranges above from a snapshot or a backup",
+            (_, false) => {
+                ": the ranges above are not all that need it, `sterna volume verify NAME` names those of a volume"
+            }
+        }
     }
 }
 
@@ -165,7 +188,8 @@ fn is_or_are(chunks: u64) -> String {
 
 fn damage_view(damage: admin::DamagedChunk) -> ScrubView {
     let needed_by = damage.needed_by.into_iter().map(DamageView::from).collect();
-    ScrubView::Damage { chunk: damage.chunk, place: damage.r#where, what: damage.what, needed_by }
+    let admin::DamagedChunk { chunk, r#where: place, what, more_ranges, .. } = damage;
+    ScrubView::Damage { chunk, place, what, needed_by, more_ranges }
 }
 
 fn damage_text(damage: &admin::DamagedChunk) -> String {
@@ -173,6 +197,9 @@ fn damage_text(damage: &admin::DamagedChunk) -> String {
     for range in &damage.needed_by {
         text.push_str("\n  ");
         text.push_str(&DamageView::from(range.clone()).place());
+    }
+    if damage.more_ranges > 0 {
+        text.push_str(&format!("\n  and {}", count(damage.more_ranges, "more range")));
     }
     text
 }

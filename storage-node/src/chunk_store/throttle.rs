@@ -38,6 +38,11 @@ impl<'a> Throttle<'a> {
         self.cancel.load(Ordering::Relaxed)
     }
 
+    #[cfg(test)]
+    pub(crate) fn passed_bytes(&self) -> u64 {
+        self.passed_bytes
+    }
+
     /// How long after the beginning the next piece may begin.
     fn due(&self) -> Duration {
         let Some(rate) = self.bytes_per_second else { return Duration::ZERO };

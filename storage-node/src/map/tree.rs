@@ -62,7 +62,7 @@ pub(super) fn read_manifest(store: &dyn ChunkStore, id: ChunkId, segment: Segmen
 }
 
 /// The node `id` of a level, through which the segments from `first` on are found, from the cache or the store.
-pub(super) fn node(
+pub(crate) fn node(
     store: &dyn ChunkStore,
     cache: &NodeCache,
     id: ChunkId,

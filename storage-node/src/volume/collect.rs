@@ -1,8 +1,9 @@
 //! Collecting what no volume needs any more.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 
-use sterna_types::Root;
+use sterna_types::{Root, VolumeId};
 
 use super::record::VolumeRecord;
 use super::storage::Storage;
@@ -30,10 +31,8 @@ impl Storage {
         let roots = || {
             let reference = |kind| move |id| Reference { kind, id };
             let mut roots: Vec<Reference> = Vec::new();
-            for (volume, bytes) in self.records.list()? {
-                // A record that does not make sense may name anything: nothing is collected until it has been looked at.
-                let record = VolumeRecord::parse(volume, &bytes)
-                    .map_err(|error| StoreError::from(IndexError::Damaged { what: error.to_string() }))?;
+            // A record that does not make sense may name anything: nothing is collected until it has been looked at.
+            for record in self.sealed()?.into_values() {
                 roots.extend(record.root.top().map(reference(ChunkKind::Node)));
                 roots.extend(record.checkpoint.map(reference(ChunkKind::Checkpoint)));
             }
@@ -41,6 +40,18 @@ impl Storage {
             Ok(roots.into_iter().map(Ok))
         };
         store.collect(roots, &references, options, cancel)
+    }
+
+    /// What has been sealed of each volume here, be it open or not.
+    ///
+    /// # Errors
+    /// [`StoreError::Index`], also where a record is damaged.
+    pub fn sealed(&self) -> Result<BTreeMap<VolumeId, VolumeRecord>, StoreError> {
+        let parse = |(volume, bytes): (VolumeId, Vec<u8>)| {
+            let record = VolumeRecord::parse(volume, &bytes);
+            Ok((volume, record.map_err(|error| IndexError::Damaged { what: error.to_string() })?))
+        };
+        self.records.list()?.into_iter().map(parse).collect()
     }
 }
 

@@ -103,6 +103,24 @@ pub(super) async fn contents(node: &Arc<Node>, text: &str, freshness: Freshness)
     Ok(HeldContents { root, size, _held: node.hold_root(root) })
 }
 
+/// All contents that have a name: those of each volume, as they were sealed last, and its snapshots; by name.
+pub(super) async fn all_contents(node: &Arc<Node>) -> Result<Vec<(String, HeldContents)>, Status> {
+    let _in_transit = node.in_transit.read().await;
+    let metadata = metadata(node).await?;
+    let storage = Arc::clone(&node.engine.storage);
+    let sealed = blocking(move || storage.sealed()).await?.map_err(|error| error.about("the volumes"))?;
+    let held = |root, size| HeldContents { root, size, _held: node.hold_root(root) };
+    let mut all = Vec::new();
+    for entry in metadata.volumes() {
+        let root = sealed.get(&entry.id).map_or(entry.published.root, |record| record.root);
+        all.push((entry.name.to_string(), held(root, entry.size)));
+        let snapshots = entry.snapshots.iter();
+        all.extend(snapshots.map(|(name, kept)| (format!("{}@{name}", entry.name), held(kept.root, kept.size))));
+    }
+    all.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+    Ok(all)
+}
+
 /// Seals a volume; the root holds all that was acknowledged before. The caller has roots in transit.
 pub(super) async fn seal(open: &OpenVolume, name: &VolumeName) -> Result<(Root, u64), Status> {
     let volume = Arc::clone(&open.volume);

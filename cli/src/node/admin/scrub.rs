@@ -1,39 +1,120 @@
-//! Scrub: everything that is stored is read, and checked.
+//! Scrub: everything that is stored is read, and checked; then it is found out who needs what was found to be lost.
 
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use sterna_proto::admin::scrub_reply::Step;
-use sterna_proto::admin::{DamagedChunk, ScrubReply, ScrubRequest, ScrubResult};
-use sterna_storage_node::chunk_store::{Damage, DamagedFrame, ScrubOptions};
+use sterna_proto::admin::{DamagedChunk, DamagedRange, ScrubReply, ScrubRequest, ScrubResult};
+use sterna_storage_node::chunk_store::{Damage, DamagedFrame, ScrubOptions, Throttle};
+use sterna_storage_node::needed::{self, Found};
+use sterna_types::ByteSize;
 use tonic::{Response, Status};
 
+use super::lookup::{HeldContents, all_contents};
 use super::status::IntoStatus;
-use super::work::{Replies, blocking, long_work};
+use super::work::{Replies, Reporter, blocking, long_work};
 use crate::node::node::Node;
 
 /// Scrubs once.
 pub(super) fn run(node: &Arc<Node>, request: ScrubRequest) -> Response<Replies<ScrubReply>> {
     let own = Arc::clone(node);
     long_work(node, move |reporter| async move {
+        let options = ScrubOptions { bytes_per_second: NonZeroU64::new(request.bytes_per_second) };
+        let (node, stop) = (Arc::clone(&own), Arc::clone(reporter.stop()));
+        let (heard, report) = blocking(move || {
+            let mut heard = Heard { reporter, damaged: Vec::new(), untold: 0 };
+            let report = node.engine.store.scrub(&options, |bad| heard.damage(bad), &stop);
+            (heard, report)
+        })
+        .await?;
+        let needs = match heard.damaged.iter().any(is_lost) {
+            true => Some(all_contents(&own).await),
+            false => None,
+        };
         blocking(move || {
-            let options = ScrubOptions { bytes_per_second: NonZeroU64::new(request.bytes_per_second) };
-            let stop = Arc::clone(reporter.stop());
-            let on_bad = |bad: &DamagedFrame| {
-                // A caller who is gone has set `stop`.
-                let _ = reporter.send(step(Step::Damage(damaged_chunk(bad))));
-            };
-            let report = own.engine.store.scrub(&options, on_bad, &stop);
+            let is_complete = heard.tell(&own, needs, &options);
             let report = report.map_err(|error| error.about("the scrub"))?;
             if !report.finished {
                 return Err(Status::cancelled("the scrub was stopped"));
             }
-            let result =
-                ScrubResult { chunks: report.frames, bytes: report.stored_bytes, damaged_chunks: report.damaged };
-            Ok(step(Step::Result(result)))
+            Ok(step(Step::Result(ScrubResult {
+                chunks: report.frames,
+                bytes: report.stored_bytes,
+                damaged_chunks: report.damaged,
+                ranges_are_complete: is_complete,
+            })))
         })
         .await?
     })
+}
+
+/// What a scrub has found, until it is known who needs it.
+struct Heard {
+    reporter: Reporter<ScrubReply>,
+    damaged: Vec<DamagedFrame>,
+    /// What was too much to be kept, and was told without that.
+    untold: u64,
+}
+
+impl Heard {
+    fn damage(&mut self, bad: &DamagedFrame) {
+        if self.damaged.len() < MAX_LOOKED_FOR {
+            return self.damaged.push(bad.clone());
+        }
+        self.untold += u64::from(is_lost(bad));
+        self.send(damaged_chunk(bad));
+    }
+
+    /// Tells what was found, with the contents that need it; whether that is all of them.
+    fn tell(
+        self,
+        node: &Node,
+        contents: Option<Result<Vec<(String, HeldContents)>, Status>>,
+        options: &ScrubOptions,
+    ) -> bool {
+        let (contents, are_known) = match contents.transpose() {
+            Ok(contents) => (contents.unwrap_or_default(), true),
+            Err(error) => {
+                tracing::warn!(%error, "it cannot be found out who needs what is lost");
+                (Vec::new(), false)
+            }
+        };
+        let lost = self.damaged.iter().filter(|bad| is_lost(bad)).map(|bad| bad.id);
+        let roots: Vec<_> = contents.iter().map(|(_, held)| (held.root, ByteSize(held.size.bytes().0))).collect();
+        let mut throttle = Throttle::new(options.bytes_per_second, self.reporter.stop());
+        let found = needed::find(&*node.engine.store, lost, &roots, &mut throttle);
+        for bad in &self.damaged {
+            let mut chunk = damaged_chunk(bad);
+            if is_lost(bad) {
+                add_needs(&mut chunk, bad, &found, &contents);
+            }
+            self.send(chunk);
+        }
+        are_known && found.is_complete && self.untold == 0
+    }
+
+    fn send(&self, chunk: DamagedChunk) {
+        // A caller who is gone has set what the scrub looks at.
+        let _ = self.reporter.send(step(Step::Damage(chunk)));
+    }
+}
+
+fn add_needs(chunk: &mut DamagedChunk, bad: &DamagedFrame, found: &Found, contents: &[(String, HeldContents)]) {
+    let Some(needed) = found.chunks.get(&bad.id) else { return };
+    let range = |(number, range): &(usize, sterna_types::ByteRange)| DamagedRange {
+        volume: contents[*number].0.clone(),
+        start_bytes: range.start().0,
+        length_bytes: range.length(),
+        chunk: chunk.chunk.clone(),
+        what: chunk.what.clone(),
+    };
+    chunk.needed_by = needed.ranges.iter().map(range).collect();
+    chunk.more_ranges = needed.more;
+}
+
+/// Whether what is bad is missing now wherever it is needed.
+fn is_lost(bad: &DamagedFrame) -> bool {
+    matches!(bad.damage, Damage::Lost | Damage::Dangling)
 }
 
 fn damaged_chunk(bad: &DamagedFrame) -> DamagedChunk {
@@ -48,9 +129,14 @@ fn damaged_chunk(bad: &DamagedFrame) -> DamagedChunk {
         r#where: format!("pack {}, byte {}", bad.pack, bad.offset),
         what: what.to_owned(),
         needed_by: Vec::new(),
+        more_ranges: 0,
     }
 }
 
 fn step(step: Step) -> ScrubReply {
     ScrubReply { step: Some(step) }
 }
+
+/// So much damage is kept in memory until the end, to be looked for in all maps together: with the ranges that need it some
+/// 15 MiB.
+const MAX_LOOKED_FOR: usize = 4096;
