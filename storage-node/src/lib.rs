@@ -1,6 +1,7 @@
 //! Volumes: sparse virtual disks made of a journal, a map and content-addressed chunks (design sections 3, 4 and 8).
 //!
 //! From the bottom up; each module knows only those above it in this list:
+//! * [`progress`](mod@progress): how far long work has come.
 //! * [`disk`]: the files of a data directory as the engine uses them, on the operating system or in a simulation that
 //!   loses what was not synced.
 //! * `cache`: what was used lately, up to a bound.
@@ -26,6 +27,7 @@ pub mod image;
 pub mod journal;
 pub mod map;
 pub mod needed;
+pub mod progress;
 pub mod salvage;
 pub mod verify;
 pub mod volume;

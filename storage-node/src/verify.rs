@@ -6,8 +6,8 @@ use std::ops::{ControlFlow, Range};
 use sterna_types::{BLOCK_SIZE, BLOCKS_PER_SEGMENT, ByteOffset, ByteRange, ChunkId, Root, SEGMENT_SIZE, SegmentIndex};
 
 use crate::chunk_store::{ChunkStore, StoreError};
-use crate::image::Progress;
 use crate::map::{self, MAX_SEGMENTS, MapError, NodeCache};
+use crate::progress::Progress;
 
 /// A part of a root that cannot be read as it was written.
 #[derive(Debug)]

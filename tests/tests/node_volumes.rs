@@ -202,7 +202,23 @@ fn what_nobody_needs_is_freed_and_what_is_left_is_whole() -> Result<()> {
     node.sterna(["volume", "delete", "dropped", "--with-snapshots"]).succeed()?;
     let collected = node.value(["gc"])?;
     assert!(collected["live_chunks"].as_u64() > Some(0), "{collected}");
+    assert_eq!(collected["compacted_packs"], json!(1), "{collected}");
     let scrubbed = node.value(["scrub", "--rate", "100M"])?;
     assert_eq!((&scrubbed["kind"], &scrubbed["damaged_chunks"]), (&json!("result"), &json!(0)));
     qemu_io(&kept.uri(), &["read -P 1 0 4M", "read -P 0 4M 12M"])
+}
+
+#[test]
+fn a_scrub_shows_people_how_far_it_has_come() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let node = Node::start(directory.path())?;
+    let disk = node.create("disk", 16 * MIB)?;
+    // Patterns of one byte would be stored once: these are 64 different chunks.
+    let writes: Vec<String> = (0..64).map(|at| format!("write -P {} {}k 128k", at + 1, at * 128)).collect();
+    qemu_io(&disk.uri(), &writes.iter().map(String::as_str).collect::<Vec<_>>())?;
+    node.sterna(["volume", "snapshot", "disk", "sealed"]).succeed()?;
+    let command = format!("'{}' scrub --rate 8M", sterna_tests::server::sterna().display());
+    let shown = Tool::new("script").env("STERNA_DIR", node.data()).args(["-qec", &command, "/dev/null"]).succeed()?;
+    assert!(shown.stdout.contains("scrubbing [") && shown.stdout.contains(" MiB/"), "no bar with a length: {shown}");
+    Ok(())
 }

@@ -17,7 +17,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::ArgGroup;
 use sterna_storage_node::chunk_store::index::{Index, RocksIndex};
 use sterna_storage_node::disk::SystemDisk;
-use sterna_storage_node::image::Progress;
+use sterna_storage_node::progress::Progress;
 use sterna_storage_node::salvage::{Contents, Extracted, Salvage, SalvageOptions};
 use sterna_types::{ByteSize, Root, SnapshotName};
 

@@ -36,7 +36,7 @@ mod throttle;
 
 pub use memory::MemoryChunkStore;
 pub use pack_store::{PackStore, PackStoreOptions};
-pub use scrub::{Damage, DamagedFrame, ScrubOptions, ScrubReport};
+pub use scrub::{Damage, DamagedFrame, ScrubOptions, ScrubReport, ScrubWatcher};
 pub use stats::StoreStats;
 pub use throttle::Throttle;
 

@@ -13,6 +13,7 @@ use super::index::IndexEntry;
 use super::pack::{PackId, PackScanner, Verdict};
 use super::pack_store::{PackStore, io_at, location_of};
 use super::{ChunkStore, StoreError, Throttle};
+use crate::progress::Progress;
 
 /// How a scrub works.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -62,6 +63,15 @@ pub enum Damage {
     Unlisted,
 }
 
+/// What a scrub says while it works.
+pub trait ScrubWatcher {
+    /// Hears how far it has come, in bytes of chunks as they are stored, many times a second.
+    fn progress(&mut self, progress: Progress);
+
+    /// Hears of something bad.
+    fn damage(&mut self, bad: &DamagedFrame);
+}
+
 impl PackStore {
     /// Reads everything again, and says what is bad. It ends early once `cancel` is set.
     ///
@@ -70,7 +80,7 @@ impl PackStore {
     pub fn scrub(
         &self,
         options: &ScrubOptions,
-        mut on_bad: impl FnMut(&DamagedFrame),
+        watcher: &mut dyn ScrubWatcher,
         cancel: &AtomicBool,
     ) -> Result<ScrubReport, StoreError> {
         let mut scrub = Scrub {
@@ -78,7 +88,8 @@ impl PackStore {
             throttle: Throttle::new(options.bytes_per_second, cancel),
             sound: HashMap::new(),
             report: ScrubReport::default(),
-            on_bad: &mut on_bad,
+            total_bytes: self.totals().stored_bytes,
+            watcher,
         };
         scrub.report.finished = scrub.packs()? && scrub.entries()?;
         Ok(scrub.report)
@@ -91,7 +102,9 @@ struct Scrub<'a> {
     /// For each pack the frames that were found sound, a bit each.
     sound: HashMap<PackId, Vec<u64>>,
     report: ScrubReport,
-    on_bad: &'a mut dyn FnMut(&DamagedFrame),
+    /// What it expects to read, by the index. It finds more where there are frames that nobody uses.
+    total_bytes: u64,
+    watcher: &'a mut dyn ScrubWatcher,
 }
 
 impl Scrub<'_> {
@@ -113,6 +126,7 @@ impl Scrub<'_> {
                 } else if self.store.entry(frame.id)?.is_none_or(|entry| entry.place != scanned.place) {
                     self.bad(frame.id, pack, frame.offset.into(), Damage::Unused);
                 }
+                self.tell_progress();
                 if !self.throttle.pass(frame.stored_length().into()) {
                     return Ok(false);
                 }
@@ -174,8 +188,13 @@ impl Scrub<'_> {
         Ok(false)
     }
 
+    fn tell_progress(&mut self) {
+        let done_bytes = self.report.stored_bytes;
+        self.watcher.progress(Progress { done_bytes, total_bytes: self.total_bytes.max(done_bytes) });
+    }
+
     fn bad(&mut self, id: ChunkId, pack: PackId, offset: u64, damage: Damage) {
         self.report.damaged += 1;
-        (self.on_bad)(&DamagedFrame { id, pack, offset, damage });
+        self.watcher.damage(&DamagedFrame { id, pack, offset, damage });
     }
 }

@@ -7,12 +7,16 @@ use std::sync::atomic::AtomicBool;
 use bytes::Bytes;
 use sterna_types::ChunkId;
 
-use super::collect::{CollectError, CollectOptions, CollectReport, Reference};
+use super::collect::{CollectError, CollectOptions, CollectReport, Reference, References};
 use super::index::{IndexEntry, MemoryIndex};
 use super::pack_store::io_at;
-use super::{ChunkKind, ChunkStore, NewChunk, PackStore, PackStoreOptions, ScrubOptions, StoreError};
+use super::{
+    ChunkKind, ChunkStore, Damage, DamagedFrame, NewChunk, PackStore, PackStoreOptions, ScrubOptions, ScrubReport,
+    ScrubWatcher, StoreError,
+};
 use crate::disk::SimulatedDisk;
 use crate::disk::simulated::CrashMode;
+use crate::progress::Progress;
 
 /// A store with the machine that it is in.
 pub(super) struct Machine {
@@ -65,7 +69,16 @@ impl Machine {
 
     pub(super) fn collect(&self, roots: &[ChunkId], options: &CollectOptions) -> Result<CollectReport, CollectError> {
         let roots: Vec<_> = roots.iter().map(|id| root(*id)).collect();
-        self.store.collect(|| Ok(roots), &references, options, &AtomicBool::new(false))
+        self.store.collect(|| Ok(roots), &references, options, &mut |_| {}, &AtomicBool::new(false))
+    }
+
+    /// What a scrub says.
+    pub(super) fn scrub(&self) -> Heard {
+        let mut heard = Heard::default();
+        let scrubbed = self.store.scrub(&ScrubOptions::default(), &mut heard, &AtomicBool::new(false));
+        heard.report = scrubbed.expect("a scrub");
+        assert!(heard.report.finished && heard.report.damaged == heard.damaged.len() as u64, "{heard:?}");
+        heard
     }
 
     /// Bytes of all packs.
@@ -93,8 +106,9 @@ impl Machine {
             assert!(self.store.get(id).expect("a chunk that the index names").is_some());
         }
         self.check_totals();
-        let lost = |bad: &super::DamagedFrame| assert_eq!(bad.damage, super::Damage::Unused, "{bad:?}");
-        assert!(self.store.scrub(&ScrubOptions::default(), lost, &AtomicBool::new(false)).expect("a scrub").finished);
+        for bad in self.scrub().damaged {
+            assert_eq!(bad.damage, Damage::Unused, "{bad:?}");
+        }
     }
 
     /// Asserts that all that these chunks reach is here.
@@ -103,6 +117,36 @@ impl Machine {
             assert!(self.store.get(id).expect("a sound chunk").is_some(), "{id} is lost");
         }
     }
+}
+
+/// What a scrub has said.
+#[derive(Debug, Default)]
+pub(super) struct Heard {
+    pub(super) damaged: Vec<DamagedFrame>,
+    pub(super) progress: Vec<Progress>,
+    pub(super) report: ScrubReport,
+}
+
+impl ScrubWatcher for Heard {
+    fn progress(&mut self, progress: Progress) {
+        self.progress.push(progress);
+    }
+
+    fn damage(&mut self, bad: &DamagedFrame) {
+        self.damaged.push(bad.clone());
+    }
+}
+
+/// Collects eagerly and to the end.
+pub(super) fn collected<R>(
+    store: &PackStore,
+    roots: impl FnOnce() -> Result<R, StoreError>,
+    references: References<'_>,
+) -> CollectReport
+where
+    R: IntoIterator<Item = Result<Reference, StoreError>>,
+{
+    store.collect(roots, references, &EAGER, &mut |_| {}, &AtomicBool::new(false)).expect("a report")
 }
 
 /// Blocks that do not compress if the seed is odd.

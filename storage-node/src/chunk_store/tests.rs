@@ -1,7 +1,6 @@
 //! The store without collections: what is stored is read, damage is noticed, failures leave what they should.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use super::index::{MemoryIndex, RocksIndex};
 use super::testing::{EAGER, Machine, OPTIONS, data, parent, root_of, tree};
@@ -75,7 +74,7 @@ fn a_store_on_the_operating_system_is_found_again() {
     }
     assert_eq!(store.stats().expect("figures").packs, 2);
     let roots = [testing::root(root_of(&chunks))];
-    let report = store.collect(|| Ok(roots), &testing::references, &EAGER, &AtomicBool::new(false)).expect("a report");
+    let report = testing::collected(&store, || Ok(roots), &testing::references);
     assert_eq!((report.finished, report.dead_chunks, report.marked_chunks), (true, 1, 7));
     drop(store);
     let store = open();
@@ -122,11 +121,11 @@ fn a_flipped_byte_is_noticed_by_reads_and_reported_by_scrub() {
     let now = machine.store.read_now(&location, 4096, &mut block);
     assert!(matches!(now, Some(Err(StoreError::Corrupt { .. }))), "{now:?}");
     assert!(matches!(machine.store.get(bad.id), Err(StoreError::Corrupt { .. })));
-    let mut found = Vec::new();
-    let report = machine.store.scrub(&ScrubOptions::default(), |bad| found.push(bad.clone()), &AtomicBool::new(false));
-    assert_eq!(report.expect("a report").damaged, 1);
     let pack = pack::PackId(1);
-    assert_eq!(found, [DamagedFrame { id: bad.id, pack, offset: location.offset, damage: Damage::Lost }]);
+    assert_eq!(
+        machine.scrub().damaged,
+        [DamagedFrame { id: bad.id, pack, offset: location.offset, damage: Damage::Lost }]
+    );
 }
 
 #[test]
@@ -158,10 +157,24 @@ fn a_full_pack_is_followed_by_another() {
 }
 
 fn damages(machine: &Machine) -> Vec<Damage> {
-    let mut found = Vec::new();
-    let on_bad = |bad: &DamagedFrame| found.push(bad.damage.clone());
-    machine.store.scrub(&ScrubOptions::default(), on_bad, &AtomicBool::new(false)).expect("a report");
-    found
+    machine.scrub().damaged.into_iter().map(|bad| bad.damage).collect()
+}
+
+#[test]
+fn a_scrub_says_how_far_it_has_come() {
+    let machine = Machine::new();
+    for seed in 0..9 {
+        machine.append(&[data(seed, 2)]).expect("a chunk");
+    }
+    let stored_bytes = machine.store.stats().expect("figures").stored_bytes;
+    let heard = machine.scrub();
+    assert_eq!(heard.progress.len(), 9);
+    assert!(heard.progress.is_sorted_by_key(|progress| progress.done_bytes));
+    assert!(heard.progress.iter().all(|progress| progress.total_bytes == stored_bytes), "{heard:?}");
+    assert_eq!(heard.progress[8].done_bytes, stored_bytes);
+    machine.store.repair(&data(1, 2), &machine.store.pin()).expect("a copy that takes the place of another");
+    let last = machine.scrub().progress[9];
+    assert_eq!((last.done_bytes, last.total_bytes), (stored_bytes + 8192, stored_bytes + 8192));
 }
 
 #[test]

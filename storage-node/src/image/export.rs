@@ -7,9 +7,9 @@ use std::os::unix::fs::FileExt;
 
 use sterna_types::{BLOCK_SIZE, Root, SEGMENT_SIZE, SegmentIndex, VolumeSize};
 
-use super::{Progress, Watcher};
 use crate::chunk_store::StoreError;
 use crate::map::{self, MAX_SEGMENTS, MapError};
+use crate::progress::{Progress, Watcher};
 use crate::volume::Storage;
 
 /// What an export has come to.

@@ -12,11 +12,11 @@ use rustix::io::Errno;
 use sterna_types::units::InvalidVolumeSize;
 use sterna_types::{BLOCK_SIZE, Root, SEGMENT_SIZE, SegmentIndex, VolumeSize};
 
-use super::{Progress, Watcher};
 use crate::chunk_store::{ChunkKind, StoreError, StorePin};
 use crate::chunk_writer::ChunkWriter;
 use crate::chunking::ChunkingParameters;
 use crate::map::{self, Change, Manifest, MapError};
+use crate::progress::{Progress, Watcher};
 use crate::volume::{Storage, VolumeError, store_run};
 
 /// What an import has come to.

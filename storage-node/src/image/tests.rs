@@ -8,12 +8,13 @@ use std::sync::Arc;
 
 use sterna_types::{ByteSize, Root, VolumeSize};
 
-use super::{ImportError, Imported, Progress, export, import};
+use super::{ImportError, Imported, export, import};
 use crate::chunk_store::MemoryChunkStore;
 use crate::chunk_store::index::{MemoryIndex, VolumeRecords};
 use crate::chunking::ChunkingParameters;
 use crate::disk::SimulatedDisk;
 use crate::journal::SaltSource;
+use crate::progress::Progress;
 use crate::verify::{Damage, Verified, VerifyWatcher, verify};
 use crate::volume::{Storage, StorageOptions};
 

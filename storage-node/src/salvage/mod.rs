@@ -32,8 +32,8 @@ use sterna_types::{BLOCK_SIZE, BLOCKS_PER_SEGMENT, ByteSize, ChunkId, Root, Segm
 
 use crate::chunk_store::index::Index;
 use crate::disk::Disk;
-use crate::image::Watcher;
 use crate::map::{self, MAX_SEGMENTS, NodeCache};
+use crate::progress::Watcher;
 use chunks::FoundChunks;
 pub use extract::Extracted;
 use extract::{Use, go_through};

@@ -14,8 +14,8 @@ use crate::chunk_store::ChunkKind;
 use crate::chunk_store::index::Index;
 use crate::chunk_store::pack::{PACK_DIRECTORY, PackId, PackScanner, ScannedFrame, Verdict};
 use crate::disk::{Disk, DiskFile};
-use crate::image::{Progress, Watcher};
 use crate::map::{Level, Node};
+use crate::progress::{Progress, Watcher};
 use crate::volume::VolumeRecord;
 
 /// What the packs hold.

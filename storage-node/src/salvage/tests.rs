@@ -234,7 +234,8 @@ fn what_compaction_has_moved_and_compressed_is_found() {
     };
     let cancel = std::sync::atomic::AtomicBool::new(false);
     let versions = machine.salvage().volume(VolumeId(2)).expect("the clone").versions[0].root;
-    let report = machine.storage.collect(&store, || Ok(vec![versions]), &options, &cancel).expect("a collection");
+    let report =
+        machine.storage.collect(&store, || Ok(vec![versions]), &options, &mut |_| {}, &cancel).expect("a collection");
     assert!(report.finished);
     let salvage = machine.salvage();
     for (id, history) in &histories {

@@ -11,13 +11,15 @@ use crate::chunk_store::collect::{CollectError, CollectOptions, CollectReport, R
 use crate::chunk_store::index::IndexError;
 use crate::chunk_store::{ChunkKind, PackStore, StoreError};
 use crate::map::{self, Node};
+use crate::progress::Progress;
 
 impl Storage {
     /// Removes from `store`, this storage's own, every chunk that nobody needs: not the roots that `published` gives (those
     /// that the metadata names: snapshots, and volumes that have not been opened here), nor any volume's sealed contents.
     ///
     /// `published` is asked once the collection has begun, and after the volumes' records were read. Whoever has taken a root
-    /// from a volume to record it elsewhere keeps `published` from answering until that is done. It ends early once `cancel` is set.
+    /// from a volume to record it elsewhere keeps `published` from answering until that is done. `on_progress` hears what that of
+    /// [`PackStore::collect`] does. It ends early once `cancel` is set.
     ///
     /// # Errors
     /// [`CollectError`]; what was removed by then was not needed.
@@ -26,6 +28,7 @@ impl Storage {
         store: &PackStore,
         published: impl FnOnce() -> Result<Vec<Root>, StoreError>,
         options: &CollectOptions,
+        on_progress: &mut dyn FnMut(Progress),
         cancel: &AtomicBool,
     ) -> Result<CollectReport, CollectError> {
         let roots = || {
@@ -39,7 +42,7 @@ impl Storage {
             roots.extend(published()?.into_iter().filter_map(Root::top).map(reference(ChunkKind::Node)));
             Ok(roots.into_iter().map(Ok))
         };
-        store.collect(roots, &references, options, cancel)
+        store.collect(roots, &references, options, on_progress, cancel)
     }
 
     /// What has been sealed of each volume here, be it open or not.

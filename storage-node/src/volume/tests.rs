@@ -74,7 +74,7 @@ impl Machine {
     fn collect(&self, roots: &[Root]) -> Result<(), CollectError> {
         let options = CollectOptions { dead_percent: 30, ..CollectOptions::default() };
         let cancel = std::sync::atomic::AtomicBool::new(false);
-        let report = self.storage.collect(&self.store, || Ok(roots.to_vec()), &options, &cancel)?;
+        let report = self.storage.collect(&self.store, || Ok(roots.to_vec()), &options, &mut |_| {}, &cancel)?;
         assert!(report.finished);
         Ok(())
     }

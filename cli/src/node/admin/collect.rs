@@ -9,6 +9,7 @@ use sterna_storage_node::chunk_store::collect::CollectOptions;
 use tokio::sync::OwnedRwLockWriteGuard;
 use tonic::{Response, Status};
 
+use super::reply;
 use super::status::IntoStatus;
 use super::work::{Replies, blocking, long_work};
 use crate::node::node::Node;
@@ -16,7 +17,7 @@ use crate::node::node::Node;
 /// Collects once.
 pub(super) fn collect(node: &Arc<Node>) -> Response<Replies<CollectGarbageReply>> {
     let own = Arc::clone(node);
-    long_work(node, move |reporter| async move {
+    long_work(node, move |mut reporter| async move {
         let nothing_in_transit = nothing_in_transit(&own).await?;
         blocking(move || {
             let engine = &own.engine;
@@ -26,7 +27,12 @@ pub(super) fn collect(node: &Arc<Node>) -> Response<Replies<CollectGarbageReply>
                 Ok(roots)
             };
             let options = CollectOptions::default();
-            let report = engine.storage.collect(&engine.store, roots, &options, reporter.stop());
+            let stop = Arc::clone(reporter.stop());
+            let mut on_progress = |now| {
+                // The collection looks itself at what says whether to go on.
+                let _ = reporter.progress(|| step(Step::Progress(reply::progress(now))));
+            };
+            let report = engine.storage.collect(&engine.store, roots, &options, &mut on_progress, &stop);
             let report = report.map_err(|error| error.about("garbage collection"))?;
             if !report.finished {
                 return Err(Status::cancelled("the collection was stopped; what it has freed by then stays free"));
@@ -36,12 +42,16 @@ pub(super) fn collect(node: &Arc<Node>) -> Response<Replies<CollectGarbageReply>
                 dead_chunks: report.dead_chunks,
                 freed_bytes: report.removed_bytes.saturating_sub(report.moved_bytes),
                 removed_packs: report.removed_packs,
-                compacted_packs: 0,
+                compacted_packs: report.compacted_packs,
             };
-            Ok(CollectGarbageReply { step: Some(Step::Result(result)) })
+            Ok(step(Step::Result(result)))
         })
         .await?
     })
+}
+
+fn step(step: Step) -> CollectGarbageReply {
+    CollectGarbageReply { step: Some(step) }
 }
 
 /// Waits for the moment at which no root is on its way. An import is for all its time: it is not waited for.

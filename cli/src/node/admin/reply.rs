@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use sterna_consensus::Metadata;
 use sterna_consensus::state::volume::{ClonedFrom, Snapshot as SnapshotEntry, Volume as VolumeEntry, VolumeState};
 use sterna_proto::admin;
-use sterna_storage_node::image;
+use sterna_storage_node::progress::Progress;
 use sterna_types::SnapshotName;
 
 use super::work::Reporter;
@@ -55,7 +55,7 @@ pub(super) fn snapshot(entry: &VolumeEntry, name: &SnapshotName, snapshot: &Snap
 }
 
 /// How far long work has come.
-pub(super) fn progress(progress: image::Progress) -> admin::Progress {
+pub(super) fn progress(progress: Progress) -> admin::Progress {
     admin::Progress { done_bytes: progress.done_bytes, total_bytes: progress.total_bytes }
 }
 
@@ -63,6 +63,6 @@ pub(super) fn progress(progress: image::Progress) -> admin::Progress {
 pub(super) fn watcher<T>(
     reporter: &mut Reporter<T>,
     step: impl Fn(admin::Progress) -> T,
-) -> impl FnMut(image::Progress) -> ControlFlow<()> {
+) -> impl FnMut(Progress) -> ControlFlow<()> {
     move |now| reporter.progress(|| step(progress(now)))
 }

@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use sterna_proto::admin::scrub_reply::Step;
 use sterna_proto::admin::{DamagedChunk, DamagedRange, ScrubReply, ScrubRequest, ScrubResult};
-use sterna_storage_node::chunk_store::{Damage, DamagedFrame, ScrubOptions, Throttle};
+use sterna_storage_node::chunk_store::{Damage, DamagedFrame, ScrubOptions, ScrubWatcher, Throttle};
 use sterna_storage_node::needed::{self, Found};
+use sterna_storage_node::progress::Progress;
 use sterna_types::ByteSize;
 use tonic::{Response, Status};
 
 use super::lookup::{HeldContents, all_contents};
+use super::reply;
 use super::status::IntoStatus;
 use super::work::{Replies, Reporter, blocking, long_work};
 use crate::node::node::Node;
@@ -23,7 +25,7 @@ pub(super) fn run(node: &Arc<Node>, request: ScrubRequest) -> Response<Replies<S
         let (node, stop) = (Arc::clone(&own), Arc::clone(reporter.stop()));
         let (heard, report) = blocking(move || {
             let mut heard = Heard { reporter, damaged: Vec::new(), untold: 0 };
-            let report = node.engine.store.scrub(&options, |bad| heard.damage(bad), &stop);
+            let report = node.engine.store.scrub(&options, &mut heard, &stop);
             (heard, report)
         })
         .await?;
@@ -56,7 +58,12 @@ struct Heard {
     untold: u64,
 }
 
-impl Heard {
+impl ScrubWatcher for Heard {
+    fn progress(&mut self, progress: Progress) {
+        // The scrub looks itself at what says whether to go on.
+        let _ = self.reporter.progress(|| step(Step::Progress(reply::progress(progress))));
+    }
+
     fn damage(&mut self, bad: &DamagedFrame) {
         if self.damaged.len() < MAX_LOOKED_FOR {
             return self.damaged.push(bad.clone());
@@ -64,7 +71,9 @@ impl Heard {
         self.untold += u64::from(is_lost(bad));
         self.send(damaged_chunk(bad));
     }
+}
 
+impl Heard {
     /// Tells what was found, with the contents that need it; whether that is all of them.
     fn tell(
         self,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use sterna_proto::admin::verify_volume_reply::Step;
 use sterna_proto::admin::{DamagedRange, VerifyResult, VerifyVolumeReply, VerifyVolumeRequest};
-use sterna_storage_node::image::Progress;
+use sterna_storage_node::progress::Progress;
 use sterna_storage_node::verify::{Damage, VerifyWatcher, verify};
 use tonic::{Response, Status};
 

@@ -1,7 +1,7 @@
 //! Step 5: what lives in a pack is moved to another.
 
 use super::sweep::Living;
-use super::{CollectOptions, CollectReport, Throttle};
+use super::{CollectOptions, Run};
 use crate::chunk_store::pack::{
     FramePlace, MAX_PAYLOAD_BYTES, PackId, PackScanner, PackWriter, ScannedFrame, StoredChunk, Verdict, read_stored,
 };
@@ -23,8 +23,7 @@ impl PackStore {
         pack: PackId,
         living: Living,
         writer: &mut Option<PackWriter>,
-        (options, throttle): (&CollectOptions, &mut Throttle<'_>),
-        report: &mut CollectReport,
+        run: &mut Run<'_>,
     ) -> Result<bool, StoreError> {
         let io = io_at(&pack.path());
         let mut scanner = PackScanner::new(pack, self.pack_file(pack)?).map_err(&io)?;
@@ -33,25 +32,28 @@ impl PackStore {
             if self.entry(scanned.frame.id)?.is_none_or(|entry| entry.place != scanned.place) {
                 continue;
             }
-            let Some(chunk) = self.take_up(&scanner, &scanned, options)? else { continue };
-            let bytes = u64::from(scanned.frame.stored_length()) + chunk.bytes.len() as u64;
+            let Some(chunk) = self.take_up(&scanner, &scanned, run.options)? else { continue };
+            let stored_bytes = u64::from(scanned.frame.stored_length());
+            let bytes = stored_bytes + chunk.bytes.len() as u64;
             moving.stored_bytes += chunk.bytes.len();
             moving.chunks.push(chunk);
             moving.from.push(scanned.place);
             if moving.stored_bytes >= MAX_PAYLOAD_BYTES / 2 {
-                moved += self.put_down(std::mem::take(&mut moving), writer, report)?;
+                moved += self.put_down(std::mem::take(&mut moving), writer, run)?;
             }
-            if !throttle.pass(bytes) {
+            run.copied(stored_bytes);
+            if !run.pass(bytes) {
                 return Ok(false);
             }
         }
-        moved += self.put_down(moving, writer, report)?;
+        moved += self.put_down(moving, writer, run)?;
         if moved == living.chunks {
-            self.remove_packs(&[pack], report)?;
+            self.remove_packs(&[pack], run)?;
+            run.report.compacted_packs += 1;
         } else {
-            report.damaged_packs += 1;
+            run.report.damaged_packs += 1;
         }
-        Ok(!throttle.is_cancelled())
+        Ok(!run.is_cancelled())
     }
 
     /// The chunk of a frame as it is to be written anew, verified; `None` where it is damaged.
@@ -74,12 +76,7 @@ impl PackStore {
     }
 
     /// Writes chunks to the new pack, syncs it, and lets the index point there; how many.
-    fn put_down(
-        &self,
-        moving: Moving,
-        writer: &mut Option<PackWriter>,
-        report: &mut CollectReport,
-    ) -> Result<u64, StoreError> {
+    fn put_down(&self, moving: Moving, writer: &mut Option<PackWriter>, run: &mut Run<'_>) -> Result<u64, StoreError> {
         if moving.chunks.is_empty() {
             return Ok(0);
         }
@@ -93,8 +90,8 @@ impl PackStore {
             let from = places.remove(&id);
             if let Some(now) = self.entry(id)?.filter(|now| Some(now.place) == from) {
                 moved += 1;
-                report.moved_chunks += 1;
-                report.moved_bytes += u64::from(entry.frame.stored_length());
+                run.report.moved_chunks += 1;
+                run.report.moved_bytes += u64::from(entry.frame.stored_length());
                 changes.put(&entry, Some(&now));
             }
         }

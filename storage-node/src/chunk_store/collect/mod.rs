@@ -20,6 +20,7 @@
 
 mod compact;
 mod marks;
+mod run;
 mod sweep;
 #[cfg(test)]
 mod tests;
@@ -31,8 +32,10 @@ use std::sync::atomic::AtomicBool;
 use sterna_types::ChunkId;
 
 use super::pack_store::PackStore;
-use super::{ChunkKind, ChunkStore, StoreError, Throttle};
+use super::{ChunkKind, ChunkStore, StoreError};
+use crate::progress::Progress;
 pub(super) use marks::Marking;
+use run::Run;
 
 /// How a collection works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +70,8 @@ pub struct CollectReport {
     pub finished: bool,
     /// Chunks that the roots reach, or that somebody kept meanwhile.
     pub marked_chunks: u64,
+    /// Bytes that these took when they were marked.
+    pub marked_bytes: u64,
     /// Ids that the roots reach, and which are not here: the site does not hold all of every volume.
     pub absent_chunks: u64,
     /// Chunks that were removed from the index.
@@ -75,6 +80,8 @@ pub struct CollectReport {
     pub dead_bytes: u64,
     /// Packs that were removed, those that were compacted among them.
     pub removed_packs: u64,
+    /// Packs from which all that lived was moved, and which were removed then.
+    pub compacted_packs: u64,
     /// Bytes of the packs that were removed.
     pub removed_bytes: u64,
     /// Chunks that were moved to another pack.
@@ -119,7 +126,9 @@ pub type References<'a> = &'a dyn Fn(ChunkKind, &[u8]) -> Result<Vec<Reference>,
 
 impl PackStore {
     /// Removes what `roots` do not reach, and gives its space back. `roots` is asked once the collection has begun: whoever
-    /// had a pin before has recorded his root by then. It ends early once `cancel` is set.
+    /// had a pin before has recorded his root by then. `on_progress` hears, many times a second, of how many bytes of chunks,
+    /// as they are stored, it is known whether they live, and how many of those that are to be moved have been. It ends early
+    /// once `cancel` is set.
     ///
     /// # Errors
     /// [`CollectError`].
@@ -128,6 +137,7 @@ impl PackStore {
         roots: impl FnOnce() -> Result<R, StoreError>,
         references: References<'_>,
         options: &CollectOptions,
+        on_progress: &mut dyn FnMut(Progress),
         cancel: &AtomicBool,
     ) -> Result<CollectReport, CollectError>
     where
@@ -139,13 +149,11 @@ impl PackStore {
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return Err(CollectError::Running),
         };
-        let mut report = CollectReport::default();
-        let Some(begun) = self.gate().without_pins(cancel, || self.begin()) else { return Ok(report) };
+        let mut run = Run::new(options, self.totals().stored_bytes, on_progress, cancel);
+        let Some(begun) = self.gate().without_pins(cancel, || self.begin()) else { return Ok(run.report) };
         let _end = begun?;
-        let mut throttle = Throttle::new(options.bytes_per_second, cancel);
-        report.finished = self.mark_all(roots()?, references, &mut throttle, &mut report)?
-            && self.sweep_and_compact(options, &mut throttle, &mut report)?;
-        Ok(report)
+        run.report.finished = self.mark_all(roots()?, references, &mut run)? && self.sweep_and_compact(&mut run)?;
+        Ok(run.report)
     }
 
     fn begin(&self) -> Result<Collecting<'_>, StoreError> {
@@ -159,12 +167,11 @@ impl PackStore {
         &self,
         roots: impl IntoIterator<Item = Result<Reference, StoreError>>,
         references: References<'_>,
-        throttle: &mut Throttle<'_>,
-        report: &mut CollectReport,
+        run: &mut Run<'_>,
     ) -> Result<bool, CollectError> {
         for root in roots {
-            if let Some(root) = self.mark(root?, report)?
-                && !self.follow(root, references, throttle, report)?
+            if let Some(root) = self.mark(root?, run)?
+                && !self.follow(root, references, run)?
             {
                 return Ok(false);
             }
@@ -172,13 +179,13 @@ impl PackStore {
         loop {
             let kept = self.marking().as_mut().map(Marking::take_kept_or_sweep).unwrap_or_default();
             if kept.is_empty() {
-                return Ok(!throttle.is_cancelled());
+                return Ok(!run.is_cancelled());
             }
             for id in kept {
-                report.marked_chunks += 1;
                 let Some(entry) = self.entry(id)? else { continue };
+                run.marked(&entry);
                 let kept = Reference { kind: entry.frame.kind, id };
-                if !self.follow(kept, references, throttle, report)? {
+                if !self.follow(kept, references, run)? {
                     return Ok(false);
                 }
             }
@@ -186,13 +193,7 @@ impl PackStore {
     }
 
     /// Marks what a chunk reaches that is marked itself; `false` where it was cancelled.
-    fn follow(
-        &self,
-        from: Reference,
-        references: References<'_>,
-        throttle: &mut Throttle<'_>,
-        report: &mut CollectReport,
-    ) -> Result<bool, CollectError> {
+    fn follow(&self, from: Reference, references: References<'_>, run: &mut Run<'_>) -> Result<bool, CollectError> {
         let mut open = vec![from];
         while let Some(Reference { kind, id }) = open.pop() {
             let unreadable = |what| CollectError::Unreadable { id, what };
@@ -202,9 +203,9 @@ impl PackStore {
                 Err(error) => return Err(error.into()),
             };
             for child in references(kind, &bytes).map_err(unreadable)? {
-                open.extend(self.mark(child, report)?);
+                open.extend(self.mark(child, run)?);
             }
-            if !throttle.pass(bytes.len() as u64) {
+            if !run.pass(bytes.len() as u64) {
                 return Ok(false);
             }
         }
@@ -212,15 +213,17 @@ impl PackStore {
     }
 
     /// Marks a chunk; what it is, if it has to be followed.
-    fn mark(&self, reference: Reference, report: &mut CollectReport) -> Result<Option<Reference>, StoreError> {
+    fn mark(&self, reference: Reference, run: &mut Run<'_>) -> Result<Option<Reference>, StoreError> {
         let mut marking = self.marking();
         let Some(entry) = self.entry(reference.id)? else {
-            report.absent_chunks += 1;
+            run.report.absent_chunks += 1;
             return Ok(None);
         };
         let Some(marking) = marking.as_mut() else { return Ok(None) };
         let is_new = marking.mark(entry.place);
-        report.marked_chunks += u64::from(is_new);
+        if is_new {
+            run.marked(&entry);
+        }
         Ok(match (entry.frame.kind, reference.kind) {
             (ChunkKind::Data, ChunkKind::Data) => None,
             (ChunkKind::Data, _) => marking.unmask(reference.id).then_some(reference),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{CollectOptions, CollectReport, Throttle};
+use super::{CollectOptions, Run};
 use crate::chunk_store::StoreError;
 use crate::chunk_store::index::IndexEntry;
 use crate::chunk_store::pack::{PACK_DIRECTORY, PackId};
@@ -20,19 +20,16 @@ type LivingByPack = BTreeMap<PackId, Living>;
 
 impl PackStore {
     /// Steps 3 to 6; `false` where it was cancelled.
-    pub(super) fn sweep_and_compact(
-        &self,
-        options: &CollectOptions,
-        throttle: &mut Throttle<'_>,
-        report: &mut CollectReport,
-    ) -> Result<bool, StoreError> {
-        let Some(living) = self.sweep_index(throttle, report)? else { return Ok(false) };
+    pub(super) fn sweep_and_compact(&self, run: &mut Run<'_>) -> Result<bool, StoreError> {
+        let Some(living) = self.sweep_index(run)? else { return Ok(false) };
         self.settle_index()?;
         let dead: Vec<PackId> = living.iter().filter(|(_, living)| living.chunks == 0).map(|(pack, _)| *pack).collect();
-        self.remove_packs(&dead, report)?;
+        self.remove_packs(&dead, run)?;
         let mut writer = None;
-        for (pack, living) in self.worth_compacting(&living, options)? {
-            if !self.compact(pack, living, &mut writer, (options, &mut *throttle), report)? {
+        let worth_it = self.worth_compacting(&living, run.options)?;
+        run.will_copy(worth_it.iter().map(|(_, living)| living.stored_bytes).sum());
+        for (pack, living) in worth_it {
+            if !self.compact(pack, living, &mut writer, run)? {
                 return Ok(false);
             }
         }
@@ -40,11 +37,7 @@ impl PackStore {
     }
 
     /// Step 3. What lives in each pack that is swept; `None` where it was cancelled.
-    fn sweep_index(
-        &self,
-        throttle: &mut Throttle<'_>,
-        report: &mut CollectReport,
-    ) -> Result<Option<LivingByPack>, StoreError> {
+    fn sweep_index(&self, run: &mut Run<'_>) -> Result<Option<LivingByPack>, StoreError> {
         let swept = self.packs()?;
         let mut living: LivingByPack = {
             let marking = self.marking();
@@ -53,8 +46,8 @@ impl PackStore {
         };
         let mut finished = true;
         self.each_entry(|entries| {
-            self.sweep_page(entries, &mut living, report)?;
-            finished = throttle.pass(0);
+            self.sweep_page(entries, &mut living, run)?;
+            finished = run.pass(0);
             Ok(finished)
         })?;
         Ok(finished.then_some(living))
@@ -64,7 +57,7 @@ impl PackStore {
         &self,
         entries: &[IndexEntry],
         living: &mut LivingByPack,
-        report: &mut CollectReport,
+        run: &mut Run<'_>,
     ) -> Result<(), StoreError> {
         let guard = self.marking();
         let Some(marking) = guard.as_ref() else { return Ok(()) };
@@ -80,20 +73,20 @@ impl PackStore {
                 living.stored_bytes += stored_bytes;
             } else if self.entry(entry.frame.id)?.is_some_and(|now| now.place == entry.place) {
                 changes.remove(entry);
-                report.dead_chunks += 1;
-                report.dead_bytes += stored_bytes;
+                run.report.dead_chunks += 1;
+                run.report.dead_bytes += stored_bytes;
             }
         }
         changes.commit(false)
     }
 
     /// Steps 4 and 6: removes packs that no entry points to.
-    pub(super) fn remove_packs(&self, packs: &[PackId], report: &mut CollectReport) -> Result<(), StoreError> {
+    pub(super) fn remove_packs(&self, packs: &[PackId], run: &mut Run<'_>) -> Result<(), StoreError> {
         for pack in packs {
             let size = self.pack_file(*pack)?.size().map_err(io_at(&pack.path()))?;
             self.remove_pack(*pack)?;
-            report.removed_packs += 1;
-            report.removed_bytes += size;
+            run.report.removed_packs += 1;
+            run.report.removed_bytes += size;
         }
         if packs.is_empty() { Ok(()) } else { self.disk.sync_dir(PACK_DIRECTORY).map_err(io_at(PACK_DIRECTORY)) }
     }

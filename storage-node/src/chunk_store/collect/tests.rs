@@ -9,7 +9,9 @@ use proptest::prelude::{Strategy, any, prop_assert, prop_assert_eq, prop_oneof, 
 
 use super::*;
 use crate::chunk_store::index::{Batch, Index, IndexError, KeyValue, MemoryIndex, Space};
-use crate::chunk_store::testing::{EAGER, Machine, OPTIONS, data, parent, reachable, references, root, root_of, tree};
+use crate::chunk_store::testing::{
+    EAGER, Machine, OPTIONS, collected, data, parent, reachable, references, root, root_of, tree,
+};
 use crate::chunk_store::{Encoding, NewChunk};
 use crate::disk::SimulatedDisk;
 use crate::disk::simulated::CrashMode;
@@ -26,6 +28,7 @@ fn what_no_root_reaches_is_removed_and_its_space_given_back() {
     assert!(report.finished);
     assert_eq!((report.marked_chunks, report.dead_chunks, report.absent_chunks), (8, 8, 0));
     assert_eq!((report.removed_packs, report.moved_chunks, report.damaged_packs), (1, 8, 0));
+    assert_eq!(report.compacted_packs, 1);
     let after = machine.pack_bytes();
     assert!(after < before, "{before} bytes have become {after}");
     assert_eq!(machine.store.get(data(9, 2).id).expect("an answer"), None);
@@ -47,6 +50,7 @@ fn packs_in_which_nothing_lives_go_without_being_read() {
     machine.append(&tree(&[&[1, 3]])).expect("chunks");
     let report = machine.collect(&[], &EAGER).expect("a report");
     assert_eq!((report.dead_chunks, report.removed_packs, report.moved_chunks), (4, 1, 0));
+    assert_eq!(report.compacted_packs, 0, "nothing in it was moved");
     assert_eq!(machine.store.stats().expect("figures"), crate::chunk_store::StoreStats::default());
 }
 
@@ -61,6 +65,25 @@ fn frames_that_a_crash_left_are_reclaimed() {
     let report = reopened.collect(&[root], &EAGER).expect("a report");
     assert_eq!((report.dead_chunks, report.moved_chunks, report.removed_packs), (0, 4, 1));
     reopened.check_reachable([root]);
+}
+
+#[test]
+fn a_collection_says_how_far_it_has_come() {
+    let machine = Machine::new();
+    let (kept, dropped) = (tree(&[&[1, 2, 3], &[5, 7]]), tree(&[&[9, 11, 13]]));
+    machine.append(&kept).expect("chunks");
+    machine.append(&dropped).expect("chunks");
+    let stored_bytes = machine.store.stats().expect("figures").stored_bytes;
+    let (mut heard, roots) = (Vec::new(), [root(root_of(&kept))]);
+    let mut on_progress = |progress| heard.push(progress);
+    let never = AtomicBool::new(false);
+    let report = machine.store.collect(|| Ok(roots), &references, &EAGER, &mut on_progress, &never).expect("a report");
+    assert_eq!(report.marked_bytes + report.dead_bytes, stored_bytes);
+    assert!(heard.is_sorted_by_key(|progress: &Progress| progress.done_bytes), "{heard:?}");
+    assert_eq!(heard[0].total_bytes, stored_bytes);
+    // All is judged, and then what lives is moved.
+    let end = stored_bytes + report.marked_bytes;
+    assert_eq!(heard.last(), Some(&Progress { done_bytes: end, total_bytes: end }));
 }
 
 #[test]
@@ -116,6 +139,7 @@ fn a_pack_with_damage_stays_when_the_rest_of_it_has_moved() {
     block.file.write_at(block.offset, &[b"damage"]).expect("damage");
     let report = machine.collect(&[root_of(&chunks)], &EAGER).expect("a report");
     assert_eq!((report.moved_chunks, report.damaged_packs, report.removed_packs), (3, 1, 0));
+    assert_eq!(report.compacted_packs, 0, "it is still there");
     let bad = machine.store.get(data(1, 1).id);
     assert!(matches!(bad, Err(StoreError::Corrupt { .. })), "{bad:?}");
 }
@@ -135,8 +159,7 @@ fn a_manifest_that_a_guest_had_in_a_block_of_its_own_is_followed() {
         machine.append(&fresh).expect("chunks");
         let guest = Ok(Reference { kind: ChunkKind::Manifest, id: image.id });
         let roots = [guest, root(top.id)];
-        let report =
-            machine.store.collect(|| Ok(roots), &references, &EAGER, &AtomicBool::new(false)).expect("a report");
+        let report = collected(&machine.store, || Ok(roots), &references);
         assert_eq!((report.marked_chunks, report.dead_chunks), (131, 0));
         assert_eq!(machine.store.get(data(100, 1).id).expect("a chunk"), Some(data(100, 1).bytes));
         let kept = machine.store.entry(manifest.id).expect("an answer").expect("an entry").frame.kind;
@@ -152,11 +175,11 @@ fn a_cancelled_collection_ends_and_loses_nothing() {
     let pin = machine.store.pin();
     let cancel = AtomicBool::new(true);
     let roots = || -> Result<Vec<Result<Reference, StoreError>>, StoreError> { panic!("asked before it began") };
-    let report = machine.store.collect(roots, &references, &EAGER, &cancel).expect("a report");
+    let report = machine.store.collect(roots, &references, &EAGER, &mut |_| {}, &cancel).expect("a report");
     assert_eq!(report, CollectReport::default());
     drop(pin);
-    let report =
-        machine.store.collect(|| Ok([root(root_of(&chunks))]), &references, &EAGER, &cancel).expect("a report");
+    let roots = || Ok([root(root_of(&chunks))]);
+    let report = machine.store.collect(roots, &references, &EAGER, &mut |_| {}, &cancel).expect("a report");
     assert!(!report.finished && report.removed_packs == 0);
     machine.check_reachable([root_of(&chunks)]);
     assert!(machine.collect(&[], &EAGER).expect("a report").finished);
@@ -179,7 +202,7 @@ fn what_is_kept_while_chunks_are_marked_stays_with_all_that_it_refers_to() {
         references(kind, bytes)
     };
     let roots = [root(root_of(&first))];
-    let report = machine.store.collect(|| Ok(roots), &keeping, &EAGER, &AtomicBool::new(false)).expect("a report");
+    let report = collected(&machine.store, || Ok(roots), &keeping);
     assert_eq!((report.marked_chunks, report.dead_chunks), (8, 0));
     machine.check_reachable([root_of(&first), root_of(&other)]);
 }
@@ -188,18 +211,17 @@ fn what_is_kept_while_chunks_are_marked_stays_with_all_that_it_refers_to() {
 fn a_dead_chunk_counts_as_absent_while_it_is_swept_and_can_be_stored_anew() {
     let machine = Machine::new();
     machine.append(&tree(&[&[1, 3]])).expect("chunks");
-    let mut report = CollectReport::default();
-    let never = AtomicBool::new(false);
+    let (never, mut ignore) = (AtomicBool::new(false), |_| {});
     let end = machine.store.begin().expect("a beginning");
-    let mut throttle = Throttle::new(None, &never);
-    assert!(machine.store.mark_all([], &references, &mut throttle, &mut report).expect("marks"));
+    let mut run = Run::new(&EAGER, 0, &mut ignore, &never);
+    assert!(machine.store.mark_all([], &references, &mut run).expect("marks"));
     let pin = machine.store.pin();
     assert!(!machine.store.keep(data(1, 1).id, &pin).expect("an answer"));
     machine.store.append(&[data(1, 1)], &pin).expect("a chunk stored again");
     assert!(machine.store.keep(data(1, 1).id, &pin).expect("an answer"));
-    assert!(machine.store.sweep_and_compact(&EAGER, &mut throttle, &mut report).expect("a sweep"));
+    assert!(machine.store.sweep_and_compact(&mut run).expect("a sweep"));
     drop(end);
-    assert_eq!((report.dead_chunks, report.removed_packs), (3, 1));
+    assert_eq!((run.report.dead_chunks, run.report.removed_packs), (3, 1));
     assert_eq!(machine.store.get(data(1, 1).id).expect("a chunk"), Some(data(1, 1).bytes));
     machine.check();
 }
@@ -251,7 +273,7 @@ fn a_chunk_that_is_stored_anew_just_before_its_old_entry_is_removed_stays() {
         other.append(&[data(1, 1)], &other.pin()).expect("a chunk stored again");
     }));
     let roots = [Ok(Reference { kind: ChunkKind::Data, id: data(5, 1).id })];
-    let report = store.collect(|| Ok(roots), &references, &EAGER, &AtomicBool::new(false)).expect("a report");
+    let report = collected(&store, || Ok(roots), &references);
     assert_eq!((report.dead_chunks, report.moved_chunks, report.removed_packs), (1, 1, 1));
     assert_eq!(store.get(data(1, 1).id).expect("a chunk"), Some(data(1, 1).bytes));
     assert_eq!(store.get(data(3, 1).id).expect("an answer"), None);
@@ -350,7 +372,7 @@ fn appends_and_collections_at_the_same_time_lose_no_recorded_root() {
         let mut dead = 0;
         while finished.load(Ordering::SeqCst) < 2 {
             let roots = || Ok(recorded.lock().expect("a lock").values().map(|id| root(*id)).collect::<Vec<_>>());
-            let report = machine.store.collect(roots, &references, &EAGER, &AtomicBool::new(false)).expect("a report");
+            let report = collected(&machine.store, roots, &references);
             dead += report.dead_chunks;
         }
         assert!(dead > 0, "no collection had anything to do");
@@ -424,6 +446,6 @@ fn a_second_collection_is_refused_while_one_runs() {
         references(kind, bytes)
     };
     let roots = [Ok(Reference { kind: ChunkKind::Manifest, id: chunks[1].id })];
-    let report = machine.store.collect(|| Ok(roots), &again, &EAGER, &AtomicBool::new(false)).expect("a report");
+    let report = collected(&machine.store, || Ok(roots), &again);
     assert_eq!(report.marked_chunks, 2);
 }
