@@ -8,29 +8,38 @@
 //! Nothing is sealed here: that is left to the sealer, so that opening takes no longer than reading the journal.
 
 use std::sync::Arc;
-use std::sync::Weak;
 
 use super::error::VolumeError;
 use super::overlay::{Overlay, Source};
 use super::record::VolumeRecord;
-use super::storage::{Storage, journal_directory};
+use super::storage::{Slot, Storage, journal_directory, lock};
 use super::volume::{Layers, Volume, VolumeSpec};
 use crate::chunk_store::StoreError;
 use crate::journal::record::{RecordHeader, RecordKind, Sequence};
 use crate::journal::{FileNumber, Journal, JournalFile, Replay, replay};
 
 impl Volume {
-    /// Opens a volume; the one that is open already, where it is.
+    /// Opens a volume; the one that is open already, where it is. Waits for whoever is opening the same one, and for nobody
+    /// else.
     ///
     /// # Errors
     /// [`VolumeError`]; then nothing of it has been changed.
     pub fn open(storage: &Arc<Storage>, spec: &VolumeSpec) -> Result<Arc<Self>, VolumeError> {
-        let mut open = storage.open();
-        if let Some(volume) = open.get(&spec.id).and_then(Weak::upgrade) {
+        let slot = storage.slot(spec.id);
+        let opened = Self::open_in(&slot, storage, spec);
+        if opened.is_err() {
+            storage.tidy(spec.id, &slot);
+        }
+        opened
+    }
+
+    fn open_in(slot: &Slot, storage: &Arc<Storage>, spec: &VolumeSpec) -> Result<Arc<Self>, VolumeError> {
+        let mut slot = lock(slot);
+        if let Some(volume) = slot.upgrade() {
             return Ok(volume);
         }
         let volume = Self::recover(storage, spec)?;
-        open.insert(spec.id, Arc::downgrade(&volume));
+        *slot = Arc::downgrade(&volume);
         Ok(volume)
     }
 
@@ -72,4 +81,58 @@ pub(crate) fn overlay_of(records: &[(RecordHeader, Arc<JournalFile>, u64)]) -> (
         bytes += header.record_bytes();
     }
     (overlay, bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use sterna_types::{ByteOffset, Root, VolumeId};
+
+    use super::*;
+    use crate::volume::tests::{Machine, contents, spec};
+
+    #[test]
+    fn an_open_that_is_stuck_holds_up_those_of_its_own_volume_only() {
+        let machine = Machine::new();
+        machine.disk.hold(&journal_directory(VolumeId(1)));
+        let (one, other) = std::thread::scope(|scope| {
+            let open = || machine.volume(1, 1 << 20, Root::EMPTY);
+            let (one, other) = (scope.spawn(open), scope.spawn(open));
+            while machine.disk.waiting() == 0 {
+                std::thread::yield_now();
+            }
+            let elsewhere = machine.volume(2, 1 << 20, Root::EMPTY);
+            elsewhere.write(ByteOffset(0), &[2; 4096]).expect("a write");
+            elsewhere.close();
+            assert!(contents(&machine.volume(2, 1 << 20, Root::EMPTY), 0, 4096) == [2; 4096]);
+            assert!(!one.is_finished() && !other.is_finished());
+            assert_eq!(
+                machine.disk.waiting(),
+                1,
+                "the other waits for the first, and does not read the journal itself"
+            );
+            machine.disk.release();
+            (one.join().expect("a volume"), other.join().expect("a volume"))
+        });
+        assert!(Arc::ptr_eq(&one, &other), "it is open twice");
+    }
+
+    #[test]
+    fn a_volume_that_is_closed_again_does_not_make_room_for_a_second_one() {
+        let machine = Machine::new();
+        let old = machine.volume(1, 1 << 20, Root::EMPTY);
+        old.close();
+        let new = machine.volume(1, 1 << 20, Root::EMPTY);
+        assert!(!Arc::ptr_eq(&old, &new));
+        old.close();
+        assert!(Arc::ptr_eq(&new, &machine.volume(1, 1 << 20, Root::EMPTY)));
+    }
+
+    #[test]
+    fn a_volume_that_could_not_be_opened_can_be_opened_later() {
+        let machine = Machine::new();
+        machine.disk.fail_operation(1);
+        let refused = Volume::open(&machine.storage, &spec(1, 1 << 20, Root::EMPTY));
+        assert!(matches!(refused, Err(VolumeError::Store(StoreError::Io { .. }))), "{refused:?}");
+        machine.volume(1, 1 << 20, Root::EMPTY).write(ByteOffset(0), &[1; 4096]).expect("a write");
+    }
 }

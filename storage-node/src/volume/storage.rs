@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use quick_cache::Weighter;
 use sterna_types::{SegmentIndex, VolumeId};
@@ -56,9 +56,12 @@ pub struct Storage {
     pub(super) nodes: NodeCache,
     pub(super) segments: SegmentCache,
     pub(super) options: StorageOptions,
-    /// The volumes that are open, so that none is twice.
-    open: Mutex<HashMap<VolumeId, Weak<Volume>>>,
+    /// The volumes that are open, so that none is twice. A slot is held while its volume is opened; the table never is.
+    open: Mutex<HashMap<VolumeId, Slot>>,
 }
+
+/// A place for one volume: the one that is open, if it is.
+pub(super) type Slot = Arc<Mutex<Weak<Volume>>>;
 
 impl Storage {
     /// The storage on `disk`, whose chunks are in `store`. `salts` are random, and others in each run.
@@ -95,8 +98,33 @@ impl Storage {
         &self.nodes
     }
 
-    pub(super) fn open(&self) -> std::sync::MutexGuard<'_, HashMap<VolumeId, Weak<Volume>>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The slot of a volume.
+    pub(super) fn slot(&self, volume: VolumeId) -> Slot {
+        Arc::clone(self.slots().entry(volume).or_default())
+    }
+
+    /// Empties the slot of a volume that has been closed, unless it has been opened anew by now.
+    pub(super) fn vacate(&self, closed: &Volume) {
+        let slot = self.slot(closed.id());
+        let mut held = lock(&slot);
+        if std::ptr::eq(held.as_ptr(), closed) {
+            *held = Weak::new();
+        }
+        drop(held);
+        self.tidy(closed.id(), &slot);
+    }
+
+    /// Drops the slot of a volume if it is empty and nobody else has it.
+    pub(super) fn tidy(&self, volume: VolumeId, slot: &Slot) {
+        let mut slots = self.slots();
+        // The table's own, and the caller's: more are given out under the table's lock only.
+        if Arc::strong_count(slot) == 2 && lock(slot).strong_count() == 0 {
+            slots.remove(&volume);
+        }
+    }
+
+    fn slots(&self) -> MutexGuard<'_, HashMap<VolumeId, Slot>> {
+        lock(&self.open)
     }
 
     /// Removes what this node keeps of a volume that is not open: its record and its journal. Its chunks go with the next
@@ -137,6 +165,11 @@ impl Storage {
         volumes.dedup();
         Ok(volumes)
     }
+}
+
+/// What a panic of another thread has left is whole: a slot has a volume or none.
+pub(super) fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Where what a node keeps of a volume is, beside chunks and record.

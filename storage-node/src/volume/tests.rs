@@ -84,7 +84,7 @@ impl Machine {
     }
 }
 
-fn spec(id: u64, size: u64, root: Root) -> VolumeSpec {
+pub(super) fn spec(id: u64, size: u64, root: Root) -> VolumeSpec {
     VolumeSpec {
         id: VolumeId(id),
         size: VolumeSize::try_from(ByteSize(size)).expect("a size of a test"),

@@ -190,7 +190,7 @@ impl Volume {
         self.closed.store(true, Ordering::Release);
         self.journal.rest();
         self.storage.segments.forget(self.id);
-        self.storage.open().remove(&self.id);
+        self.storage.vacate(self);
         self.seal_wanted.notify_one();
         self.seal_ended.notify_waiters();
     }

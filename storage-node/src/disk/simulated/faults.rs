@@ -82,6 +82,9 @@ pub(super) struct Faults {
     pub(super) refuse: Option<u64>,
     pub(super) refuse_next_sync: bool,
     pub(super) refuse_next_read: bool,
+    /// The directory whose listing waits, and how many do.
+    pub(super) held: Option<String>,
+    pub(super) waiting: usize,
 }
 
 impl Faults {

@@ -13,7 +13,7 @@ mod state;
 mod tests;
 
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 pub use crash::CrashMode;
 pub use faults::Operation;
@@ -42,6 +42,8 @@ use state::{FileId, State};
 #[derive(Clone, Debug)]
 pub struct SimulatedDisk {
     machine: Arc<Mutex<Machine>>,
+    /// Told when what was held is released.
+    released: Arc<Condvar>,
 }
 
 #[derive(Debug)]
@@ -63,7 +65,8 @@ impl SimulatedDisk {
     }
 
     fn holding(state: State) -> Self {
-        Self { machine: Arc::new(Mutex::new(Machine { state, faults: Faults::default() })) }
+        let machine = Arc::new(Mutex::new(Machine { state, faults: Faults::default() }));
+        Self { machine, released: Arc::default() }
     }
 
     /// The disk as it may be found after power is lost at this moment. The same seed gives the same.
@@ -115,6 +118,22 @@ impl SimulatedDisk {
     /// The next read that waits fails.
     pub fn fail_next_read(&self) {
         self.lock().faults.refuse_next_read = true;
+    }
+
+    /// From now on whoever lists the directory `path` waits.
+    pub fn hold(&self, path: &str) {
+        self.lock().faults.held = Some(path.to_owned());
+    }
+
+    /// How many wait.
+    pub fn waiting(&self) -> usize {
+        self.lock().faults.waiting
+    }
+
+    /// Those who wait go on, and nobody waits any more.
+    pub fn release(&self) {
+        self.lock().faults.held = None;
+        self.released.notify_all();
     }
 
     /// From now on the disk has space for so many bytes in all (`None`: without a limit). What is there stays.
@@ -173,6 +192,13 @@ impl Disk for SimulatedDisk {
 
     fn list(&self, path: &str) -> io::Result<Vec<String>> {
         check_path(path)?;
+        let mut machine = self.lock();
+        machine.faults.waiting += 1;
+        while machine.faults.held.as_deref() == Some(path) {
+            machine = self.released.wait(machine).unwrap_or_else(PoisonError::into_inner);
+        }
+        machine.faults.waiting -= 1;
+        drop(machine);
         self.look(|state| Ok(state.list(path)))
     }
 
