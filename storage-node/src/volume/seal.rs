@@ -11,6 +11,13 @@
 //! 5. Give the files of the journal back. *Removes those that still have their names.*
 //!
 //! A step that fails leaves the frozen overlay where it is: reads go on as before, and the next seal tries again.
+//!
+//! Where step 3 itself fails, nobody knows which of the two records a crash will find. Both are right as long as nothing is
+//! taken away that either of them stands on. The journal's files stay, since step 5 is not reached. Chunks stay, since the
+//! index refuses every later change (and with it every removal), and shows records to nobody: no collection begins. One that
+//! runs has begun before step 2, and spares the chunks of both roots. So the volume goes on from its journal until that is
+//! full, and nothing is sealed until the node is started anew. A full disk is no such failure: step 2 finds it out, having
+//! left the index alone.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};

@@ -10,8 +10,8 @@ use sterna_types::{BLOCK_SIZE, ByteOffset, ByteRange, ByteSize, Epoch, Root, Vol
 
 use super::{Storage, StorageOptions, Volume, VolumeDevice, VolumeError, VolumeSpec};
 use crate::chunk_store::collect::{CollectError, CollectOptions};
-use crate::chunk_store::index::{MemoryIndex, RocksIndex, VolumeRecords};
-use crate::chunk_store::{PackStore, PackStoreOptions};
+use crate::chunk_store::index::{Index, IndexError, MemoryIndex, RocksIndex, VolumeRecords};
+use crate::chunk_store::{PackStore, PackStoreOptions, StoreError};
 use crate::chunking::ChunkingParameters;
 use crate::disk::simulated::CrashMode;
 use crate::disk::{Disk, SimulatedDisk, SystemDisk};
@@ -468,6 +468,61 @@ fn a_failed_sync_poisons_the_volume_until_it_is_opened_anew() {
     let found = contents(&volume, 0, 4096);
     assert!(found == [1; 4096] || found == [2; 4096], "neither what was flushed nor what was to be: {}", found[0]);
     volume.flush().expect("a flush");
+}
+
+/// A volume with something that is sealed and something that is to be, and what it holds: noise.
+fn with_unsealed_writes(machine: &Machine) -> (Arc<Volume>, Vec<u8>) {
+    let mut held = vec![0; 1 << 20];
+    blake3::Hasher::new().finalize_xof().fill(&mut held);
+    let volume = machine.volume(1, 1 << 20, Root::EMPTY);
+    volume.write(ByteOffset(0), &held).expect("a write");
+    volume.seal().expect("a seal");
+    held[..512 << 10].reverse();
+    volume.write(ByteOffset(0), &held[..512 << 10]).expect("a write");
+    volume.flush().expect("a flush");
+    (volume, held)
+}
+
+#[test]
+fn whatever_fails_in_a_seal_nothing_is_collected_that_either_outcome_needs() {
+    let mut unknown = 0;
+    for failing in 1.. {
+        let machine = Machine::new();
+        let (volume, mut held) = with_unsealed_writes(&machine);
+        let before = machine.disk.operations();
+        machine.disk.fail_operation(failing);
+        let sealed = volume.seal();
+        if machine.disk.operations() < before + failing {
+            break;
+        }
+        let index_has_failed = machine.index.check_sound().is_err();
+        unknown += u32::from(index_has_failed);
+        // Everybody goes on as well as he can.
+        held[..4096].fill(7);
+        volume.write(ByteOffset(0), &held[..4096]).expect("a write to the journal");
+        volume.flush().expect("a flush of the journal");
+        assert!(contents(&volume, 0, 1 << 20) == held);
+        let collected = machine.collect(&[]);
+        if index_has_failed {
+            assert!(sealed.is_err() && volume.status().seal_failure.is_some() && !volume.status().poisoned);
+            let refusal = StoreError::Index(IndexError::Poisoned).to_string();
+            let said = collected.expect_err("which root counts is not known").to_string();
+            assert!(said == refusal || said == StoreError::Poisoned.to_string(), "{said}");
+            volume.seal().expect_err("an index that has failed takes nothing");
+            volume.close();
+            Volume::open(&machine.storage, &spec(1, 1 << 20, Root::EMPTY))
+                .expect_err("which record counts is not known");
+        }
+        for (seed, mode) in (0..).zip(CrashMode::ALL.into_iter().cycle().take(2 * CrashMode::ALL.len())) {
+            let found = machine.without_power(seed, mode);
+            let volume = found.volume(1, 1 << 20, Root::EMPTY);
+            assert!(contents(&volume, 0, 1 << 20) == held, "operation {failing} has failed, found by seed {seed}");
+            volume.seal().expect("a seal");
+            found.collect(&[]).expect("a collection");
+            assert!(contents(&found.killed().volume(1, 1 << 20, Root::EMPTY), 0, 1 << 20) == held);
+        }
+    }
+    assert_eq!(unknown, 2, "the batches of the chunks and of the record");
 }
 
 #[test]

@@ -4,6 +4,7 @@ use sterna_consensus::state::outcome::Refusal;
 use sterna_consensus::{ProposeError, ReadError};
 use sterna_storage_node::chunk_store::StoreError;
 use sterna_storage_node::chunk_store::collect::CollectError;
+use sterna_storage_node::chunk_store::index::IndexError;
 use sterna_storage_node::image::{ExportError, ImportError};
 use sterna_storage_node::journal::JournalError;
 use sterna_storage_node::map::MapError;
@@ -70,8 +71,8 @@ impl IntoStatus for StoreError {
         match self {
             Self::Missing { .. } | Self::Corrupt { .. } => Code::DataLoss,
             Self::Full => Code::ResourceExhausted,
-            Self::Poisoned => Code::FailedPrecondition,
-            Self::Io { .. } | Self::Index { .. } => Code::Internal,
+            Self::Poisoned | Self::Index(IndexError::Poisoned) => Code::FailedPrecondition,
+            Self::Io { .. } | Self::Index(_) => Code::Internal,
         }
     }
 }

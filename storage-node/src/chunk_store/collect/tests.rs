@@ -259,6 +259,10 @@ impl Index for Interrupted {
         assert!(batch.is_empty() || store.is_none_or(|store| store.is_marking_locked()), "{batch:?}");
         self.index.commit(batch, durable)
     }
+
+    fn check_sound(&self) -> Result<(), IndexError> {
+        self.index.check_sound()
+    }
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! An index in memory that loses what was not made durable.
+//! An index in memory that loses what was not made durable, and may keep what could not be.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -21,8 +21,9 @@ pub struct MemoryIndex {
 struct State {
     now: Map,
     durable: Map,
-    /// Batches since the last durable one, in order.
+    /// Batches since the last durable one, in order; behind them the one that has failed.
     pending: Vec<Batch>,
+    poisoned: bool,
 }
 
 impl MemoryIndex {
@@ -55,7 +56,7 @@ impl MemoryIndex {
     fn holding(state: &State, kept: usize, disk: &SimulatedDisk) -> Self {
         let mut now = state.durable.clone();
         state.pending[..kept].iter().for_each(|batch| apply(batch, &mut now));
-        let state = State { durable: now.clone(), now, pending: Vec::new() };
+        let state = State { durable: now.clone(), now, ..State::default() };
         Self { state: Mutex::new(state), machine: Some(disk.clone()) }
     }
 
@@ -99,11 +100,12 @@ impl Index for MemoryIndex {
     fn commit(&self, batch: Batch, durable: bool) -> Result<(), IndexError> {
         let mut state = self.lock();
         self.check()?;
+        if state.poisoned {
+            return Err(IndexError::Poisoned);
+        }
         state.pending.push(batch);
         if let Some(Err(error)) = self.machine.as_ref().map(|machine| machine.count("index")) {
-            if !self.has_stopped() {
-                state.pending.pop();
-            }
+            state.poisoned = true;
             return Err(IndexError::Refused { what: error.to_string() });
         }
         let State { now, pending, .. } = &mut *state;
@@ -113,6 +115,10 @@ impl Index for MemoryIndex {
             pending.drain(..).for_each(|batch| apply(&batch, durable));
         }
         Ok(())
+    }
+
+    fn check_sound(&self) -> Result<(), IndexError> {
+        if self.lock().poisoned { Err(IndexError::Poisoned) } else { Ok(()) }
     }
 }
 

@@ -9,7 +9,9 @@
 //! | [`Space::Records`] | table, 1 byte; the rest is the table's own | the owner's own: [`VolumeRecords`], `Totals` |
 //!
 //! What may be relied on: batches are atomic; they are seen in the order in which they were committed; after a crash a
-//! prefix of them is there, and it has every batch up to the last one that was committed as durable.
+//! prefix of them is there, and it has every batch up to the last one that was committed as durable. A batch whose commit
+//! has failed is the last one of its index: it is not seen, it may be there after a crash, and nothing is changed any more
+//! until the index has been opened anew. So whatever was decided by what is seen holds also for what will be found.
 
 mod entry;
 mod memory;
@@ -60,8 +62,15 @@ pub trait Index: fmt::Debug + Send + Sync + 'static {
     /// this too.
     ///
     /// # Errors
-    /// [`IndexError`]; what is durable is then unknown.
+    /// [`IndexError`]; what is durable is then unknown, and every later commit is refused with [`IndexError::Poisoned`]. That
+    /// the disk was full makes no difference: the database does not say how far it has come.
     fn commit(&self, batch: Batch, durable: bool) -> Result<(), IndexError>;
+
+    /// Refuses once a commit has failed: then what is read may not be what is found after a crash. It does not block.
+    ///
+    /// # Errors
+    /// [`IndexError::Poisoned`].
+    fn check_sound(&self) -> Result<(), IndexError>;
 }
 
 /// Where the index says that a chunk is: the pack, and the frame in it. `None` where it says nothing that can be read.
@@ -135,6 +144,9 @@ pub enum IndexError {
         /// What is wrong, and where.
         what: String,
     },
+    /// A commit has failed: what is durable is unknown until the index has been opened anew.
+    #[error("an earlier change of the index failed: start the node anew, it goes on from what is durable")]
+    Poisoned,
     /// The database refused.
     #[error("the database of the index refused: {what}")]
     Refused {

@@ -26,11 +26,13 @@ impl VolumeRecords {
         Self { index }
     }
 
-    /// The record of a volume; `None` where it has none.
+    /// The record of a volume; `None` where it has none. It is the one that will be found after a crash: whoever reads it goes
+    /// on to remove what it does not name.
     ///
     /// # Errors
     /// [`IndexError`].
     pub fn get(&self, volume: VolumeId) -> Result<Option<Vec<u8>>, IndexError> {
+        self.index.check_sound()?;
         self.index.get(Space::Records, &key_of(volume))
     }
 
@@ -54,11 +56,12 @@ impl VolumeRecords {
         self.index.commit(batch, true)
     }
 
-    /// All records, by the id of their volume.
+    /// All records, by the id of their volume. As with [`VolumeRecords::get`].
     ///
     /// # Errors
     /// [`IndexError`].
     pub fn list(&self) -> Result<Vec<(VolumeId, Vec<u8>)>, IndexError> {
+        self.index.check_sound()?;
         let (mut records, mut after) = (Vec::new(), None);
         loop {
             let page = self.index.page(Space::Records, &[VOLUMES], after.as_deref(), RECORDS_PER_PAGE)?;

@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, Direction,
@@ -17,6 +18,8 @@ use super::{Batch, Index, IndexError, KeyValue, Space};
 /// A RocksDB database.
 pub struct RocksIndex {
     database: DB,
+    /// Set once a commit has failed.
+    poisoned: AtomicBool,
 }
 
 impl fmt::Debug for RocksIndex {
@@ -37,7 +40,7 @@ impl RocksIndex {
     pub fn open(path: &Path, cache_bytes: usize) -> Result<Self, IndexError> {
         let options = database_options();
         let database = DB::open_cf_descriptors(&options, path, families(cache_bytes)).map_err(refused)?;
-        let index = Self { database };
+        let index = Self { database, poisoned: AtomicBool::new(false) };
         index.check_version(path)?;
         Ok(index)
     }
@@ -52,7 +55,7 @@ impl RocksIndex {
         options.create_if_missing(false);
         options.create_missing_column_families(false);
         let opened = DB::open_cf_descriptors_read_only(&options, path, families(cache_bytes), false);
-        let index = Self { database: opened.map_err(refused)? };
+        let index = Self { database: opened.map_err(refused)?, poisoned: AtomicBool::new(false) };
         match index.check_known_version(path)? {
             true => Ok(index),
             false => Err(IndexError::Damaged { what: "it has no version".to_owned() }),
@@ -118,9 +121,7 @@ impl Index for RocksIndex {
     }
 
     fn commit(&self, batch: Batch, durable: bool) -> Result<(), IndexError> {
-        if batch.is_empty() {
-            return if durable { self.database.flush_wal(true).map_err(refused) } else { Ok(()) };
-        }
+        self.check_sound()?;
         let mut writes = WriteBatch::default();
         for change in batch.changes {
             let family = self.family(change.space)?;
@@ -129,7 +130,19 @@ impl Index for RocksIndex {
                 None => writes.delete_cf(family, change.key),
             }
         }
-        self.database.write_opt(writes, &synced(durable)).map_err(refused)
+        let written = match (writes.is_empty(), durable) {
+            (false, _) => self.database.write_opt(writes, &synced(durable)),
+            (true, true) => self.database.flush_wal(true),
+            (true, false) => Ok(()),
+        };
+        written.map_err(|error| {
+            self.poisoned.store(true, Ordering::Release);
+            refused(error)
+        })
+    }
+
+    fn check_sound(&self) -> Result<(), IndexError> {
+        if self.poisoned.load(Ordering::Acquire) { Err(IndexError::Poisoned) } else { Ok(()) }
     }
 }
 

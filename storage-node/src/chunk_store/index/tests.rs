@@ -91,6 +91,41 @@ fn a_crash_keeps_a_prefix_of_batches_with_all_durable_ones() {
     assert_eq!((0..4).map(counts).collect::<Vec<_>>(), [2, 3, 4, 5], "the batch that was interrupted may be there");
 }
 
+/// After its first failed commit an index changes nothing, and shows nothing on which something would be removed.
+fn is_poisoned_by_a_failed_commit(index: Arc<dyn Index>) {
+    index.check_sound().expect("nothing has failed");
+    let mut batch = Batch::new();
+    batch.put(Space::Records, b"v-new", Vec::new());
+    assert!(matches!(index.commit(batch.clone(), true), Err(IndexError::Refused { .. })));
+    assert!(matches!(index.commit(batch, false), Err(IndexError::Poisoned)));
+    assert!(matches!(index.commit(Batch::new(), true), Err(IndexError::Poisoned)));
+    assert!(matches!(index.check_sound(), Err(IndexError::Poisoned)));
+    assert_eq!(index.get(Space::Records, b"v-new").expect("an answer"), None);
+    assert_eq!(index.get(Space::Chunks, b"old").expect("an answer"), Some(Vec::new()));
+    let records = VolumeRecords::new(index);
+    assert!(matches!(records.get(VolumeId(1)), Err(IndexError::Poisoned)));
+    assert!(matches!(records.list(), Err(IndexError::Poisoned)));
+}
+
+#[test]
+fn a_commit_that_fails_is_the_last_one() {
+    let disk = SimulatedDisk::new();
+    let memory = Arc::new(MemoryIndex::on(&disk));
+    put(&*memory, Space::Chunks, b"old", b"", true);
+    disk.fail_operation(1);
+    is_poisoned_by_a_failed_commit(memory.clone());
+    let is_there = |seed| {
+        let found = memory.crash_image(seed, &SimulatedDisk::new());
+        found.check_sound().expect("it has been opened anew");
+        found.get(Space::Records, b"v-new").expect("an answer").is_some()
+    };
+    assert_eq!([is_there(0), is_there(1)], [false, true], "a crash may find it or not");
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    put(&RocksIndex::open(directory.path(), 1 << 20).expect("an index"), Space::Chunks, b"old", b"", true);
+    let read_only = RocksIndex::open_read_only(directory.path(), 1 << 20).expect("an index in which commits fail");
+    is_poisoned_by_a_failed_commit(Arc::new(read_only));
+}
+
 #[test]
 fn records_of_volumes_are_a_table() {
     let records = VolumeRecords::new(Arc::new(MemoryIndex::new()));

@@ -239,7 +239,7 @@ impl PackStore {
     }
 
     pub(super) fn check_sound(&self) -> Result<(), StoreError> {
-        if self.poisoned.load(Ordering::Acquire) { Err(StoreError::Poisoned) } else { Ok(()) }
+        if self.poisoned.load(Ordering::Acquire) { Err(StoreError::Poisoned) } else { Ok(self.index.check_sound()?) }
     }
 
     fn check_space(&self, chunks: &[StoredChunk]) -> Result<(), StoreError> {
