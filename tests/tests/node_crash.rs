@@ -15,7 +15,10 @@ const MIB: u64 = 1 << 20;
 
 /// Has volumes sealed as often as it can be set, so that a kill hits every step of a seal.
 fn seal_often(node: &Node) -> Result<()> {
-    Ok(std::fs::write(node.data().join("sterna.toml"), "[journal]\nseal_after = \"1M\"\nlimit = \"64M\"\n")?)
+    Ok(std::fs::write(
+        node.data().join("sterna.toml"),
+        "[journal]\nseal_after = \"1M\"\nseal_age = \"100ms\"\nlimit = \"64M\"\n",
+    )?)
 }
 
 #[test]

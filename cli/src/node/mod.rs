@@ -1,18 +1,18 @@
 //! `sterna node`: where metadata, storage engine, NBD server and the administrators' service are put together.
 //!
 //! From the outside in:
-//! * [`init`], [`run`]: the two commands. [`announce`], [`sockets`]: what a running node shows of itself.
-//! * [`directory`], [`mod@format`], [`config`], [`template`]: the data directory, what it says about itself, its settings.
-//! * [`node`]: the open node. [`storage`]: its engine. [`volumes`]: its open volumes. [`imports`]: those being filled.
-//! * [`catalog`]: volumes as NBD exports. [`publish`]: volumes' roots to the metadata.
-//! * [`admin`]: what administrators ask for.
+//! * `init`, `run`: the two commands. `announce`, `sockets`: what a running node shows of itself.
+//! * `directory`, `format`, [`config`], `template`: the data directory, what it says about itself, its settings.
+//! * `node`: the open node. `storage`: its engine. `volumes`: its open volumes. `imports`: those being filled.
+//! * `catalog`: volumes as NBD exports. `publish`: volumes' roots to the metadata.
+//! * `admin`: what administrators ask for.
 //!
 //! Nothing here knows a format of the engine or a message of Raft; each part is asked for what it promises.
 
 mod admin;
 mod announce;
 mod catalog;
-mod config;
+pub mod config;
 mod directory;
 mod format;
 mod imports;

@@ -3,7 +3,7 @@
 /// The file. All settings are commented out, each with its default.
 pub(crate) const TEMPLATE: &str = r#"# The settings of this node. What is not set here has the default that is shown. They are read when the node starts.
 #
-# Sizes are written "512M", "20G" (powers of 1024).
+# Sizes are written "512M", "20G" (powers of 1024), times "500ms", "5s", "2min".
 
 [nbd]
 # Where NBD clients connect over TCP, such as ["127.0.0.1:10809"]. The socket nbd.sock in this directory is always there.
@@ -22,8 +22,12 @@ pub(crate) const TEMPLATE: &str = r#"# The settings of this node. What is not se
 #client_ca = "tls/clients.crt"
 
 [journal]
-# A volume is sealed (its journal becomes chunks) when this much is in its journal, or after five seconds.
+# A volume is sealed (its journal becomes chunks) when this much is in its journal. "1M" to "16G".
 #seal_after = "32M"
+
+# And at the latest when a write has been in its journal for so long. The longer, the more often a block that is written
+# again and again is sealed once only; the shorter, the newer is what others see of it. "100ms" to "10min".
+#seal_age = "5s"
 
 # When this much of a volume's journal is not sealed, its writers wait. At least twice seal_after.
 #limit = "256M"

@@ -57,7 +57,7 @@ async fn seal_in_time(volume: &Arc<Volume>, slots: &Semaphore) {
         }
         if !volume.has_much_unsealed() {
             // Woken early when much has come together.
-            let _ = tokio::time::timeout(SEAL_AGE, volume.seal_wanted.notified()).await;
+            let _ = tokio::time::timeout(volume.storage.options.seal_age, volume.seal_wanted.notified()).await;
         }
         let Ok(_slot) = slots.acquire().await else {
             return;
@@ -132,10 +132,6 @@ impl Volume {
         self.unsealed_bytes.load(std::sync::atomic::Ordering::Acquire) >= self.storage.options.seal_after_bytes
     }
 }
-
-/// How long what was written stays unsealed: long enough for a block that is written again and again to be sealed once,
-/// short enough for replicas to follow (design section 6).
-const SEAL_AGE: Duration = Duration::from_secs(5);
 
 /// How long after a failed seal it is tried again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);

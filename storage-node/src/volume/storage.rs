@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use quick_cache::Weighter;
 use sterna_types::{SegmentIndex, VolumeId};
@@ -25,6 +26,9 @@ pub struct StorageOptions {
     pub node_cache_bytes: u64,
     /// Bytes of a volume's journal at which it is sealed.
     pub seal_after_bytes: u64,
+    /// How long what was written stays unsealed at most: long enough for a block that is written again and again to be
+    /// sealed once, short enough for replicas to follow.
+    pub seal_age: Duration,
     /// Bytes of a volume's journal at which its writers wait for the seal.
     pub journal_limit_bytes: u64,
     /// Bytes of a file of a journal.
@@ -39,6 +43,7 @@ impl Default for StorageOptions {
             segment_cache_bytes: 256 << 20,
             node_cache_bytes: 64 << 20,
             seal_after_bytes: 32 << 20,
+            seal_age: Duration::from_secs(5),
             journal_limit_bytes: 256 << 20,
             journal_file_bytes: JOURNAL_FILE_BYTES,
             reserve_bytes: 128 << 20,
