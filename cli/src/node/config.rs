@@ -323,8 +323,10 @@ const SEAL_AGE: Bounds =
 const JOURNAL_LIMIT: Bounds =
     Bounds { key: "journal.limit", least: 64 << 20, most: 64 << 30, remedy: "take \"64M\" to \"64G\"" };
 const SEALS_AT_ONCE: Bounds = Bounds { key: "journal.seals_at_once", least: 1, most: 64, remedy: "take 1 to 64" };
+/// Chunks take no more than half of it. The rest is for the databases, which allocate logs of 48 MiB beforehand whenever a
+/// node starts; where they found the disk full, the node would end.
 const RESERVE: Bounds =
-    Bounds { key: "space.reserve", least: 16 << 20, most: 1 << 40, remedy: "take \"16M\" to \"1T\"" };
+    Bounds { key: "space.reserve", least: 128 << 20, most: 1 << 40, remedy: "take \"128M\" to \"1T\"" };
 const SEGMENT_CACHE: Bounds = memory("memory.segment_cache");
 const NODE_CACHE: Bounds = memory("memory.node_cache");
 const INDEX_CACHE: Bounds = memory("memory.index_cache");
@@ -372,14 +374,14 @@ mod tests {
     fn settings_arrive() {
         let text = "[nbd]\nlisten = [\"127.0.0.1:10809\", \"0.0.0.0:1\"]\nlanes = 3\n[nbd.tls]\ncertificate = \"a.crt\"\n\
                     key = \"/b.key\"\n[journal]\nseal_after = \"2M\"\nseal_age = \"100ms\"\nlimit = \"64M\"\nseals_at_once = 5\n\
-                    [space]\nreserve = \"20M\"\n[memory]\nsegment_cache = \"3M\"\nnode_cache = \"4M\"\nindex_cache = \"5M\"\n";
+                    [space]\nreserve = \"200M\"\n[memory]\nsegment_cache = \"3M\"\nnode_cache = \"4M\"\nindex_cache = \"5M\"\n";
         let config = parse(text).expect("a configuration");
         assert_eq!((config.nbd.listen.len(), config.nbd.lanes), (2, 3));
         let tls = config.nbd.tls.expect("TLS");
         assert_eq!((tls.certificate, tls.key), (PathBuf::from("/data/a.crt"), PathBuf::from("/b.key")));
         let options = config.storage.options;
         assert_eq!((options.seal_after_bytes, options.journal_limit_bytes), (2 << 20, 64 << 20));
-        assert_eq!((options.reserve_bytes, options.segment_cache_bytes), (20 << 20, 3 << 20));
+        assert_eq!((options.reserve_bytes, options.segment_cache_bytes), (200 << 20, 3 << 20));
         assert_eq!((options.node_cache_bytes, config.storage.index_cache_bytes), (4 << 20, 5 << 20));
         assert_eq!((options.seal_age, config.storage.seals_at_once), (Duration::from_millis(100), 5));
     }
@@ -400,7 +402,7 @@ mod tests {
             ("[journal]\nseal_age = 5\n", ["seal_age = 5", "line 2", "expected a string"]),
             ("[journal]\nseals_at_once = 300\n", ["journal.seals_at_once", "300", "1 to 64"]),
             ("[journal]\nseals_at_once = 0\n", ["journal.seals_at_once", "0", "1 to 64"]),
-            ("[space]\nreserve = \"0\"\n", ["space.reserve", "0 bytes", "\"16M\" to \"1T\""]),
+            ("[space]\nreserve = \"0\"\n", ["space.reserve", "0 bytes", "\"128M\" to \"1T\""]),
             ("[memory]\nsegment_cache = \"1\"\n", ["memory.segment_cache", "1 bytes", "\"1M\" to"]),
             ("[memory]\nnode_cache = \"2T\"\n", ["memory.node_cache", "2 TiB", "\"1M\" to"]),
             ("[memory]\nindex_cache = \"2T\"\n", ["memory.index_cache", "2 TiB", "\"1M\" to \"1T\""]),

@@ -36,7 +36,7 @@ pub(crate) const TEMPLATE: &str = r#"# The settings of this node. What is not se
 #seals_at_once = 2
 
 [space]
-# What journals leave free on the disk, so that there is always room to seal and to collect garbage. At least 16M.
+# What journals leave free on the disk, so that there is always room to seal and to collect garbage. At least 128M.
 #reserve = "128M"
 
 [memory]

@@ -283,8 +283,9 @@ fn column_options() -> Options {
     options
 }
 
-/// How much has to be read again when the database is opened, at most: a second's work.
-const MAX_WAL_BYTES: u64 = 64 << 20;
+/// How much has to be read again when the database is opened, at most: a moment's work. RocksDB allocates as much beforehand,
+/// out of what the storage engine leaves free on a full disk.
+const MAX_WAL_BYTES: u64 = 16 << 20;
 /// Memory for what is not in a table file yet, for each column. The log comes and goes within this.
 const WRITE_BUFFER_BYTES: usize = 8 << 20;
 /// Table files that are kept open; there is hardly ever more than a handful.

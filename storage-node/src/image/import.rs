@@ -84,6 +84,7 @@ pub fn import(
     let length = image.metadata().map_err(ImportError::Read)?.len();
     let padded = length.checked_next_multiple_of(BLOCK_SIZE).unwrap_or(u64::MAX);
     let size = VolumeSize::try_from(sterna_types::ByteSize(padded))?;
+    storage.make_room(padded)?;
     let mut import = Import {
         storage,
         chunking,

@@ -39,7 +39,7 @@ impl VolumeDevice {
         Box::pin(async move { on_a_thread(volume, work).await })
     }
 
-    /// As [`VolumeDevice::blocking`], once the journal has room, and durable where that is asked for.
+    /// As [`change`], once the journal has room.
     fn changing(
         &self,
         persistence: Persistence,
@@ -48,16 +48,25 @@ impl VolumeDevice {
         let volume = Arc::clone(&self.volume);
         Box::pin(async move {
             volume.wait_for_room().await?;
-            on_a_thread(volume, move |volume| {
-                change(volume)?;
-                match persistence {
-                    Persistence::AtNextFlush => Ok(()),
-                    Persistence::Durable => volume.flush(),
-                }
-            })
-            .await
+            self::change(volume, persistence, change).await
         })
     }
+}
+
+/// Makes a change, durable where that is asked for.
+async fn change(
+    volume: Arc<Volume>,
+    persistence: Persistence,
+    change: impl FnOnce(&Volume) -> Result<(), VolumeError> + Send + 'static,
+) -> Result<(), DeviceError> {
+    on_a_thread(volume, move |volume| {
+        change(volume)?;
+        match persistence {
+            Persistence::AtNextFlush => Ok(()),
+            Persistence::Durable => volume.flush(),
+        }
+    })
+    .await
 }
 
 async fn on_a_thread<T: Send + 'static>(
@@ -126,7 +135,16 @@ impl BlockDevice for VolumeDevice {
     }
 
     fn trim(&self, range: ByteRange, persistence: Persistence) -> DeviceFuture<'_, ()> {
-        self.changing(persistence, move |volume| volume.zero(range))
+        let volume = Arc::clone(&self.volume);
+        Box::pin(async move {
+            match volume.wait_for_room().await {
+                // It is what makes room: a record without blocks finds its place where data is refused.
+                Ok(()) | Err(DeviceError::NoSpace) => {
+                    change(volume, persistence, move |volume| volume.zero(range)).await
+                }
+                Err(error) => Err(error),
+            }
+        })
     }
 
     fn flush(&self) -> DeviceFuture<'_, ()> {

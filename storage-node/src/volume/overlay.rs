@@ -67,6 +67,18 @@ impl Overlay {
         self.runs.insert(blocks.start, Run { block_count, source });
     }
 
+    /// Puts all of a newer overlay over this one.
+    pub(crate) fn put(&mut self, newer: &Self) {
+        for (blocks, source) in newer.runs() {
+            self.insert(blocks, source.clone());
+        }
+    }
+
+    /// Whether there are blocks in it that need no space.
+    pub(crate) fn has_holes(&self) -> bool {
+        self.runs.values().any(|run| matches!(run.source, Source::Hole))
+    }
+
     /// Takes the blocks out, splitting the runs that reach beyond them.
     fn clear(&mut self, blocks: &Range<u64>) {
         if let Some((&start, run)) = self.runs.range_mut(..blocks.start).next_back() {

@@ -10,7 +10,8 @@
 //! 4. Show the new root in place of the frozen overlay.
 //! 5. Give the files of the journal back. *Removes those that still have their names.*
 //!
-//! A step that fails leaves the frozen overlay where it is: reads go on as before, and the next seal tries again.
+//! A step that fails leaves the frozen overlay where it is: reads go on as before, and the next seal tries again. Where there
+//! was no space, and blocks have been given back since, these go along with the next try: it needs less.
 //!
 //! Where step 3 itself fails, nobody knows which of the two records a crash will find. Both are right as long as nothing is
 //! taken away that either of them stands on. The journal's files stay, since step 5 is not reached. Chunks stay, since the
@@ -96,12 +97,15 @@ impl Volume {
     /// What is to be sealed; `None` where there is nothing.
     fn freeze(&self) -> Option<Frozen> {
         let _turn = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let was_full = self.seal_failure().as_ref().is_some_and(|failure| failure.is_full);
         let mut layers = self.layers_mut();
-        if layers.frozen.is_none() && !layers.active.is_empty() {
+        let is_due = layers.frozen.is_none() || (was_full && layers.active.has_holes());
+        if is_due && !layers.active.is_empty() {
             let (through, replay_from) = self.journal.cut();
-            let overlay = Arc::new(std::mem::take(&mut layers.active));
+            let mut overlay = layers.frozen.as_ref().map(|frozen| (*frozen.overlay).clone()).unwrap_or_default();
+            overlay.put(&std::mem::take(&mut layers.active));
             let bytes = self.unsealed_bytes.load(Ordering::Acquire);
-            layers.frozen = Some(Frozen { overlay, through, replay_from, bytes });
+            layers.frozen = Some(Frozen { overlay: Arc::new(overlay), through, replay_from, bytes });
         }
         layers.frozen.clone()
     }

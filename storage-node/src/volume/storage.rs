@@ -156,6 +156,18 @@ impl Storage {
         Ok(())
     }
 
+    /// Gives the space of journal files that nobody uses back, where less than `bytes` are free.
+    ///
+    /// # Errors
+    /// [`super::VolumeError`].
+    pub(crate) fn make_room(&self, bytes: u64) -> Result<(), super::VolumeError> {
+        let failed = |source| StoreError::Io { path: String::new(), source };
+        if self.disk.available_bytes().map_err(failed)? < bytes {
+            self.pool.shrink()?;
+        }
+        Ok(())
+    }
+
     /// The volumes that something is kept of here, in order: those with a record, and those with a journal.
     ///
     /// # Errors

@@ -564,6 +564,31 @@ fn a_full_disk_loses_nothing_and_the_volume_comes_back_when_there_is_space() {
 }
 
 #[test]
+fn what_is_given_back_on_a_full_disk_is_sealed_together_with_what_found_no_space() {
+    let machine = Machine::new();
+    let volume = machine.volume(1, 64 << 20, Root::EMPTY);
+    let mut noise = vec![0; 2 << 20];
+    blake3::Hasher::new().finalize_xof().fill(&mut noise);
+    volume.write(ByteOffset(0), &noise).expect("a write");
+    volume.write(ByteOffset(2 << 20), &noise[..4096]).expect("a write");
+    machine.disk.limit(Some(5 << 19));
+    assert!(volume.seal().expect_err("there is no space to seal").is_full());
+    // Enough for what is small, and for nothing else.
+    machine.disk.limit(Some(7 << 19));
+    assert!(volume.seal().expect_err("there is no space to seal").is_full());
+    let given_back = ByteRange::new(ByteOffset(0), 2 << 20).expect("a range");
+    volume.zero(given_back).expect("a hole needs no space");
+    assert!(volume.seal().is_ok(), "what was given back needs none: {:?}", volume.status().seal_failure);
+    assert_eq!(volume.status().unsealed_bytes, 0);
+    assert!(contents(&volume, 0, 2 << 20).iter().all(|byte| *byte == 0));
+    assert!(contents(&volume, 2 << 20, 4096) == noise[..4096]);
+    machine.disk.limit(None);
+    let volume = machine.killed().volume(1, 64 << 20, Root::EMPTY);
+    assert!(contents(&volume, 0, 2 << 20).iter().all(|byte| *byte == 0));
+    assert!(contents(&volume, 2 << 20, 4096) == noise[..4096]);
+}
+
+#[test]
 fn a_fragmented_segment_is_rewritten_once_it_is_cold_and_reads_the_same() {
     let machine = Machine::new();
     let volume = machine.volume(1, 16 << 20, Root::EMPTY);
