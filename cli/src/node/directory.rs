@@ -53,8 +53,8 @@ pub(crate) enum DirectoryError {
     #[error("{path} is not empty, and '{name}' in it is none of a node's: give an empty directory, or a new one", path = path.display())]
     NotEmpty { path: PathBuf, name: String },
     /// Its file `format` does not make sense to this program.
-    #[error("{path}: {source}", path = path.display())]
-    Format { path: PathBuf, source: InvalidFormat },
+    #[error("{path}: {what}", path = path.display())]
+    Format { path: PathBuf, what: InvalidFormat },
     /// It is in use, or cannot be locked.
     #[error(transparent)]
     Disk(#[from] OpenDiskError),
@@ -214,7 +214,7 @@ fn read_format(root: &Path) -> Result<Option<Identity>, DirectoryError> {
     match fs::read(&path) {
         Ok(bytes) => {
             let text = String::from_utf8_lossy(&bytes);
-            Identity::parse(&text).map(Some).map_err(|source| DirectoryError::Format { path, source })
+            Identity::parse(&text).map(Some).map_err(|what| DirectoryError::Format { path, what })
         }
         Err(source) if source.kind() == ErrorKind::NotFound => Ok(None),
         Err(source) => Err(DirectoryError::Io { path, source }),

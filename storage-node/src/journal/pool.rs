@@ -78,6 +78,11 @@ impl JournalPool {
         Ok(Self { disk, salts, reserve_bytes, file_bytes, idle: Mutex::default() })
     }
 
+    /// Bytes of each file, from before it gets its name.
+    pub(super) fn file_bytes(&self) -> u64 {
+        self.file_bytes
+    }
+
     /// The disk that the files are on.
     pub fn disk(&self) -> &Arc<dyn Disk> {
         &self.disk

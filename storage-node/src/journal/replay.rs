@@ -5,8 +5,9 @@
 //! as a file is left early when a record does not fit it, and when the process that wrote it ended.
 //!
 //! 1. Read all files, and find where the row of records breaks off.
-//! 2. Where any record behind that place says that more had been durable, or a file has no header that checks, it is damage
-//!    and not a loss of power: refuse, and change nothing.
+//! 2. Where any record behind that place says that more had been durable, or a file has no header that checks, or the row
+//!    ends in one that has become shorter (each is allocated before it gets its name), it is damage and not a loss of power:
+//!    refuse, and change nothing.
 //! 3. Sync what was replayed: the process may have been killed before it could, and the next flush promises these too.
 //! 4. Remove the files that hold nothing of it. A crash in between leaves some of them for the next replay.
 
@@ -52,7 +53,7 @@ pub struct Replayed {
 pub fn replay(pool: &JournalPool, directory: &str, begin: Replay) -> Result<Replayed, JournalError> {
     let disk = pool.disk();
     let failed = |path: &str, source| JournalError::Io { path: path.to_owned(), source };
-    let mut reader = Reader::new(begin);
+    let mut reader = Reader::new(begin, pool.file_bytes());
     let mut useless = Vec::new();
     for name in disk.list(directory).map_err(|source| failed(directory, source))? {
         let path = format!("{directory}/{name}");
@@ -61,8 +62,8 @@ pub fn replay(pool: &JournalPool, directory: &str, begin: Replay) -> Result<Repl
             useless.push(path);
         }
     }
-    let Reader { replayed, known_durable, broke_off_in, headless, .. } = reader;
-    if let Some(path) = headless {
+    let Reader { replayed, known_durable, broke_off_in, headless, cut, .. } = reader;
+    if let Some(path) = headless.or(cut) {
         // What it held may have been durable.
         return Err(JournalError::Damaged { path, sequence: replayed.last.next().0 });
     }
@@ -88,13 +89,18 @@ struct Reader {
     broke_off_in: Option<String>,
     /// A file whose header cannot be read.
     headless: Option<String>,
+    /// Bytes that a file has.
+    file_bytes: u64,
+    /// The first file that has become shorter, if the row does not go on behind it.
+    cut: Option<String>,
 }
 
 impl Reader {
-    fn new(begin: Replay) -> Self {
+    fn new(begin: Replay, file_bytes: u64) -> Self {
         let last_used = FileNumber(begin.from.0.saturating_sub(1));
         let replayed = Replayed { records: Vec::new(), last: begin.sealed_through, last_used };
-        Self { begin, replayed, known_durable: Sequence::default(), broke_off_in: None, headless: None }
+        let known_durable = Sequence::default();
+        Self { begin, replayed, known_durable, broke_off_in: None, headless: None, file_bytes, cut: None }
     }
 
     /// Reads the file at `path`; whether it holds records of the row.
@@ -125,8 +131,12 @@ impl Reader {
         self.broke_off_in = Some(path.to_owned());
         if found {
             file.file.sync()?;
+            self.cut = None;
         }
-        Ok(found)
+        if file.length < self.file_bytes {
+            self.cut.get_or_insert_with(|| path.to_owned());
+        }
+        Ok(found || self.cut.is_some())
     }
 
     /// Adds the records of a file that go on where the replay has come to; where they end.
