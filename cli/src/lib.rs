@@ -4,6 +4,7 @@
 //! * `args`: the command line. `generate`: completions and the manual, from the same description.
 //! * [`node`]: the node of a data directory, and its making. `admin`: the commands that a running node carries out.
 //! * `salvage`: volumes out of a data directory whose node cannot run.
+//! * `image_file`: an image that has its name once it is complete.
 //! * `nbd_serve`: files and disks in memory over NBD, without a node. `nbd_uri`, `socket`: what both servers need.
 //!
 //! It is *not* for other programs to build on. It is a library so that what reads a stranger's bytes can be fuzzed: that is
@@ -15,6 +16,7 @@
 mod admin;
 mod args;
 mod generate;
+mod image_file;
 mod nbd_serve;
 mod nbd_uri;
 pub mod node;

@@ -163,6 +163,27 @@ fn an_export_does_not_overwrite_what_it_was_not_told_to() -> Result<()> {
 }
 
 #[test]
+fn what_an_export_has_left_whose_node_was_killed_is_replaced_by_the_next() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let [from, to] = ["from.raw", "to.raw"].map(|name| directory.path().join(name));
+    fs::write(&from, noise(11, 128 * MIB))?;
+    let mut node = Node::start(directory.path())?;
+    node.sterna(["volume", "import", "disk", &text(&from)]).succeed()?;
+    let partial = directory.path().join("to.raw.sterna-partial");
+    let export = node.sterna(["volume", "export", "disk", &text(&to)]).spawn()?;
+    ensure!(until(Duration::from_secs(30), || Ok(fs::exists(&partial)? || fs::exists(&to)?))?, "it does not begin");
+    node.restart()?;
+    let ended = export.wait()?;
+    ensure!(fs::exists(&partial)? || fs::exists(&to)?, "{ended}");
+    // Where it was too quick for that, what it would have left.
+    fs::write(&partial, "half of an image")?;
+    node.sterna(["volume", "export", "disk", &text(&to), "--overwrite"]).succeed()?;
+    assert!(fs::read(&from)? == fs::read(&to)?, "what went out differs");
+    ensure!(!fs::exists(&partial)?, "something is left");
+    Ok(())
+}
+
+#[test]
 fn an_import_that_was_told_to_end_leaves_nothing() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let path = directory.path().join("from.raw");

@@ -156,7 +156,7 @@ impl Session {
             .await?;
             result.context(NO_RESULT)
         };
-        let remains = format!("{path} is as it was; the same command begins again");
+        let remains = format!("{path} is as it was, unless it was complete by then; the same command begins again");
         let admin::ExportResult { size_bytes, data_bytes } = interruptible(work, &remains).await?;
         let text = format!("exported {source} to {path}: {}, {} of data", ByteSize(size_bytes), about(data_bytes));
         self.output.result(&ExportView { source, file: path, size_bytes, data_bytes }, text)

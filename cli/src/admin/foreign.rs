@@ -57,10 +57,7 @@ impl Session {
                 });
             }
         };
-        let request = admin::ShowVolumeRequest { name, count_map: true };
-        let shown = self.node.client.show_volume(request).await.map_err(CallError::from)?.into_inner();
-        let data_bytes = shown.map.map_or(0, |map| map.mapped_bytes);
-        Ok(ImportView { volume, data_bytes, new_bytes: None })
+        self.complete(volume).await
     }
 
     async fn fill(&mut self, staging: &str, import: &Import, image: &Image, fit: &Fit) -> Result<()> {

@@ -4,9 +4,10 @@
 //!
 //! [`foreign`]: super::foreign
 
+use std::cell::Cell;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use sterna_proto::admin::{self, import_volume_reply};
 
@@ -54,11 +55,14 @@ impl Session {
             durability: import.policies.durability.to_string(),
             attach: import.policies.attach.to_string(),
         };
+        let begun = Cell::new(false);
         let work = async {
             let replies = self.node.client.import_volume(request).await.map_err(CallError::from)?.into_inner();
             let progress = Progress::new(format!("importing {}", import.name), self.output.is_json());
             let mut result = None;
             for_each(replies, |reply| {
+                // Only who has the name reports anything: a volume of this name is the one that is being imported.
+                begun.set(true);
                 match reply.step {
                     Some(import_volume_reply::Step::Progress(step)) => progress.set(&step),
                     Some(import_volume_reply::Step::Result(step)) => result = Some(step),
@@ -70,8 +74,8 @@ impl Session {
             result.context(NO_RESULT)
         };
         let result = match interruptible(work, "the same command begins again").await {
-            Err(error) if error.is::<Interrupted>() => {
-                return Err(self.interrupted(import.name.as_str()).await?.into());
+            Err(error) if error.is::<Interrupted>() && begun.get() => {
+                return self.interrupted(import.name.as_str()).await;
             }
             result => result?,
         };
@@ -81,18 +85,24 @@ impl Session {
 }
 
 impl Session {
-    /// What has become of an import that the node was told to end, once the node has done that.
-    async fn interrupted(&mut self, name: &str) -> Result<Interrupted, CallError> {
+    /// What has become of an import that the node was told to end, once the node has done that: it may have been too late.
+    async fn interrupted(&mut self, name: &str) -> Result<ImportView> {
         for _ in 0..END_ATTEMPTS {
             match self.volume_of(name).await? {
-                None => return Ok(Interrupted::leaving("nothing of it is left; the same command begins again")),
-                Some(volume) if volume.state == READY => {
-                    return Ok(Interrupted::leaving(format!("too late, {name} is complete")));
-                }
+                None => bail!(Interrupted::leaving("nothing of it is left; the same command begins again")),
+                Some(volume) if volume.state == READY => return self.complete(volume.into()).await,
                 Some(_) => tokio::time::sleep(END_INTERVAL).await,
             }
         }
-        Ok(Interrupted::leaving(format!("{name} cannot be used; the same command begins again")))
+        bail!(Interrupted::leaving(format!("{name} cannot be used; the same command begins again")))
+    }
+
+    /// An image that has come in without being counted on its way.
+    pub(super) async fn complete(&mut self, volume: VolumeView) -> Result<ImportView> {
+        let request = admin::ShowVolumeRequest { name: volume.name.clone(), count_map: true };
+        let shown = self.node.client.show_volume(request).await.map_err(CallError::from)?.into_inner();
+        let data_bytes = shown.map.map_or(0, |map| map.mapped_bytes);
+        Ok(ImportView { volume, data_bytes, new_bytes: None })
     }
 
     /// The volume of this name, if there is one.
