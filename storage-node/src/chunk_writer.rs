@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use sterna_types::ChunkId;
 
-use crate::chunk_store::{ChunkKind, ChunkStore, NewChunk, StoreError, StorePin};
+use crate::chunk_store::{ChunkStore, NewChunk, StoreError, StorePin};
 
 /// Takes chunks, leaves out those that the store has, and appends the others in large pieces.
 ///
@@ -62,11 +62,10 @@ impl ChunkWriter {
     /// [`StoreError`]; the chunks that are pending stay so.
     ///
     /// # Panics
-    /// Where `bytes` can be no chunk: none, or more than [`MAX_CHUNK_BYTES`](crate::chunk_store::MAX_CHUNK_BYTES).
-    pub fn put(&mut self, kind: ChunkKind, bytes: Bytes) -> Result<ChunkId, StoreError> {
-        assert!((1..=crate::chunk_store::MAX_CHUNK_BYTES).contains(&bytes.len()), "{} bytes are no chunk", bytes.len());
-        let chunk = NewChunk::of(kind, bytes);
+    /// Where it can be no chunk: no bytes, or more than [`MAX_CHUNK_BYTES`](crate::chunk_store::MAX_CHUNK_BYTES).
+    pub fn put(&mut self, chunk: NewChunk) -> Result<ChunkId, StoreError> {
         let (id, length) = (chunk.id, chunk.bytes.len());
+        assert!((1..=crate::chunk_store::MAX_CHUNK_BYTES).contains(&length), "{length} bytes are no chunk");
         if self.places.contains_key(&id) || self.store.keep(id, &self.pin)? {
             self.stats.known_chunks += 1;
             self.stats.known_bytes += length as u64;
@@ -125,13 +124,17 @@ pub const MAX_PENDING_CHUNKS: usize = 4096;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::chunk_store::chunk_id;
+    use crate::chunk_store::{ChunkKind, chunk_id};
     use crate::map::test_store::TestStore;
 
     fn data(number: u64, length: usize) -> Bytes {
         let mut bytes = vec![0; length];
         blake3::Hasher::new().update(&number.to_le_bytes()).finalize_xof().fill(&mut bytes);
         bytes.into()
+    }
+
+    fn chunk(number: u64, length: usize) -> NewChunk {
+        NewChunk::of(ChunkKind::Data, data(number, length))
     }
 
     fn ids(store: &TestStore) -> Vec<ChunkId> {
@@ -142,7 +145,7 @@ mod tests {
     fn chunks_reach_the_store_in_the_order_of_the_calls_and_once() {
         let store = Arc::new(TestStore::default());
         let mut writer = ChunkWriter::new(Arc::<TestStore>::clone(&store));
-        let put = [1, 2, 1, 3, 2].map(|number| writer.put(ChunkKind::Data, data(number, 4096)).unwrap());
+        let put = [1, 2, 1, 3, 2].map(|number| writer.put(chunk(number, 4096)).unwrap());
         assert_eq!(put[0], chunk_id(&data(1, 4096)));
         assert_eq!(ids(&store), [], "nothing is appended before there is much of it");
         assert_eq!(writer.get(put[1]).unwrap(), Some(data(2, 4096)), "what is pending can be read");
@@ -162,7 +165,7 @@ mod tests {
         let store = Arc::new(TestStore::default());
         for appends in [1, 0] {
             let mut writer = ChunkWriter::new(Arc::<TestStore>::clone(&store));
-            writer.put(ChunkKind::Manifest, data(1, 100)).unwrap();
+            writer.put(NewChunk::of(ChunkKind::Manifest, data(1, 100))).unwrap();
             assert_eq!(writer.finish().unwrap().1.appends, appends);
         }
         assert_eq!(ids(&store).len(), 1);
@@ -175,10 +178,10 @@ mod tests {
             let mut writer = ChunkWriter::new(Arc::<TestStore>::clone(&store));
             for number in 0..chunks {
                 assert_eq!(ids(&store).len(), 0);
-                writer.put(ChunkKind::Data, data(number, length)).unwrap();
+                writer.put(chunk(number, length)).unwrap();
             }
             assert_eq!(ids(&store).len() as u64, chunks, "all of it was appended at the bound");
-            writer.put(ChunkKind::Data, data(0, length)).unwrap();
+            writer.put(chunk(0, length)).unwrap();
             assert_eq!(writer.finish().unwrap().1.appends, 1, "what was appended before is known");
         }
     }

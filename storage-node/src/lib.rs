@@ -12,6 +12,7 @@
 //! * [`journal`]: the log of writes that are newer than the root.
 //! * [`volume`]: one disk out of all these: overlay, seal, recovery, and the `BlockDevice` in front.
 //!
+//! * `in_order`: work on several threads whose results stay in order.
 //! * [`image`], [`verify`](mod@verify): whole disks in and out, and whether one is whole. [`needed`]: who needs what is lost.
 //! * [`salvage`]: volumes out of a data directory that cannot be used any more.
 //!
@@ -24,6 +25,7 @@ pub mod chunk_writer;
 pub mod chunking;
 pub mod disk;
 pub mod image;
+mod in_order;
 pub mod journal;
 pub mod map;
 pub mod needed;

@@ -217,7 +217,7 @@ mod tests {
                 for (segment, blocks) in *segments {
                     let manifest = manifest(blocks);
                     changes.push(Change::Set(SegmentIndex(*segment), manifest.id));
-                    writer.put(ChunkKind::Manifest, manifest.bytes).expect("a manifest");
+                    writer.put(manifest).expect("a manifest");
                 }
                 let root = map::update(&nodes, &mut writer, Root::EMPTY, &changes).expect("a root");
                 drop(writer.finish().expect("stored chunks"));

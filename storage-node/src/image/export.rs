@@ -4,11 +4,13 @@ use std::fs::File;
 use std::io;
 use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt;
+use std::thread;
 
 use sterna_types::{BLOCK_SIZE, Root, SEGMENT_SIZE, SegmentIndex, VolumeSize};
 
-use crate::chunk_store::StoreError;
-use crate::map::{self, MAX_SEGMENTS, MapError};
+use crate::chunk_store::{ChunkStore, StoreError};
+use crate::in_order::in_order;
+use crate::map::{self, MAX_SEGMENTS, Manifest, MapError};
 use crate::progress::{Progress, Watcher};
 use crate::volume::Storage;
 
@@ -36,7 +38,8 @@ pub enum ExportError {
     Stopped,
 }
 
-/// Writes the contents of `root`, as those of a volume of `size`, to `image`, an empty file. Durable on return.
+/// Writes the contents of `root`, as those of a volume of `size`, to `image`, an empty file; several threads do, a
+/// few segments at a time. Durable on return.
 ///
 /// The caller holds a pin that is older than the root, or knows otherwise that nothing of it is collected meanwhile.
 ///
@@ -53,27 +56,47 @@ pub fn export(
     image.set_len(total_bytes).map_err(ExportError::Write)?;
     let (store, nodes) = (&**storage.store(), storage.nodes());
     let mut data_bytes = 0;
-    for found in map::segments(store, nodes, root, SegmentIndex(0)..SegmentIndex(MAX_SEGMENTS)) {
-        let (segment, id) = found?;
-        let start = segment.0 * SEGMENT_SIZE;
-        if watcher(Progress { done_bytes: start, total_bytes }).is_break() {
-            return Err(ExportError::Stopped);
+    thread::scope(|scope| {
+        let segments = map::segments(store, nodes, root, SegmentIndex(0)..SegmentIndex(MAX_SEGMENTS));
+        let written = in_order(scope, segments, |found| {
+            let (segment, id) = found?;
+            let manifest = map::manifest(store, nodes, id, segment)?;
+            write(store, segment, &manifest, image, total_bytes).map(|bytes| (segment, bytes))
+        });
+        for written in written {
+            let (segment, bytes) = written?;
+            data_bytes += bytes;
+            if watcher(Progress { done_bytes: segment.0 * SEGMENT_SIZE, total_bytes }).is_break() {
+                return Err(ExportError::Stopped);
+            }
         }
-        for extent in map::manifest(store, nodes, id, segment)?.extents() {
-            let location = store.locate(extent.chunk)?.ok_or(StoreError::Missing { id: extent.chunk })?;
-            let mut data = vec![0; usize::from(extent.block_count) * BLOCK_BYTES];
-            let from = u32::from(extent.first_in_chunk) * BLOCK_BYTES_U32;
-            store.read(&location, from, &mut data)?;
-            let at = start + u64::from(extent.first_block) * BLOCK_SIZE;
-            // A volume that was made smaller may still have something behind its end.
-            let within = usize::try_from(total_bytes.saturating_sub(at)).unwrap_or(usize::MAX).min(data.len());
-            image.write_all_at(&data[..within], at).map_err(ExportError::Write)?;
-            data_bytes += within as u64;
-        }
-    }
+        Ok(())
+    })?;
     image.sync_all().map_err(ExportError::Write)?;
     let _: ControlFlow<()> = watcher(Progress { done_bytes: total_bytes, total_bytes });
     Ok(Exported { data_bytes })
+}
+
+/// Writes what the manifest of a segment names to an image of `total_bytes`; how many bytes.
+fn write(
+    store: &dyn ChunkStore,
+    segment: SegmentIndex,
+    manifest: &Manifest,
+    image: &File,
+    total_bytes: u64,
+) -> Result<u64, ExportError> {
+    let (mut data, mut data_bytes) = (Vec::new(), 0);
+    for extent in manifest.extents() {
+        let location = store.locate(extent.chunk)?.ok_or(StoreError::Missing { id: extent.chunk })?;
+        data.resize(usize::from(extent.block_count) * BLOCK_BYTES, 0);
+        store.read(&location, u32::from(extent.first_in_chunk) * BLOCK_BYTES_U32, &mut data)?;
+        let at = segment.0 * SEGMENT_SIZE + u64::from(extent.first_block) * BLOCK_SIZE;
+        // A volume that was made smaller may still have something behind its end.
+        let within = usize::try_from(total_bytes.saturating_sub(at)).unwrap_or(usize::MAX).min(data.len());
+        image.write_all_at(&data[..within], at).map_err(ExportError::Write)?;
+        data_bytes += within as u64;
+    }
+    Ok(data_bytes)
 }
 
 const BLOCK_BYTES: usize = 4096;

@@ -2,22 +2,23 @@
 
 use std::fs::File;
 use std::io;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::thread;
 
-use bytes::Bytes;
 use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 use sterna_types::units::InvalidVolumeSize;
 use sterna_types::{BLOCK_SIZE, Root, SEGMENT_SIZE, SegmentIndex, VolumeSize};
 
-use crate::chunk_store::{ChunkKind, StoreError, StorePin};
+use crate::chunk_store::{StoreError, StorePin};
 use crate::chunk_writer::ChunkWriter;
 use crate::chunking::ChunkingParameters;
+use crate::in_order::in_order;
 use crate::map::{self, Change, Manifest, MapError};
 use crate::progress::{Progress, Watcher};
-use crate::volume::{Storage, VolumeError, store_run};
+use crate::volume::{Draft, Drafted, Storage, VolumeError};
 
 /// What an import has come to.
 #[derive(Debug)]
@@ -71,7 +72,8 @@ impl From<MapError> for ImportError {
     }
 }
 
-/// Stores the contents of a raw image. On return they are durable; record the root, then drop the pin.
+/// Stores the contents of a raw image. Segments are read, cut and hashed by several threads, a few at a time, and stored in
+/// their order by this one, so that the same image is stored the same way. On return they are durable; record the root, then drop the pin.
 ///
 /// # Errors
 /// [`ImportError`]; what was stored by then is found again by the next import, or collected.
@@ -87,23 +89,24 @@ pub fn import(
     storage.make_room(padded)?;
     let mut import = Import {
         storage,
-        chunking,
         writer: ChunkWriter::new(Arc::clone(storage.store())),
         root: Root::EMPTY,
         changes: Vec::new(),
         data_bytes: 0,
     };
-    let mut at = 0;
-    while let Some(data) = next_data(image, at, length).map_err(ImportError::Read)? {
-        let segment = SegmentIndex(data / SEGMENT_SIZE);
-        let end = ((segment.0 + 1) * SEGMENT_SIZE).min(length);
-        if watcher(Progress { done_bytes: data, total_bytes: length }).is_break() {
-            return Err(ImportError::Stopped);
+    thread::scope(|scope| {
+        let pieces = Pieces { image, at: 0, length };
+        let drafts = in_order(scope, pieces, |piece| piece.and_then(|piece| draft(chunking, image, piece)));
+        for drafted in drafts {
+            let (segment, drafted) = drafted?;
+            let done_bytes = segment.0 * SEGMENT_SIZE;
+            if watcher(Progress { done_bytes, total_bytes: length }).is_break() {
+                return Err(ImportError::Stopped);
+            }
+            import.segment(segment, drafted)?;
         }
-        import.segment(segment, read_segment(image, segment.0 * SEGMENT_SIZE, end)?)?;
-        at = end;
-    }
-    import.update()?;
+        import.update()
+    })?;
     let (root, data_bytes) = (import.root, import.data_bytes);
     let (pin, stats) = import.writer.finish()?;
     let _: ControlFlow<()> = watcher(Progress { done_bytes: length, total_bytes: length });
@@ -112,7 +115,6 @@ pub fn import(
 
 struct Import<'a> {
     storage: &'a Storage,
-    chunking: &'a ChunkingParameters,
     writer: ChunkWriter,
     /// Of all segments before `changes`.
     root: Root,
@@ -121,15 +123,13 @@ struct Import<'a> {
 }
 
 impl Import<'_> {
-    fn segment(&mut self, segment: SegmentIndex, data: Vec<u8>) -> Result<(), ImportError> {
-        let mut manifest = Manifest::default();
-        store_run(self.chunking, &mut self.writer, &mut manifest, 0, &Bytes::from(data))?;
-        let Some(bytes) = manifest.encode() else {
+    fn segment(&mut self, segment: SegmentIndex, drafted: Drafted) -> Result<(), ImportError> {
+        let mapped_blocks = drafted.manifest.statistics().mapped_blocks;
+        if mapped_blocks == 0 {
             return Ok(());
-        };
-        self.data_bytes += u64::from(manifest.statistics().mapped_blocks) * BLOCK_SIZE;
-        let id = self.writer.put(ChunkKind::Manifest, bytes)?;
-        self.changes.push(Change::Set(segment, id));
+        }
+        self.data_bytes += u64::from(mapped_blocks) * BLOCK_SIZE;
+        self.changes.push(drafted.store(segment, &mut self.writer)?);
         if self.changes.len() >= CHANGES_AT_ONCE {
             self.update()?;
         }
@@ -141,6 +141,43 @@ impl Import<'_> {
         self.root = map::update(self.storage.nodes(), &mut self.writer, self.root, &changes)?;
         Ok(())
     }
+}
+
+/// The segments of an image that may have data, in order; of each the bytes up to its end, or the image's.
+struct Pieces<'a> {
+    image: &'a File,
+    at: u64,
+    length: u64,
+}
+
+impl Iterator for Pieces<'_> {
+    type Item = Result<Range<u64>, ImportError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let data = match next_data(self.image, self.at, self.length) {
+            Ok(data) => data?,
+            Err(error) => {
+                self.at = self.length;
+                return Some(Err(ImportError::Read(error)));
+            }
+        };
+        let start = data / SEGMENT_SIZE * SEGMENT_SIZE;
+        self.at = (start + SEGMENT_SIZE).min(self.length);
+        Some(Ok(start..self.at))
+    }
+}
+
+/// What a piece of an image, a segment, becomes.
+fn draft(
+    chunking: &ChunkingParameters,
+    image: &File,
+    piece: Range<u64>,
+) -> Result<(SegmentIndex, Drafted), ImportError> {
+    let segment = SegmentIndex(piece.start / SEGMENT_SIZE);
+    let mut draft = Draft::of(Manifest::default());
+    let extent = |error| ImportError::Volume(VolumeError::Extent(error));
+    draft.write(chunking, 0, &read_segment(image, piece.start, piece.end)?.into()).map_err(extent)?;
+    Ok((segment, draft.finish().map_err(extent)?))
 }
 
 /// The first byte at or behind `at` that may be data; `None` where only holes are left.

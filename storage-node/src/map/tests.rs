@@ -15,7 +15,7 @@ use super::{
     ReferencesError, SegmentChange, children, diff, diff_blocks, manifest, manifest_of, references, segments,
     statistics, update,
 };
-use crate::chunk_store::{ChunkKind, ChunkStore, StoreError, chunk_id};
+use crate::chunk_store::{ChunkKind, ChunkStore, NewChunk, StoreError, chunk_id};
 use crate::chunk_writer::{ChunkWriter, WriterStats};
 use crate::chunking::BLOCK_BYTES;
 
@@ -62,7 +62,7 @@ impl Fixture {
 
     fn put(&self, kind: ChunkKind, bytes: Bytes) -> ChunkId {
         let mut writer = self.writer();
-        let id = writer.put(kind, bytes).unwrap();
+        let id = writer.put(NewChunk::of(kind, bytes)).unwrap();
         writer.finish().unwrap();
         id
     }

@@ -9,7 +9,7 @@ use super::cache::NodeCache;
 use super::error::MapError;
 use super::node::{FAN_OUT, Level, Node};
 use super::tree::{MAX_SEGMENTS, check_segment, node_from};
-use crate::chunk_store::ChunkKind;
+use crate::chunk_store::{ChunkKind, NewChunk};
 use crate::chunk_writer::ChunkWriter;
 
 /// What is to become of segments.
@@ -120,7 +120,7 @@ impl Update<'_> {
 
     fn write(&mut self, node: Option<Node>) -> Result<Option<ChunkId>, MapError> {
         let Some(node) = node.map(Arc::new) else { return Ok(None) };
-        let id = self.writer.put(ChunkKind::Node, node.encode())?;
+        let id = self.writer.put(NewChunk::of(ChunkKind::Node, node.encode()))?;
         self.cache.insert_node(id, &node);
         Ok(Some(id))
     }

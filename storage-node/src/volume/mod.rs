@@ -22,6 +22,7 @@
 
 mod collect;
 mod device;
+mod draft;
 mod error;
 pub(crate) mod overlay;
 mod read;
@@ -40,9 +41,9 @@ mod volume;
 mod write;
 
 pub use device::VolumeDevice;
+pub(crate) use draft::{Draft, Drafted};
 pub use error::VolumeError;
 pub use record::VolumeRecord;
-pub(crate) use rewrite::store_run;
 pub use seal::Sealed;
 pub use sealer::Sealer;
 pub use storage::{Storage, StorageOptions};

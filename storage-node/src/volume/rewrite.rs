@@ -1,22 +1,20 @@
 //! The dirty blocks of a volume as chunks and manifests.
 //!
-//! Random writes cost what they write: no old chunk is read. A long run of dirty blocks is cut by content; runs of a single
-//! block, too short for that, share chunks with their neighbours in the segment. The extents of the segment's manifest are
-//! split around both. All-zero blocks become holes, whoever wrote them.
+//! Random writes cost what they write: no old chunk is read. What was written becomes new chunks ([`Draft`]), and the
+//! extents of the segment's manifest are split around them.
 
 use std::ops::Range;
 
 use bytes::Bytes;
-use sterna_types::{BLOCK_SIZE, BLOCKS_PER_SEGMENT, ChunkId, Root, SegmentIndex};
+use sterna_types::{BLOCK_SIZE, BLOCKS_PER_SEGMENT, Root, SegmentIndex};
 
+use super::draft::Draft;
 use super::error::VolumeError;
 use super::overlay::{Overlay, Source};
 use super::read::per_segment;
 use super::volume::Volume;
-use crate::chunk_store::ChunkKind;
 use crate::chunk_writer::ChunkWriter;
-use crate::chunking::{self, ChunkingParameters, Run};
-use crate::map::{Change, InvalidExtent, Manifest};
+use crate::map::Change;
 
 /// Stores the contents of `overlay` as chunks and manifests; how the map under `root` changes by it, in order.
 pub(super) fn rewrite(
@@ -45,47 +43,6 @@ pub(super) fn rewrite(
         changes.push(dirty.store(volume, root, writer)?);
     }
     Ok(changes)
-}
-
-/// Stores `data`, a run of whole blocks of one segment, as chunks, and enters them into the segment's manifest.
-///
-/// `first_block` is counted from the segment's first.
-pub(crate) fn store_run(
-    parameters: &ChunkingParameters,
-    writer: &mut ChunkWriter,
-    manifest: &mut Manifest,
-    first_block: u16,
-    data: &Bytes,
-) -> Result<(), VolumeError> {
-    let mut short = ShortRuns::default();
-    store_long_runs(parameters, writer, manifest, first_block, data, &mut short)?;
-    short.store(writer, manifest)
-}
-
-fn store_long_runs(
-    parameters: &ChunkingParameters,
-    writer: &mut ChunkWriter,
-    manifest: &mut Manifest,
-    first_block: u16,
-    data: &Bytes,
-    short: &mut ShortRuns,
-) -> Result<(), VolumeError> {
-    for run in chunking::runs(data) {
-        match run {
-            Run::Zero(bytes) => replace(manifest, first_block, &bytes, None)?,
-            Run::Data(bytes) if bytes.len() as u64 == BLOCK_SIZE => {
-                short.push(first_block + count(bytes.start as u64 / BLOCK_SIZE), &data[bytes], writer, manifest)?;
-            }
-            Run::Data(run) => {
-                for cut in chunking::cut(parameters, &data[run.clone()]) {
-                    let bytes = run.start + cut.start..run.start + cut.end;
-                    let id = writer.put(ChunkKind::Data, data.slice(bytes.clone()))?;
-                    replace(manifest, first_block, &bytes, Some(id))?;
-                }
-            }
-        }
-    }
-    Ok(())
 }
 
 /// A part of a run of the overlay.
@@ -127,12 +84,11 @@ impl DirtySegment {
         let is_whole =
             self.runs.iter().map(|(blocks, _)| u64::from(blocks.end - blocks.start)).sum::<u64>() == BLOCKS_PER_SEGMENT;
         let old = if is_whole { None } else { volume.manifest(root, self.index)? };
-        let mut manifest = old.as_deref().cloned().unwrap_or_default();
-        let mut short = ShortRuns::default();
+        let mut draft = Draft::of(old.as_deref().cloned().unwrap_or_default());
         let mut runs = self.runs.into_iter().peekable();
         while let Some((blocks, source)) = runs.next() {
             let Source::Journal { .. } = source else {
-                manifest.replace(blocks.start, blocks.end - blocks.start, None)?;
+                draft.clear(blocks)?;
                 continue;
             };
             let mut sources = vec![(blocks.clone(), source)];
@@ -144,14 +100,11 @@ impl DirtySegment {
                 sources.push(next);
             }
             let data = read_back(&sources)?;
-            store_long_runs(&volume.chunking, writer, &mut manifest, blocks.start, &data, &mut short)?;
+            draft.write(&volume.chunking, blocks.start, &data)?;
         }
-        short.store(writer, &mut manifest)?;
-        volume.fragmented().note(self.index, &manifest, volume.chunking.average_blocks());
-        match manifest.encode() {
-            Some(bytes) => Ok(Change::Set(self.index, writer.put(ChunkKind::Manifest, bytes)?)),
-            None => Ok(Change::Clear(self.index..SegmentIndex(self.index.0 + 1))),
-        }
+        let drafted = draft.finish()?;
+        volume.fragmented().note(self.index, &drafted.manifest, volume.chunking.average_blocks());
+        Ok(drafted.store(self.index, writer)?)
     }
 }
 
@@ -170,55 +123,6 @@ fn read_back(runs: &[(Range<u16>, Source)]) -> Result<Bytes, VolumeError> {
     Ok(data.into())
 }
 
-/// Runs of a single block, collected into chunks of their own.
-#[derive(Default)]
-struct ShortRuns {
-    /// Counted from the segment's first block.
-    blocks: Vec<u16>,
-    data: Vec<u8>,
-}
-
-impl ShortRuns {
-    fn push(
-        &mut self,
-        block: u16,
-        data: &[u8],
-        writer: &mut ChunkWriter,
-        manifest: &mut Manifest,
-    ) -> Result<(), VolumeError> {
-        self.blocks.push(block);
-        self.data.extend_from_slice(data);
-        if self.blocks.len() < SHARED_CHUNK_BLOCKS {
-            return Ok(());
-        }
-        std::mem::take(self).store(writer, manifest)
-    }
-
-    fn store(self, writer: &mut ChunkWriter, manifest: &mut Manifest) -> Result<(), VolumeError> {
-        if self.blocks.is_empty() {
-            return Ok(());
-        }
-        let id = writer.put(ChunkKind::Data, self.data.into())?;
-        for (place, block) in self.blocks.into_iter().enumerate() {
-            // At most `SHARED_CHUNK_BLOCKS`.
-            manifest.replace(block, 1, Some((id, count(place as u64))))?;
-        }
-        Ok(())
-    }
-}
-
-/// Enters a run of a segment's blocks, given as bytes behind `first_block`, into its manifest.
-fn replace(
-    manifest: &mut Manifest,
-    first_block: u16,
-    bytes: &Range<usize>,
-    chunk: Option<ChunkId>,
-) -> Result<(), InvalidExtent> {
-    let place = |byte: usize| count((byte / BLOCK_BYTES) as u64);
-    let blocks = place(bytes.start)..place(bytes.end);
-    manifest.replace(first_block + blocks.start, blocks.end - blocks.start, chunk.map(|id| (id, 0)))
-}
-
 fn push_clear(changes: &mut Vec<Change>, range: Range<SegmentIndex>) {
     match changes.last_mut() {
         Some(Change::Clear(last)) if last.end == range.start => last.end = range.end,
@@ -233,7 +137,3 @@ fn count(blocks: u64) -> u16 {
 
 const BLOCK_BYTES: usize = 4096;
 const _: () = assert!(BLOCK_BYTES as u64 == BLOCK_SIZE);
-
-/// Blocks of a chunk that is made of single ones: the average size of those that are cut by content, so that the index has
-/// as many entries as for these, and a chunk that is dead in part wastes no more than they do.
-const SHARED_CHUNK_BLOCKS: usize = 8;

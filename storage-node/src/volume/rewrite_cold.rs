@@ -14,12 +14,11 @@ use bytes::Bytes;
 use sterna_types::device::ReadOutcome;
 use sterna_types::{SEGMENT_SIZE, SegmentIndex};
 
+use super::draft::Draft;
 use super::error::VolumeError;
-use super::rewrite::store_run;
 use super::volume::Volume;
-use crate::chunk_store::ChunkKind;
 use crate::chunk_writer::ChunkWriter;
-use crate::map::{Change, Manifest};
+use crate::map::Manifest;
 
 /// The segments that a volume's seals have left fragmented, with the number of the seal that wrote to each last.
 #[derive(Debug, Default)]
@@ -80,11 +79,9 @@ impl Volume {
             if self.read_sealed(segment, &mut data)? == ReadOutcome::Zeroes {
                 continue;
             }
-            let mut manifest = Manifest::default();
-            store_run(&self.chunking, &mut writer, &mut manifest, 0, &Bytes::from(data))?;
-            if let Some(bytes) = manifest.encode() {
-                changed.push(Change::Set(segment, writer.put(ChunkKind::Manifest, bytes)?));
-            }
+            let mut draft = Draft::of(Manifest::default());
+            draft.write(&self.chunking, 0, &Bytes::from(data))?;
+            changed.push(draft.finish()?.store(segment, &mut writer)?);
         }
         let built = self.build_root(&old, changed, writer, (old.sealed_through, old.replay_from))?;
         self.record(&built)?;

@@ -30,7 +30,7 @@ use super::error::VolumeError;
 use super::record::VolumeRecord;
 use super::rewrite::rewrite;
 use super::volume::{Frozen, SealFailure, Volume};
-use crate::chunk_store::{ChunkKind, StoreError, StorePin};
+use crate::chunk_store::{ChunkKind, NewChunk, StoreError, StorePin};
 use crate::chunk_writer::ChunkWriter;
 use crate::journal::FileNumber;
 use crate::journal::record::Sequence;
@@ -136,7 +136,7 @@ impl Volume {
             checkpoint: None,
         };
         let checkpoint = Bytes::copy_from_slice(&record.encode_checkpoint(self.id));
-        record.checkpoint = Some(writer.put(ChunkKind::Checkpoint, checkpoint)?);
+        record.checkpoint = Some(writer.put(NewChunk::of(ChunkKind::Checkpoint, checkpoint))?);
         let (pin, _) = writer.finish()?;
         Ok(Built { record, changed, _pin: pin })
     }
