@@ -131,7 +131,7 @@ fn fill_and_go_on(node: &mut Node) -> Result<()> {
     written.check(&mut client)?;
     node.restart()?;
     written.check(&mut disk.attach(Style::Extended)?.0)?;
-    node.sterna(["volume", "verify", "disk"]).succeed()?;
+    node.sterna(["scrub"]).succeed()?;
     Ok(())
 }
 

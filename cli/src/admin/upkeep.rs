@@ -61,6 +61,8 @@ enum ScrubView {
         bytes: u64,
         damaged_chunks: u64,
         ranges_are_complete: bool,
+        leavings_chunks: u64,
+        leavings_bytes: u64,
     },
 }
 
@@ -151,15 +153,22 @@ impl Session {
             Ok((result.context(NO_RESULT)?, ranges))
         };
         let (result, ranges) = interruptible(work, "the rest was not read").await?;
-        let admin::ScrubResult { chunks, bytes, damaged_chunks, ranges_are_complete } = result;
-        let view = ScrubView::Result { chunks, bytes, damaged_chunks, ranges_are_complete };
+        let view = result_view(&result);
+        let admin::ScrubResult { chunks, bytes, damaged_chunks, ranges_are_complete, leavings_bytes, .. } = result;
         if damaged_chunks > 0 {
             if self.output.is_json() {
                 self.output.value(&view)?;
             }
             bail!("{} damaged{}", is_or_are(damaged_chunks), ranges.advice(ranges_are_complete));
         }
-        self.output.result(&view, format!("read {}, {}: all whole", count(chunks, "chunk"), about(bytes)))
+        let mut text = format!("read {}, {}: all whole", count(chunks, "chunk"), about(bytes));
+        if leavings_bytes > 0 {
+            let leavings = about(leavings_bytes);
+            text.push_str(&format!(
+                "\n{leavings} that nothing needs; `sterna gc` frees them where they are half of a pack"
+            ));
+        }
+        self.output.result(&view, text)
     }
 }
 
@@ -184,6 +193,12 @@ impl Ranges {
 
 fn is_or_are(chunks: u64) -> String {
     format!("{} {}", count(chunks, "chunk"), if chunks == 1 { "is" } else { "are" })
+}
+
+fn result_view(result: &admin::ScrubResult) -> ScrubView {
+    let admin::ScrubResult { chunks, bytes, damaged_chunks, ranges_are_complete, leavings_chunks, leavings_bytes } =
+        *result;
+    ScrubView::Result { chunks, bytes, damaged_chunks, ranges_are_complete, leavings_chunks, leavings_bytes }
 }
 
 fn damage_view(damage: admin::DamagedChunk) -> ScrubView {

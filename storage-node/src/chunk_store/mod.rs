@@ -21,6 +21,7 @@ use sterna_types::{BLOCK_SIZE, ChunkId};
 
 use crate::disk::DiskFile;
 
+mod bits;
 pub mod collect;
 pub mod index;
 mod memory;
@@ -36,7 +37,7 @@ mod throttle;
 
 pub use memory::MemoryChunkStore;
 pub use pack_store::{PackStore, PackStoreOptions};
-pub use scrub::{Damage, DamagedFrame, ScrubOptions, ScrubReport, ScrubWatcher};
+pub use scrub::{Damage, DamagedFrame, Leavings, ScrubOptions, ScrubReport, ScrubWatcher};
 pub use stats::StoreStats;
 pub use throttle::Throttle;
 

@@ -1,7 +1,9 @@
 //! Scrub: reading everything again, to find what has gone bad while there are others to mend it from.
 //!
 //! First all packs, one after the other, each frame against its checksums and its id. Then all entries of the index: those
-//! whose frame was found sound are done with (one bit for each), the others are read where the index says.
+//! whose frame was found sound are done with, the others are read where the index says. What was read and has no entry is
+//! left over, sound or not: a crash, a repair or a collection leaves such copies, and nobody has lost anything by them. Two
+//! bits for each frame say all that.
 
 use std::collections::HashMap;
 use std::num::NonZeroU64;
@@ -9,6 +11,7 @@ use std::sync::atomic::AtomicBool;
 
 use sterna_types::ChunkId;
 
+use super::bits::Bits;
 use super::index::IndexEntry;
 use super::pack::{PackId, PackScanner, Verdict};
 use super::pack_store::{PackStore, io_at, location_of};
@@ -33,8 +36,17 @@ pub struct ScrubReport {
     pub stored_bytes: u64,
     /// What it found, and reported, that was bad.
     pub damaged: u64,
-    /// Bytes of packs that belong to no batch: what a crash left, or damaged headers.
-    pub unclaimed_bytes: u64,
+    /// What is not damaged, but left over.
+    pub leavings: Leavings,
+}
+
+/// What nothing names: collections remove it with its pack. What changes while a scrub runs may be among it, or not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Leavings {
+    /// Frames that no entry of the index names.
+    pub frames: u64,
+    /// Bytes of these, and bytes of packs that belong to no batch.
+    pub bytes: u64,
 }
 
 /// Something bad.
@@ -57,8 +69,6 @@ pub enum Damage {
     Lost,
     /// The index points to where it is not, or to a pack that is not here: the chunk is lost here.
     Dangling,
-    /// Its bytes are not what was stored, but no entry names them: a copy that nobody uses.
-    Unused,
     /// It can be read, but the header of its batch is damaged: it could not be found without the index.
     Unlisted,
 }
@@ -86,7 +96,7 @@ impl PackStore {
         let mut scrub = Scrub {
             store: self,
             throttle: Throttle::new(options.bytes_per_second, cancel),
-            sound: HashMap::new(),
+            seen: HashMap::new(),
             report: ScrubReport::default(),
             total_bytes: self.totals().stored_bytes,
             watcher,
@@ -99,12 +109,18 @@ impl PackStore {
 struct Scrub<'a> {
     store: &'a PackStore,
     throttle: Throttle<'a>,
-    /// For each pack the frames that were found sound, a bit each.
-    sound: HashMap<PackId, Vec<u64>>,
+    seen: HashMap<PackId, Seen>,
     report: ScrubReport,
     /// What it expects to read, by the index. It finds more where there are frames that nobody uses.
     total_bytes: u64,
     watcher: &'a mut dyn ScrubWatcher,
+}
+
+/// Frames of a pack, by their numbers.
+#[derive(Default)]
+struct Seen {
+    read: Bits,
+    sound: Bits,
 }
 
 impl Scrub<'_> {
@@ -116,22 +132,22 @@ impl Scrub<'_> {
             let mut scanner = PackScanner::new(pack, file).map_err(&io)?;
             while let Some(scanned) = scanner.next_frame().map_err(&io)? {
                 let frame = &scanned.frame;
+                let stored_bytes = u64::from(frame.stored_length());
                 self.report.frames += 1;
-                self.report.stored_bytes += u64::from(frame.stored_length());
+                self.report.stored_bytes += stored_bytes;
+                self.report.leavings.frames += 1;
+                self.report.leavings.bytes += stored_bytes;
+                let seen = self.seen.entry(pack).or_default();
+                seen.read.set(scanned.place.number);
                 if let Verdict::Sound(_) = scanner.read(frame).map_err(&io)? {
-                    let words = self.sound.entry(pack).or_default();
-                    let word = scanned.place.number as usize / 64;
-                    words.resize(words.len().max(word + 1), 0);
-                    words[word] |= 1 << (scanned.place.number % 64);
-                } else if self.store.entry(frame.id)?.is_none_or(|entry| entry.place != scanned.place) {
-                    self.bad(frame.id, pack, frame.offset.into(), Damage::Unused);
+                    seen.sound.set(scanned.place.number);
                 }
                 self.tell_progress();
-                if !self.throttle.pass(frame.stored_length().into()) {
+                if !self.throttle.pass(stored_bytes) {
                     return Ok(false);
                 }
             }
-            self.report.unclaimed_bytes += scanner.skipped_bytes();
+            self.report.leavings.bytes += scanner.skipped_bytes();
         }
         Ok(true)
     }
@@ -139,8 +155,10 @@ impl Scrub<'_> {
     fn entries(&mut self) -> Result<bool, StoreError> {
         let mut finished = true;
         self.store.each_entry(|entries| {
-            for entry in entries.iter().filter(|entry| !self.was_sound(entry)).collect::<Vec<_>>() {
-                self.entry(entry)?;
+            for entry in entries {
+                if !self.claim(entry) {
+                    self.entry(entry)?;
+                }
             }
             finished = self.throttle.pass(0);
             Ok(finished)
@@ -148,9 +166,15 @@ impl Scrub<'_> {
         Ok(finished)
     }
 
-    fn was_sound(&self, entry: &IndexEntry) -> bool {
-        let word = self.sound.get(&entry.place.pack).and_then(|words| words.get(entry.place.number as usize / 64));
-        word.is_some_and(|word| word >> (entry.place.number % 64) & 1 == 1)
+    /// An entry names a frame: if that was read, it is not left over. Whether it was found sound.
+    fn claim(&mut self, entry: &IndexEntry) -> bool {
+        let Some(seen) = self.seen.get(&entry.place.pack) else { return false };
+        if seen.read.get(entry.place.number) {
+            let leavings = &mut self.report.leavings;
+            leavings.frames = leavings.frames.saturating_sub(1);
+            leavings.bytes = leavings.bytes.saturating_sub(entry.frame.stored_length().into());
+        }
+        seen.sound.get(entry.place.number)
     }
 
     /// Looks at a chunk whose frame was not found sound, where the index says that it is now.
@@ -161,7 +185,12 @@ impl Scrub<'_> {
         let pack = entry.place.pack;
         let damage = match self.store.get(id) {
             Ok(_) if self.is_listed(&entry)? => return Ok(()),
-            Ok(_) => Damage::Unlisted,
+            Ok(_) => {
+                // It lies where no batch is found, and is needed all the same.
+                let leavings = &mut self.report.leavings;
+                leavings.bytes = leavings.bytes.saturating_sub(entry.frame.stored_length().into());
+                Damage::Unlisted
+            }
             Err(StoreError::Corrupt { .. }) => {
                 let ends = u64::from(entry.frame.offset) + u64::from(entry.frame.stored_length());
                 let size = self.store.pack_file(pack).and_then(|file| file.size().map_err(io_at(&pack.path())));

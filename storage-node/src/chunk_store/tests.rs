@@ -142,7 +142,8 @@ fn a_damaged_chunk_is_repaired_with_its_own_bytes_and_no_others() {
     assert!(matches!(machine.store.repair(&other, &pin), Err(StoreError::Corrupt { .. })));
     machine.store.repair(&chunk, &pin).expect("a repaired chunk");
     assert_eq!(machine.store.get(chunk.id).expect("a sound chunk"), Some(chunk.bytes));
-    assert_eq!(damages(&machine), [Damage::Unused]);
+    let heard = machine.scrub();
+    assert_eq!((heard.damaged, heard.report.leavings), (Vec::new(), Leavings { frames: 1, bytes: 8192 }));
 }
 
 #[test]
@@ -175,6 +176,28 @@ fn a_scrub_says_how_far_it_has_come() {
     machine.store.repair(&data(1, 2), &machine.store.pin()).expect("a copy that takes the place of another");
     let last = machine.scrub().progress[9];
     assert_eq!((last.done_bytes, last.total_bytes), (stored_bytes + 8192, stored_bytes + 8192));
+}
+
+#[test]
+fn what_a_crash_leaves_of_an_append_is_no_damage_and_goes_with_the_next_collection() {
+    let (kept, mut left_something_torn) = (tree(&[&[1]]), false);
+    // The third change of the disk of an append to a new pack is its batch.
+    for (changes, seed) in (1..5).flat_map(|changes| (0..8).map(move |seed| (changes, seed))) {
+        let machine = Machine::new();
+        machine.append(&kept).expect("chunks");
+        let machine = machine.after_kill();
+        machine.disk.crash_after(changes);
+        assert!(machine.append(&[data(3, 2), data(5, 4)]).is_err());
+        let reopened = machine.after_crash(seed, CrashMode::Scramble);
+        let heard = reopened.scrub();
+        assert_eq!(heard.damaged, [], "{heard:?}");
+        left_something_torn |= heard.report.leavings.frames > 0;
+        reopened.collect(&[root_of(&kept)], &EAGER).expect("a collection");
+        let heard = reopened.scrub();
+        assert_eq!((heard.damaged, heard.report.leavings), (Vec::new(), Leavings::default()));
+        assert_eq!(reopened.store.stats().expect("figures").packs, 1);
+    }
+    assert!(left_something_torn, "no crash came between a batch and its entries");
 }
 
 #[test]

@@ -44,6 +44,8 @@ pub(super) fn run(node: &Arc<Node>, request: ScrubRequest) -> Response<Replies<S
                 bytes: report.stored_bytes,
                 damaged_chunks: report.damaged,
                 ranges_are_complete: is_complete,
+                leavings_chunks: report.leavings.frames,
+                leavings_bytes: report.leavings.bytes,
             })))
         })
         .await?
@@ -130,7 +132,6 @@ fn damaged_chunk(bad: &DamagedFrame) -> DamagedChunk {
     let what = match bad.damage {
         Damage::Lost => "its bytes are not what was stored: it is lost here",
         Damage::Dangling => "it is not where the index says: it is lost here",
-        Damage::Unused => "its bytes are not what was stored, but nobody uses this copy",
         Damage::Unlisted => "it can be read, but could not be found without the index",
     };
     DamagedChunk {

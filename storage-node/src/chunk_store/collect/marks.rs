@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use sterna_types::ChunkId;
 
 use crate::chunk_store::ChunkKind;
+use crate::chunk_store::bits::Bits;
 use crate::chunk_store::index::IndexEntry;
 use crate::chunk_store::pack::{FramePlace, PackId};
 
@@ -70,27 +71,5 @@ impl Marking {
     pub(super) fn take_kept_or_sweep(&mut self) -> Vec<ChunkId> {
         self.sweeping = self.kept.is_empty();
         std::mem::take(&mut self.kept)
-    }
-}
-
-#[derive(Debug, Default)]
-struct Bits {
-    words: Vec<u64>,
-}
-
-impl Bits {
-    fn get(&self, bit: u32) -> bool {
-        self.words.get(bit as usize / 64).is_some_and(|word| word >> (bit % 64) & 1 == 1)
-    }
-
-    /// Sets a bit; whether it was clear.
-    fn set(&mut self, bit: u32) -> bool {
-        let word = bit as usize / 64;
-        if word >= self.words.len() {
-            self.words.resize(word + 1, 0);
-        }
-        let was_clear = !self.get(bit);
-        self.words[word] |= 1 << (bit % 64);
-        was_clear
     }
 }
