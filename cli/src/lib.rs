@@ -3,6 +3,7 @@
 //!
 //! * `args`: the command line. `generate`: completions and the manual, from the same description.
 //! * [`node`]: the node of a data directory, and its making. `admin`: the commands that a running node carries out.
+//! * `console`: what every command prints, and how it is interrupted.
 //! * `salvage`: volumes out of a data directory whose node cannot run.
 //! * `image_file`: an image that has its name once it is complete.
 //! * `nbd_serve`: files and disks in memory over NBD, without a node. `nbd_uri`, `socket`: what both servers need.
@@ -15,6 +16,7 @@
 
 mod admin;
 mod args;
+mod console;
 mod generate;
 mod image_file;
 mod nbd_serve;

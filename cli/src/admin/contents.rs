@@ -7,11 +7,11 @@ use sterna_types::ByteSize;
 
 use super::Session;
 use super::client::{CallError, for_each};
-use super::interrupt::interruptible;
-use super::progress::Progress;
-use super::text::{about, count};
 use super::views::{DamageView, if_any};
 use crate::args::volume::{Diff, Export, OneContents};
+use crate::console::interrupt::interruptible;
+use crate::console::progress::Progress;
+use crate::console::text::{about, count};
 
 /// A range that differs.
 #[derive(Serialize)]

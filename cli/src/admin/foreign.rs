@@ -22,11 +22,11 @@ use super::Session;
 use super::client::CallError;
 use super::image::{Fit, Image};
 use super::import::{ImportView, note_padding};
-use super::interrupt::interruptible;
-use super::progress::Progress;
 use super::views::VolumeView;
 use crate::args::values::IMPORTING_SUFFIX;
 use crate::args::volume::{ImageFormat, Import};
+use crate::console::interrupt::interruptible;
+use crate::console::progress::Progress;
 
 /// What `qemu-img info` says.
 #[derive(Deserialize)]

@@ -15,11 +15,11 @@ use super::Session;
 use super::client::{CallError, for_each};
 use super::contents::NO_RESULT;
 use super::image::{Fit, Image};
-use super::interrupt::{Interrupted, interruptible};
-use super::progress::Progress;
-use super::text::{about, count};
 use super::views::VolumeView;
 use crate::args::volume::{ImageFormat, Import};
+use crate::console::interrupt::{Interrupted, interruptible};
+use crate::console::progress::Progress;
+use crate::console::text::{about, count};
 
 /// An image that has come in.
 #[derive(Serialize)]

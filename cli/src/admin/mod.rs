@@ -1,10 +1,9 @@
 //! The commands that a running node carries out, asked of it over its admin socket.
 //!
-//! * [`client`]: the connection, and what its errors mean. [`output`], [`table`], [`text`], [`progress`]: what is printed.
+//! * [`client`]: the connection, and what its errors mean.
 //! * [`views`]: what a volume and a snapshot look like, for people and for programs.
 //! * [`volumes`]: volumes and snapshots by name. [`contents`]: what is in them. [`upkeep`]: the node and its store.
 //! * [`import`]: disk images on their way in; [`image`]: what an image is; [`foreign`]: those that `qemu-img` reads.
-//! * [`interrupt`]: Ctrl-C in long work.
 //!
 //! Nothing here decides anything about volumes: values were checked where they entered (`args`), and the rest is the
 //! node's.
@@ -14,11 +13,6 @@ mod contents;
 mod foreign;
 mod image;
 mod import;
-mod interrupt;
-mod output;
-mod progress;
-mod table;
-mod text;
 mod upkeep;
 mod views;
 mod volumes;
@@ -29,8 +23,8 @@ use anyhow::Result;
 
 use crate::args::VolumeCommand;
 use crate::args::values::Rate;
+use crate::console::output::{Output, unless_reader_left};
 use client::Node;
-use output::{Output, OutputClosed};
 
 /// What a node is asked to do.
 pub(crate) enum Work {
@@ -56,11 +50,7 @@ pub(crate) fn run(work: Work, directory: &Path, json: bool) -> Result<()> {
         // What was found before it failed is told, too.
         done.and(session.output.flush())
     });
-    match result {
-        // Whoever read it, such as `head`, has read enough.
-        Err(error) if error.downcast_ref::<OutputClosed>().is_some_and(OutputClosed::is_broken_pipe) => Ok(()),
-        result => result,
-    }
+    unless_reader_left(result)
 }
 
 /// One command on its way.

@@ -7,12 +7,12 @@ use sterna_proto::admin::{self, collect_garbage_reply, scrub_reply};
 use super::Session;
 use super::client::{CallError, for_each};
 use super::contents::NO_RESULT;
-use super::interrupt::interruptible;
-use super::progress::Progress;
-use super::table::Facts;
-use super::text::{about, count, duration};
 use super::views::{DamageView, if_any};
 use crate::args::values::Rate;
+use crate::console::interrupt::interruptible;
+use crate::console::progress::Progress;
+use crate::console::table::Facts;
+use crate::console::text::{about, count, duration};
 
 #[derive(Serialize)]
 struct StatusView {

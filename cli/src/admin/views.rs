@@ -4,7 +4,7 @@ use serde::Serialize;
 use sterna_proto::admin;
 use sterna_types::ByteSize;
 
-use super::text::utc;
+use crate::console::text::utc;
 
 /// A volume, as the metadata knows it.
 #[derive(Serialize)]

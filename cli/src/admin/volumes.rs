@@ -8,10 +8,10 @@ use sterna_types::ByteSize;
 
 use super::Session;
 use super::client::CallError;
-use super::table::{Facts, Table};
-use super::text::{about, count};
 use super::views::{MapView, OpenView, SnapshotView, VolumeView};
 use crate::args::volume::{Clone, Create, Delete, Resize, Show, Snapshot};
+use crate::console::table::{Facts, Table};
+use crate::console::text::{about, count};
 
 /// All that is known about a volume.
 #[derive(Serialize)]

@@ -2,27 +2,30 @@
 
 mod choice;
 mod names;
-mod output;
+mod report;
 #[cfg(test)]
 mod tests;
 
-use std::fs::{File, OpenOptions};
 use std::io::ErrorKind;
 use std::ops::ControlFlow;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::ArgGroup;
 use sterna_storage_node::chunk_store::index::{Index, RocksIndex};
 use sterna_storage_node::disk::SystemDisk;
-use sterna_storage_node::progress::Progress;
-use sterna_storage_node::salvage::{Contents, Extracted, Salvage, SalvageOptions};
+use sterna_storage_node::progress::Watcher;
+use sterna_storage_node::salvage::{Contents, ExtractError, Extracted, Salvage, SalvageError, SalvageOptions};
 use sterna_types::{ByteSize, Root, SnapshotName};
 
-use choice::Chosen;
-use output::Output;
+use crate::console;
+use crate::console::interrupt::{self, Interrupted};
+use crate::console::output::{Output, unless_reader_left};
+use crate::image_file::{ImageFile, ImageFileError};
+use choice::{Chosen, name_of};
+use report::Report;
 
 #[derive(Debug, clap::Args)]
 #[command(group = ArgGroup::new("what").args(["list", "volume", "root", "all"]))]
@@ -78,28 +81,162 @@ pub(crate) struct SalvageArgs {
 
 /// Runs the command. Fails where something is lost, too.
 pub(crate) fn run(args: &SalvageArgs, json: bool) -> Result<()> {
-    let directory = &args.directory;
-    let disk = SystemDisk::open_read_only(directory)?;
-    let mut output = Output::new(json);
-    let names = names::read(&directory.join(METADATA)).unwrap_or_else(|error| {
-        output.note(&format!("the names of volumes and snapshots are not known: {error:#}"));
-        Vec::new()
-    });
-    let index = open_index(&directory.join(INDEX)).unwrap_or_else(|error| {
-        output.note(&format!("{error:#}; it is done without"));
-        None
-    });
-    let options = SalvageOptions { table_bytes: args.memory.0, ..SalvageOptions::default() };
-    let salvage = Salvage::open(Arc::new(disk), index, &names, &options, &mut go_on)
-        .context("raise the limit with --memory, or put the data directory on a machine with more of it")?;
-    output.damages(&salvage);
-    let lost = match &args.to_dir {
-        _ if args.volume.is_some() || args.root.is_some() => one(args, &salvage, &mut output)?,
-        Some(to_dir) if args.all => all(args, &salvage, to_dir, &mut output)?,
-        _ => output.list(&salvage, args.past_damage, args.check)?,
-    };
-    output.end();
-    if lost { bail!("something is lost: see above") } else { Ok(()) }
+    unless_reader_left(interrupt::stoppable(|stop| salvage(args, json, stop)))
+}
+
+fn salvage(args: &SalvageArgs, json: bool, stop: &AtomicBool) -> Result<()> {
+    let mut work = Work { args, stop, report: Report::new(Output::new(json)) };
+    let done = work.run();
+    // What was found before it failed is told, too.
+    done.and(work.report.end())
+}
+
+/// One salvage on its way.
+struct Work<'a> {
+    args: &'a SalvageArgs,
+    /// Set where it is to end.
+    stop: &'a AtomicBool,
+    report: Report,
+}
+
+impl Work<'_> {
+    fn run(&mut self) -> Result<()> {
+        let args = self.args;
+        let salvage = self.open()?;
+        self.report.damages(&salvage)?;
+        let lost = match &args.to_dir {
+            _ if args.volume.is_some() || args.root.is_some() => self.one(&salvage)?,
+            Some(to_dir) if args.all => self.all(&salvage, to_dir)?,
+            _ => self.list(&salvage)?,
+        };
+        if lost { bail!("something is lost: see above") } else { Ok(()) }
+    }
+
+    fn open(&mut self) -> Result<Salvage> {
+        let args = self.args;
+        let disk = SystemDisk::open_read_only(&args.directory)?;
+        let names = match names::read(&args.directory.join(METADATA)) {
+            Ok(names) => names,
+            Err(error) => {
+                self.report.note(&format!("the names of volumes and snapshots are not known: {error:#}"))?;
+                Vec::new()
+            }
+        };
+        let index = match open_index(&args.directory.join(INDEX)) {
+            Ok(index) => index,
+            Err(error) => {
+                self.report.note(&format!("{error:#}; it is done without"))?;
+                None
+            }
+        };
+        let options = SalvageOptions { table_bytes: args.memory.0, ..SalvageOptions::default() };
+        let opened = self.watched(&format!("reading {}", args.directory.display()), |watcher| {
+            Salvage::open(Arc::new(disk), index, &names, &options, watcher)
+        })?;
+        match opened {
+            Err(SalvageError::Stopped) => {
+                bail!(Interrupted::leaving("nothing was written, the same command begins again"))
+            }
+            opened => {
+                opened.context("raise the limit with --memory, or put the data directory on a machine with more of it")
+            }
+        }
+    }
+
+    /// All volumes, and roots that none of them has; whether something is lost.
+    fn list(&mut self, salvage: &Salvage) -> Result<bool> {
+        let (past_damage, mut lost) = (self.args.past_damage, false);
+        for volume in salvage.volumes() {
+            let examined = match volume.contents(past_damage) {
+                Some(contents) => Some(self.examine(salvage, &name_of(volume), &contents)?),
+                None => None,
+            };
+            lost |= volume.is_incomplete() || examined.as_ref().is_some_and(|examined| !examined.lost.is_empty());
+            self.report.volume(volume, examined.as_ref())?;
+            for snapshot in &volume.snapshots {
+                let name = format!("{}@{}", name_of(volume), snapshot.name);
+                let examined = self.examine(salvage, &name, &snapshot.into())?;
+                lost |= !examined.lost.is_empty();
+                self.report.snapshot(volume, snapshot, &name, &examined)?;
+            }
+        }
+        salvage.unclaimed().iter().try_for_each(|root| self.report.unclaimed(*root))?;
+        Ok(lost)
+    }
+
+    fn examine(&mut self, salvage: &Salvage, name: &str, contents: &Contents) -> Result<Extracted> {
+        let check_data = self.args.check;
+        let examined =
+            self.watched(&format!("examining {name}"), |watcher| salvage.examine(contents, check_data, watcher))?;
+        examined.map_err(|error| unless_stopped(error, || format!("'{name}' and what follows was not examined")))
+    }
+
+    /// Writes what was chosen; whether something of it is lost.
+    fn one(&mut self, salvage: &Salvage) -> Result<bool> {
+        let args = self.args;
+        let chosen = match &args.root {
+            Some(root) => choice::root(salvage, *root),
+            None => choice::volume(salvage, args)?,
+        };
+        let to = args.to.as_deref().context("give the image's file with --to FILE")?;
+        self.write(salvage, &chosen, to, "the same command begins again")
+    }
+
+    /// Writes everything that has a name or an id; whether something of it is lost.
+    fn all(&mut self, salvage: &Salvage, to_dir: &Path) -> Result<bool> {
+        make_directory(&self.args.directory, to_dir)?;
+        let mut lost = false;
+        for chosen in choice::everything(salvage, self.args.past_damage) {
+            let to = to_dir.join(chosen.file_name());
+            lost |= self.write(salvage, &chosen, &to, THE_REST_OF_ALL)?;
+        }
+        // Nothing says what these were.
+        lost |= salvage.volumes().iter().any(|volume| volume.newest.is_none());
+        Ok(lost)
+    }
+
+    /// Writes an image; whether something of it is lost. `remains` says what to do where it is interrupted.
+    fn write(&mut self, salvage: &Salvage, chosen: &Chosen, to: &Path, remains: &str) -> Result<bool> {
+        check_apart(&self.args.directory, to)?;
+        let shown = to.display();
+        let image = ImageFile::create(to, false).map_err(refused)?;
+        let extracted = self.watched(&format!("writing {}", chosen.name), |watcher| {
+            salvage.extract(&chosen.contents, image.file(), watcher)
+        })?;
+        let extracted = extracted
+            .map_err(|error| unless_stopped(error, || format!("{shown} was not written, {remains}")))
+            .with_context(|| format!("{shown}"))?;
+        image.keep().map_err(refused)?;
+        self.report.written(chosen, to, &extracted)?;
+        Ok(chosen.is_incomplete || !extracted.lost.is_empty())
+    }
+
+    /// Does long work on something of this name, with a bar.
+    fn watched<T>(&mut self, what: &str, work: impl FnOnce(Watcher<'_>) -> T) -> Result<T> {
+        // What was found by now is seen before the bar is.
+        self.report.flush()?;
+        let bar = console::progress::Progress::new(what, self.report.is_json());
+        let stop = self.stop;
+        Ok(work(&mut |progress| {
+            bar.show(progress);
+            if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        }))
+    }
+}
+
+/// Why contents could not be gone through; where that is because it was interrupted, what `remains`.
+fn unless_stopped(error: ExtractError, remains: impl FnOnce() -> String) -> anyhow::Error {
+    match error {
+        ExtractError::Stopped => Interrupted::leaving(remains()).into(),
+        error => error.into(),
+    }
+}
+
+fn refused(error: ImageFileError) -> anyhow::Error {
+    match error {
+        ImageFileError::Exists { .. } => anyhow!("{error}: give a file that is not there yet"),
+        error => error.into(),
+    }
 }
 
 fn open_index(path: &Path) -> Result<Option<Arc<dyn Index>>> {
@@ -107,40 +244,6 @@ fn open_index(path: &Path) -> Result<Option<Arc<dyn Index>>> {
         return Ok(None);
     }
     Ok(Some(Arc::new(RocksIndex::open_read_only(path, INDEX_CACHE_BYTES)?)))
-}
-
-/// Writes what was chosen; whether something of it is lost.
-fn one(args: &SalvageArgs, salvage: &Salvage, output: &mut Output) -> Result<bool> {
-    let chosen = match &args.root {
-        Some(root) => choice::root(salvage, *root),
-        None => choice::volume(salvage, args)?,
-    };
-    let to = args.to.as_deref().context("give the image's file with --to FILE")?;
-    write(args, salvage, &chosen, to, output)
-}
-
-/// Writes everything that has a name or an id; whether something of it is lost.
-fn all(args: &SalvageArgs, salvage: &Salvage, to_dir: &Path, output: &mut Output) -> Result<bool> {
-    make_directory(&args.directory, to_dir)?;
-    let mut lost = false;
-    for chosen in choice::everything(salvage, args.past_damage) {
-        let to = to_dir.join(chosen.file_name());
-        lost |= write(args, salvage, &chosen, &to, output)?;
-    }
-    // Nothing says what these were.
-    lost |= salvage.volumes().iter().any(|volume| volume.newest.is_none());
-    Ok(lost)
-}
-
-fn write(args: &SalvageArgs, salvage: &Salvage, chosen: &Chosen, to: &Path, output: &mut Output) -> Result<bool> {
-    let image = create(&args.directory, to)?;
-    let extracted = extract(salvage, &chosen.contents, &image).with_context(|| format!("{}", to.display()))?;
-    output.written(chosen, to, &extracted);
-    Ok(chosen.is_incomplete || !extracted.lost.is_empty())
-}
-
-fn extract(salvage: &Salvage, contents: &Contents, image: &File) -> Result<Extracted> {
-    Ok(salvage.extract(contents, image, &mut go_on)?)
 }
 
 /// A directory, which is not in the data directory and may be there already.
@@ -154,13 +257,6 @@ fn make_directory(directory: &Path, path: &Path) -> Result<()> {
     }
 }
 
-/// A new file, which is not in the data directory.
-fn create(directory: &Path, path: &Path) -> Result<File> {
-    check_apart(directory, path)?;
-    let file = OpenOptions::new().read(true).write(true).create_new(true).mode(FILE_MODE).open(path);
-    file.with_context(|| format!("cannot make {}: give a file that is not there yet", path.display()))
-}
-
 /// Refuses what would be made in the data directory.
 fn check_apart(directory: &Path, path: &Path) -> Result<()> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -171,12 +267,9 @@ fn check_apart(directory: &Path, path: &Path) -> Result<()> {
     Ok(())
 }
 
-fn go_on(_progress: Progress) -> ControlFlow<()> {
-    ControlFlow::Continue(())
-}
-
 const METADATA: &str = "metadata";
 const INDEX: &str = "index";
 const INDEX_CACHE_BYTES: usize = 64 << 20;
-/// Disks of virtual machines are nobody else's business.
-const FILE_MODE: u32 = 0o600;
+/// Images are not replaced: the same command would stop at the first.
+const THE_REST_OF_ALL: &str =
+    "nor what follows; the images named above are complete, the same command into another directory writes all of them";

@@ -3,6 +3,7 @@
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Parser;
 use sterna_storage_node::chunk_store::index::{Index, RocksIndex, VolumeRecords};
@@ -13,7 +14,7 @@ use sterna_storage_node::journal::SaltSource;
 use sterna_storage_node::volume::{Storage, StorageOptions, Volume, VolumeSpec};
 use sterna_types::{ByteOffset, ByteSize, Epoch, Root, VolumeId, VolumeSize};
 
-use super::{SalvageArgs, run};
+use super::{Output, Report, SalvageArgs, Work, run};
 
 #[derive(Debug, Parser)]
 struct Line {
@@ -22,9 +23,13 @@ struct Line {
 }
 
 fn salvage(directory: &Path, rest: &[&str]) -> anyhow::Result<()> {
+    run(&arguments(directory, rest)?, false)
+}
+
+fn arguments(directory: &Path, rest: &[&str]) -> anyhow::Result<SalvageArgs> {
     let directory = directory.to_string_lossy().into_owned();
     let words = ["salvage", &directory].into_iter().chain(rest.iter().copied());
-    run(&Line::try_parse_from(words)?.salvage, false)
+    Ok(Line::try_parse_from(words)?.salvage)
 }
 
 /// A data directory with volume 7: two blocks that are sealed, and one that is not.
@@ -86,6 +91,32 @@ fn a_loss_is_an_error_and_the_rest_is_written() {
     let file = to.path().join("disk.raw");
     salvage(directory.path(), &["--volume", "7", "--to", &file.to_string_lossy()]).expect_err("a loss");
     assert_eq!(std::fs::read(&file).expect("an image").iter().filter(|byte| **byte == 2).count(), 4096);
+}
+
+#[test]
+fn what_is_interrupted_says_what_is_missing_and_leaves_nothing_of_it() {
+    let (directory, to) = (data_directory(), tempfile::tempdir().expect("a temporary directory"));
+    let to_dir = to.path().join("all");
+    let args = arguments(directory.path(), &["--all", "--to-dir", &to_dir.to_string_lossy()]).expect("arguments");
+    let stop = AtomicBool::new(true);
+    let mut work = Work { args: &args, stop: &stop, report: Report::new(Output::new(false)) };
+    let told = |error: anyhow::Error| format!("{error:#}");
+    let before = work.run().expect_err("nothing was read");
+    assert!(told(before).contains("interrupted: nothing was written"));
+    stop.store(false, Ordering::Relaxed);
+    let found = work.open().expect("what is there");
+    stop.store(true, Ordering::Relaxed);
+    let listing = work.list(&found).expect_err("nothing was examined");
+    assert!(told(listing).contains("interrupted: '7' and what follows"));
+    let writing = told(work.all(&found, &to_dir).expect_err("nothing was written"));
+    assert!(
+        writing.contains("interrupted") && writing.contains("7.raw was not written, nor what follows"),
+        "{writing}"
+    );
+    assert_eq!(std::fs::read_dir(&to_dir).expect("a directory").count(), 0);
+    stop.store(false, Ordering::Relaxed);
+    assert!(!work.all(&found, &to_dir).expect("an image"));
+    assert_eq!(std::fs::read_dir(&to_dir).expect("a directory").count(), 1);
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use sterna_proto::admin;
+use sterna_storage_node::progress;
 
 /// A bar. It disappears when it is dropped.
 pub(crate) struct Progress(ProgressBar);
@@ -23,6 +24,12 @@ impl Progress {
 
     /// Shows how far a node says that it has come.
     pub(crate) fn set(&self, progress: &admin::Progress) {
+        let admin::Progress { done_bytes, total_bytes } = *progress;
+        self.show(progress::Progress { done_bytes, total_bytes });
+    }
+
+    /// Shows how far work of this process has come.
+    pub(crate) fn show(&self, progress: progress::Progress) {
         if progress.total_bytes > 0 && self.0.length() != Some(progress.total_bytes) {
             self.0.set_length(progress.total_bytes);
             self.0.set_style(style(OF_KNOWN_LENGTH));

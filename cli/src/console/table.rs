@@ -13,6 +13,11 @@ impl Table {
         Self { header: header.into(), rows: Vec::new() }
     }
 
+    /// Whether it has a header only.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
     /// One more row, as wide as the header.
     pub(crate) fn row(&mut self, cells: impl Into<Vec<String>>) {
         let cells = cells.into();

@@ -19,8 +19,19 @@ pub(crate) struct OutputClosed(#[from] io::Error);
 
 impl OutputClosed {
     /// Whether its reader has gone, which is no failure.
-    pub(crate) fn is_broken_pipe(&self) -> bool {
+    fn is_broken_pipe(&self) -> bool {
         self.0.kind() == ErrorKind::BrokenPipe
+    }
+}
+
+/// What a command came to, whose reader may have gone: whoever read it, such as `head`, has read enough.
+///
+/// # Errors
+/// The command's, but for that.
+pub(crate) fn unless_reader_left(result: Result<()>) -> Result<()> {
+    match result {
+        Err(error) if error.downcast_ref::<OutputClosed>().is_some_and(OutputClosed::is_broken_pipe) => Ok(()),
+        result => result,
     }
 }
 
