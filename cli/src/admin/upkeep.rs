@@ -42,6 +42,9 @@ struct CollectedView {
     freed_bytes: u64,
     removed_packs: u64,
     compacted_packs: u64,
+    cramped_packs: u64,
+    cramped_bytes: u64,
+    waiting_bytes: u64,
 }
 
 /// A line of what a scrub found.
@@ -116,8 +119,11 @@ impl Session {
             freed_bytes: result.freed_bytes,
             removed_packs: result.removed_packs,
             compacted_packs: result.compacted_packs,
+            cramped_packs: result.cramped_packs,
+            cramped_bytes: result.cramped_bytes,
+            waiting_bytes: result.waiting_bytes,
         };
-        let text = format!(
+        let mut text = format!(
             "freed {}: {} dead, {} live; {} removed, {} compacted",
             about(view.freed_bytes),
             count(view.dead_chunks, "chunk"),
@@ -125,6 +131,13 @@ impl Session {
             count(view.removed_packs, "pack"),
             view.compacted_packs
         );
+        if view.cramped_packs > 0 {
+            let (bytes, packs) = (about(view.cramped_bytes), count(view.cramped_packs, "pack"));
+            text.push_str(&format!("\n{bytes} are dead in {packs} that could not be compacted for want of space"));
+        }
+        if view.waiting_bytes >= WORTH_TELLING {
+            text.push_str(&format!("\n{} are dead in packs of which more than half lives", about(view.waiting_bytes)));
+        }
         self.output.result(&view, text)
     }
 
@@ -171,6 +184,9 @@ impl Session {
         self.output.result(&view, text)
     }
 }
+
+/// Each pack has some bytes that are no chunk's: less than this is nothing to think about.
+const WORTH_TELLING: u64 = 1 << 20;
 
 /// What was said about who needs what is damaged.
 #[derive(Clone, Copy, Default)]

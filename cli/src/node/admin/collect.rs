@@ -43,6 +43,9 @@ pub(super) fn collect(node: &Arc<Node>) -> Response<Replies<CollectGarbageReply>
                 freed_bytes: report.removed_bytes.saturating_sub(report.moved_bytes),
                 removed_packs: report.removed_packs,
                 compacted_packs: report.compacted_packs,
+                cramped_packs: report.cramped_packs,
+                cramped_bytes: report.cramped_bytes,
+                waiting_bytes: report.waiting_bytes,
             };
             Ok(step(Step::Result(result)))
         })

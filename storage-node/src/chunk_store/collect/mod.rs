@@ -13,6 +13,7 @@
 //! 5. Packs that are mostly dead are compacted, and so are small ones if there are many. What lives in them is copied,
 //!    verified, to a new pack, which is synced; then the index points there, durably, in batches. *A crash leaves each chunk
 //!    where the index says; the rest of the copies are frames without entries.*
+//!    One for which there is no room, beside what the index needs, is passed over: its turn comes when there is.
 //! 6. A pack from which all that the index had in it has moved is removed. One that has damaged frames stays, for repair.
 //!
 //! What nobody needs is not removed in the order of references: after a collection that was interrupted a chunk may be here
@@ -90,6 +91,12 @@ pub struct CollectReport {
     pub moved_bytes: u64,
     /// Packs that were to be compacted and stay, because something in them is damaged, or was repaired meanwhile.
     pub damaged_packs: u64,
+    /// Packs that were to be compacted and stay, because there is no room for what lives in them.
+    pub cramped_packs: u64,
+    /// Bytes of these that would go with them.
+    pub cramped_bytes: u64,
+    /// Dead bytes of packs that stay because too little of them is dead.
+    pub waiting_bytes: u64,
 }
 
 /// Why a collection stopped. What it had done by then stays done, and nothing is lost by it.

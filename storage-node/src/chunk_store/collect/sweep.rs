@@ -15,6 +15,14 @@ pub(super) struct Living {
     pub(super) stored_bytes: u64,
 }
 
+/// A pack that is to be compacted.
+struct MostlyDead {
+    pack: PackId,
+    living: Living,
+    /// Bytes of it that go with it.
+    dead_bytes: u64,
+}
+
 /// What lives in each pack that is swept.
 type LivingByPack = BTreeMap<PackId, Living>;
 
@@ -26,10 +34,16 @@ impl PackStore {
         let dead: Vec<PackId> = living.iter().filter(|(_, living)| living.chunks == 0).map(|(pack, _)| *pack).collect();
         self.remove_packs(&dead, run)?;
         let mut writer = None;
-        let worth_it = self.worth_compacting(&living, run.options)?;
-        run.will_copy(worth_it.iter().map(|(_, living)| living.stored_bytes).sum());
-        for (pack, living) in worth_it {
-            if !self.compact(pack, living, &mut writer, run)? {
+        let mut worth_it = self.worth_compacting(&living, run)?;
+        // Those that take the least space first: on a full disk they make room for the others.
+        worth_it.sort_by_key(|mostly_dead| mostly_dead.living.stored_bytes);
+        run.will_copy(worth_it.iter().map(|mostly_dead| mostly_dead.living.stored_bytes).sum());
+        for MostlyDead { pack, living, dead_bytes } in worth_it {
+            if !self.has_room_to_move(living.chunks, living.stored_bytes)? {
+                run.report.cramped_packs += 1;
+                run.report.cramped_bytes += dead_bytes;
+                run.copied(living.stored_bytes);
+            } else if !self.compact(pack, living, &mut writer, run)? {
                 return Ok(false);
             }
         }
@@ -91,26 +105,26 @@ impl PackStore {
         if packs.is_empty() { Ok(()) } else { self.disk.sync_dir(PACK_DIRECTORY).map_err(io_at(PACK_DIRECTORY)) }
     }
 
-    fn worth_compacting(
-        &self,
-        living: &LivingByPack,
-        options: &CollectOptions,
-    ) -> Result<Vec<(PackId, Living)>, StoreError> {
-        let (mut mostly_dead, mut small) = (Vec::new(), Vec::new());
+    fn worth_compacting(&self, living: &LivingByPack, run: &mut Run<'_>) -> Result<Vec<MostlyDead>, StoreError> {
+        let (mut mostly_dead, mut small, options) = (Vec::new(), Vec::new(), run.options);
         for (pack, living) in living.iter().filter(|(_, living)| living.chunks > 0) {
             // A pack that the index names and that is not here: scrub reports it.
             let Ok(file) = self.pack_file(*pack) else { continue };
             let size = file.size().map_err(io_at(&pack.path()))?;
-            let dead = size.saturating_sub(living.stored_bytes);
-            if dead.saturating_mul(100) >= size.saturating_mul(u64::from(options.dead_percent)) {
-                mostly_dead.push((*pack, *living));
+            let dead_bytes = size.saturating_sub(living.stored_bytes);
+            let pack = MostlyDead { pack: *pack, living: *living, dead_bytes };
+            if dead_bytes.saturating_mul(100) >= size.saturating_mul(u64::from(options.dead_percent)) {
+                mostly_dead.push(pack);
             } else if size < options.small_pack_bytes {
-                small.push((*pack, *living));
+                small.push(pack);
+            } else {
+                run.report.waiting_bytes += dead_bytes;
             }
         }
         if small.len() >= CollectOptions::SMALL_PACKS {
             mostly_dead.append(&mut small);
         }
+        run.report.waiting_bytes += small.iter().map(|pack| pack.dead_bytes).sum::<u64>();
         Ok(mostly_dead)
     }
 }

@@ -55,6 +55,39 @@ fn packs_in_which_nothing_lives_go_without_being_read() {
 }
 
 #[test]
+fn on_a_full_disk_each_compacted_pack_makes_room_for_the_next_and_what_finds_none_is_told() {
+    let machine = Machine::new();
+    let append = |seeds: &[u64], dead: u64| {
+        let kept: Vec<NewChunk> = seeds.iter().map(|seed| data(*seed, 1)).collect();
+        machine.append(&kept).expect("chunks");
+        machine.append(&[data(dead, 7)]).expect("a chunk that nobody needs");
+        machine.store.close_pack();
+        kept.iter().map(|chunk| chunk.id).collect::<Vec<_>>()
+    };
+    let (large, small) = (append(&[1, 3, 5, 7, 9, 11], 101), append(&[13, 15], 103));
+    let manifest = parent(ChunkKind::Manifest, &[large, small].concat());
+    let top = parent(ChunkKind::Node, &[manifest.id]);
+    machine.append(&[manifest, top.clone()]).expect("a map");
+    let before = machine.pack_bytes();
+    let collected = |room: u64| {
+        machine.disk.limit(Some(machine.pack_bytes() + OPTIONS.reserve_bytes / 2 + room));
+        let report = machine.collect(&[top.id], &EAGER).expect("a report");
+        machine.disk.limit(None);
+        machine.check();
+        machine.check_reachable([top.id]);
+        report
+    };
+    // Only the map has room.
+    let report = collected(5000);
+    assert!(report.finished && report.cramped_packs == 2, "{report:?}");
+    assert!((14 * 4096..22 * 4096).contains(&report.cramped_bytes), "{report:?}");
+    // The smaller pack has, too, and makes room for the larger one.
+    let report = collected(12_000);
+    assert_eq!((report.cramped_packs, report.cramped_bytes), (0, 0), "{report:?}");
+    assert!(report.compacted_packs >= 2 && machine.pack_bytes() + 14 * 4096 < before, "{report:?}");
+}
+
+#[test]
 fn frames_that_a_crash_left_are_reclaimed() {
     let machine = Machine::new();
     machine.append(&tree(&[&[1, 3]])).expect("chunks");

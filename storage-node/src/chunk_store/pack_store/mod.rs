@@ -249,6 +249,13 @@ impl PackStore {
         if available < needed { Err(StoreError::Full) } else { Ok(()) }
     }
 
+    /// Whether chunks can be moved, which takes so much until their pack is removed. Half of the reserve is the index's.
+    pub(super) fn has_room_to_move(&self, chunks: u64, stored_bytes: u64) -> Result<bool, StoreError> {
+        let available = self.disk.available_bytes().map_err(io_at(""))?;
+        let overhead = chunks.saturating_mul(ENTRY_OVERHEAD_BYTES as u64);
+        Ok(available >= stored_bytes.saturating_add(overhead).saturating_add(self.options.reserve_bytes / 2))
+    }
+
     /// Closes the pack that is being written. No append can run: there is no pin.
     pub(super) fn close_pack(&self) {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
