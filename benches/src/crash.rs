@@ -12,7 +12,8 @@ use sterna_tests::node::Node;
 use sterna_tests::oracle::kill_loop::KillLoop;
 use sterna_tests::oracle::load::Load;
 
-use crate::facts::{Facts, Goal};
+use crate::facts::Facts;
+use crate::goal::Goal;
 
 /// Up to this long from the beginning of the load to the kill.
 const LONGEST_LOAD: Duration = Duration::from_millis(700);

@@ -4,15 +4,8 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::goal::{Goal, range, short};
 use crate::median::median;
-
-/// How a figure is judged.
-#[derive(Clone, Copy, Debug, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Goal {
-    AtMost(f64),
-    AtLeast(f64),
-}
 
 /// One thing that was measured, perhaps several times.
 #[derive(Clone, Debug, Serialize)]
@@ -63,10 +56,7 @@ impl Facts {
 
 impl Fact {
     fn judge(&mut self) {
-        self.is_reached = self.goal.map(|goal| match goal {
-            Goal::AtMost(most) => self.median <= most,
-            Goal::AtLeast(least) => self.median >= least,
-        });
+        self.is_reached = self.goal.map(|goal| goal.is_reached(self.median));
     }
 }
 
@@ -74,27 +64,10 @@ impl fmt::Display for Facts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}\n\n| what | median (range) | goal |\n|---|---|---|", self.what)?;
         for Fact { what, unit, values, median, goal, is_reached } in &self.facts {
-            let least = values.iter().copied().fold(f64::INFINITY, f64::min);
-            let most = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-            let range = if values.len() > 1 { format!(" ({}-{})", short(least), short(most)) } else { String::new() };
-            let goal = match goal {
-                None => "-".to_owned(),
-                Some(Goal::AtMost(most)) => format!("<= {}", short(*most)),
-                Some(Goal::AtLeast(least)) => format!(">= {}", short(*least)),
-            };
-            let missed = if *is_reached == Some(false) { ", **missed**" } else { "" };
-            writeln!(f, "| {what} | {} {unit}{range} | {goal}{missed} |", short(*median))?;
+            let goal = goal.map_or("-".to_owned(), |goal| goal.judged(*is_reached));
+            writeln!(f, "| {what} | {} {unit}{} | {goal} |", short(*median), range(values))?;
         }
         Ok(())
-    }
-}
-
-/// Three digits where they matter.
-fn short(value: f64) -> String {
-    match value.abs() {
-        100.0.. => format!("{value:.0}"),
-        10.0.. => format!("{value:.1}"),
-        _ => format!("{value:.2}"),
     }
 }
 

@@ -1,86 +1,102 @@
 //! fio with its nbd engine, which is libnbd.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result};
 use serde_json::Value;
-use sterna_tests::tool::Tool;
+use sterna_tests::disk_server::Disk;
+use sterna_tests::tool::{Ended, Tool};
 
-/// A pattern of requests.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Work {
-    /// fio's name of it: `randread`, `write`, ...
-    pub(crate) pattern: &'static str,
-    /// Bytes of a request.
-    pub(crate) block_bytes: u32,
-    /// Requests in flight.
-    pub(crate) depth: u32,
-}
-
-/// What a client saw.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Seen {
-    /// Requests answered.
-    pub(crate) requests: f64,
-    /// Requests per second.
-    pub(crate) per_second: f64,
-    /// Median latency in microseconds; `None` where the client does not take it.
-    pub(crate) p50_us: Option<f64>,
-    /// The latency that 99 in 100 stay below, in microseconds.
-    pub(crate) p99_us: Option<f64>,
-}
-
-/// Fills the first gigabyte of the disk with data that is not zero.
-pub(crate) fn fill(uri: &str) -> Result<()> {
-    let args = ["--name=fill", "--ioengine=nbd", "--rw=write", "--bs=1M", "--size=1G", "--iodepth=4"];
-    Tool::new("fio").args(args).args([format!("--uri={uri}")]).succeed()?;
-    Ok(())
-}
+use crate::work::{Pattern, Seen, Work};
 
 /// Runs the work for so many seconds.
-pub(crate) fn run(uri: &str, work: Work, seconds: u32) -> Result<Seen> {
-    let args = [
+///
+/// # Errors
+/// fio fails, or did nothing.
+pub(crate) fn run(disk: &Disk, work: Work, seconds: u32) -> Result<Seen> {
+    let ended = command(disk, work, seconds).succeed()?;
+    let Ended { stdout, .. } = &ended;
+    parse(stdout, work).with_context(|| format!("fio's figures cannot be read: {ended}"))
+}
+
+/// The command that does the work.
+pub(crate) fn command(disk: &Disk, work: Work, seconds: u32) -> Tool {
+    let pattern = match work.pattern {
+        Pattern::RandomRead => "randread",
+        Pattern::RandomWrite => "randwrite",
+        Pattern::RandomMixed => "randrw",
+        Pattern::Read => "read",
+        Pattern::Write => "write",
+    };
+    let mut args = vec![
         "--name=work".to_owned(),
         "--ioengine=nbd".to_owned(),
-        format!("--uri={uri}"),
-        format!("--rw={}", work.pattern),
+        format!("--uri={}", disk.uri()),
+        format!("--rw={pattern}"),
+        "--rwmixread=70".to_owned(),
         format!("--bs={}", work.block_bytes),
         format!("--iodepth={}", work.depth),
-        "--size=1G".to_owned(),
-        "--time_based".to_owned(),
+        format!("--numjobs={}", work.connections),
+        "--group_reporting".to_owned(),
         format!("--runtime={seconds}"),
         "--output-format=json".to_owned(),
     ];
-    let ended = Tool::new("fio").args(args).succeed()?;
-    parse(&ended.stdout).with_context(|| format!("fio's figures cannot be read: {}", ended.stdout))
+    // Without it fio ends when it has been everywhere once.
+    args.extend((!work.once).then(|| "--time_based".to_owned()));
+    args.extend(work.flushes_each.then(|| "--fsync=1".to_owned()));
+    Tool::new("fio").args(args).time_limit(Duration::from_secs(u64::from(seconds)) + END_LIMIT)
 }
 
-fn parse(printed: &str) -> Result<Seen> {
+fn parse(printed: &str, work: Work) -> Result<Seen> {
     // The nbd engine says that it is connected before the figures begin.
     let json = &printed[printed.find('{').context("fio printed no figures")?..];
     let figures: Value = serde_json::from_str(json)?;
     let job = figures.pointer("/jobs/0").context("fio ran no job")?;
-    let side = ["read", "write"].into_iter().map(|side| &job[side]).find(|side| side["total_ios"] != 0);
-    let side = side.context("fio did nothing")?;
-    let number = |path: &str| side.pointer(path).and_then(Value::as_f64);
+    let number = |path: &str| job.pointer(path).and_then(Value::as_f64).with_context(|| format!("there is no {path}"));
+    let (reads, writes) = (number("/read/total_ios")?, number("/write/total_ios")?);
+    let side = if reads > 0.0 { "read" } else { "write" };
+    anyhow::ensure!(reads + writes > 0.0, "fio did nothing");
+    let percentile = |of: &str| number(&format!("/{side}/clat_ns/percentile/{of}.000000")).ok().map(|ns| ns / 1e3);
     Ok(Seen {
-        requests: number("/total_ios").context("fio counts its requests")?,
-        per_second: number("/iops").context("fio tells a rate")?,
-        p50_us: number("/clat_ns/percentile/50.000000").map(|ns| ns / 1e3),
-        p99_us: number("/clat_ns/percentile/99.000000").map(|ns| ns / 1e3),
+        requests: reads + writes,
+        written_bytes: writes * f64::from(work.block_bytes),
+        per_second: number("/read/iops")? + number("/write/iops")?,
+        p50_us: percentile("50"),
+        p99_us: percentile("99"),
+        last_quarter: None,
     })
 }
+
+/// For what fio does before and after the work.
+const END_LIMIT: Duration = Duration::from_secs(120);
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const WRITES: Work = Work::new(Pattern::RandomWrite, 4, 1);
 
     #[test]
     fn the_figures_of_the_side_that_worked_are_read() {
         let printed = r#"fio: connected to NBD server
             {"jobs": [{"read": {"total_ios": 0, "iops": 0.0},
                        "write": {"total_ios": 10, "iops": 5.5, "clat_ns": {"percentile": {"50.000000": 2000}}}}]}"#;
-        let seen = parse(printed).expect("figures");
-        assert_eq!((seen.requests, seen.per_second, seen.p50_us, seen.p99_us), (10.0, 5.5, Some(2.0), None));
-        assert!(parse("fio: failed").is_err());
-        assert!(parse(r#"{"jobs": []}"#).is_err());
+        let seen = parse(printed, WRITES).expect("figures");
+        assert_eq!((seen.requests, seen.written_bytes, seen.per_second), (10.0, 40960.0, 5.5));
+        assert_eq!((seen.p50_us, seen.p99_us), (Some(2.0), None));
+        assert!(parse("fio: failed", WRITES).is_err());
+        assert!(parse(r#"{"jobs": []}"#, WRITES).is_err());
+        let idle = r#"{"jobs": [{"read": {"total_ios": 0, "iops": 0.0}, "write": {"total_ios": 0, "iops": 0.0}}]}"#;
+        assert!(parse(idle, WRITES).is_err());
+    }
+
+    #[test]
+    fn both_sides_of_a_mixed_work_count_and_the_latency_is_that_of_its_reads() {
+        let printed = r#"{"jobs": [{
+            "read": {"total_ios": 7, "iops": 70.0, "clat_ns": {"percentile": {"50.000000": 1000, "99.000000": 9000}}},
+            "write": {"total_ios": 3, "iops": 30.0, "clat_ns": {"percentile": {"50.000000": 5000}}}}]}"#;
+        let seen = parse(printed, Work::new(Pattern::RandomMixed, 4, 32)).expect("figures");
+        assert_eq!((seen.requests, seen.written_bytes, seen.per_second), (10.0, 12288.0, 100.0));
+        assert_eq!((seen.p50_us, seen.p99_us), (Some(1.0), Some(9.0)));
     }
 }

@@ -22,7 +22,8 @@ use sterna_tests::guest::image::{Image, Root};
 use sterna_tests::node::Node;
 use sterna_tests::tool::Tool;
 
-use crate::facts::{Facts, Goal};
+use crate::facts::Facts;
+use crate::goal::Goal;
 use crate::usage::Usage;
 
 const SEGMENT_BYTES: usize = 4 << 20;

@@ -7,66 +7,102 @@
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use sterna_nbd_server::wire::{self, chunk, command};
-use sterna_tests::client::{Client, Request, Style};
+use sterna_tests::client::{Request, Style};
+use sterna_tests::disk_server::Disk;
+use sterna_tests::random::Random;
 
-use crate::fio::{Seen, Work};
-
-/// Bytes of the disk that requests go to.
-const SPAN_BYTES: u64 = 1 << 30;
+use crate::work::{Pattern, Seen, Work};
 
 /// Header of a chunk, and the offset in front of its data.
 const CHUNK_HEAD_BYTES: usize = 20;
 const SIMPLE_REPLY_BYTES: usize = 16;
 
-/// Runs random reads or writes for so many seconds, with structured replies.
-pub(crate) fn run(socket: &Path, work: Work, seconds: u32) -> Result<Seen> {
-    let stream = UnixStream::connect(socket).context("cannot connect")?;
-    let mut client = Client::greet(stream)?;
-    client.attach(Style::Structured, &[], "")?;
-    let mut load = Load::new(client.into_link(), work);
-    load.run(Duration::from_secs(u64::from(seconds)))
+/// How often it is noted how much was answered.
+const SAMPLE_INTERVAL: Duration = Duration::from_millis(20);
+
+/// Runs random reads or writes on one connection, with structured replies, for so many seconds and on until so many bytes
+/// were read or written.
+///
+/// # Errors
+/// The server does not answer, or with an error.
+pub(crate) fn run(disk: &Disk, work: Work, seconds: u32, least_bytes: u64) -> Result<Seen> {
+    ensure!(
+        matches!(work.pattern, Pattern::RandomRead | Pattern::RandomWrite)
+            && Work::new(work.pattern, work.block_bytes >> 10, work.depth) == work,
+        "the lean client cannot do {work}"
+    );
+    let (client, size_bytes) = disk.attach(Style::Structured)?;
+    let mut load = Load::new(client.into_link(), work, size_bytes);
+    load.run(Duration::from_secs(u64::from(seconds)), least_bytes.div_ceil(u64::from(work.block_bytes)))
 }
 
 struct Load {
     stream: UnixStream,
     work: Work,
-    reading: bool,
-    dice: u64,
+    blocks: u64,
+    random: Random,
+    /// What is written is cut out of this, and marked.
+    contents: Vec<u8>,
     sent: u64,
     answered: u64,
     input: Vec<u8>,
     filled: usize,
 }
 
+/// How much was answered by when.
+#[derive(Clone, Copy, Debug)]
+struct Sample {
+    seconds: f64,
+    answered: f64,
+}
+
 impl Load {
-    fn new(stream: UnixStream, work: Work) -> Self {
-        let input = vec![0; 1 << 20];
-        let reading = work.pattern == "randread";
-        Self { stream, work, reading, dice: 0x9e37_79b9_7f4a_7c15, sent: 0, answered: 0, input, filled: 0 }
+    fn new(stream: UnixStream, work: Work, size_bytes: u64) -> Self {
+        let mut random = Random::new(u64::from(work.block_bytes));
+        let contents = (0..CONTENTS_BYTES / 8).flat_map(|_| random.bits().to_le_bytes()).collect();
+        let blocks = size_bytes / u64::from(work.block_bytes);
+        Self { stream, work, blocks, random, contents, sent: 0, answered: 0, input: vec![0; 1 << 20], filled: 0 }
     }
 
-    fn run(&mut self, time: Duration) -> Result<Seen> {
+    fn run(&mut self, time: Duration, least_requests: u64) -> Result<Seen> {
         let started = Instant::now();
-        let mut output = Vec::new();
-        while started.elapsed() < time {
+        let (mut output, mut samples) = (Vec::new(), Vec::new());
+        let mut next_sample = Duration::ZERO;
+        let mut elapsed = Duration::ZERO;
+        while elapsed < time || self.answered < least_requests {
             output.clear();
             while self.sent - self.answered < u64::from(self.work.depth) {
                 self.request(&mut output);
             }
             self.stream.write_all(&output)?;
             self.receive()?;
+            elapsed = started.elapsed();
+            if elapsed >= next_sample {
+                samples.push(self.sample(elapsed));
+                next_sample = elapsed + SAMPLE_INTERVAL;
+            }
         }
-        let elapsed = started.elapsed().as_secs_f64();
-        let answered = self.answered;
+        let end = self.sample(elapsed);
+        samples.push(end);
         self.leave()?;
-        #[expect(clippy::cast_precision_loss, reason = "fewer than 2^53 requests")]
-        let requests = answered as f64;
-        Ok(Seen { requests, per_second: requests / elapsed, p50_us: None, p99_us: None })
+        let is_writing = self.work.pattern.writes();
+        Ok(Seen {
+            requests: end.answered,
+            written_bytes: if is_writing { end.answered * f64::from(self.work.block_bytes) } else { 0.0 },
+            per_second: end.answered / end.seconds,
+            p50_us: None,
+            p99_us: None,
+            last_quarter: last_quarter(&samples),
+        })
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "fewer than 2^53 requests")]
+    fn sample(&self, elapsed: Duration) -> Sample {
+        Sample { seconds: elapsed.as_secs_f64(), answered: self.answered as f64 }
     }
 
     /// Hears out what is still to come, and says good-bye: nbdkit 1.32 ends itself where a client hangs up on its replies.
@@ -80,17 +116,20 @@ impl Load {
 
     fn request(&mut self, output: &mut Vec<u8>) {
         let block = u64::from(self.work.block_bytes);
-        // Marsaglia, "Xorshift RNGs", 2003.
-        self.dice ^= self.dice << 13;
-        self.dice ^= self.dice >> 7;
-        self.dice ^= self.dice << 17;
-        let offset = self.dice % (SPAN_BYTES / block) * block;
-        let request = if self.reading {
-            Request::read(offset, block)
-        } else {
-            Request::write(offset, vec![0x5a; self.work.block_bytes as usize])
-        };
-        output.extend_from_slice(&request.cookie(self.sent).to_bytes(Style::Structured));
+        let offset = self.random.below(self.blocks) * block;
+        let is_writing = self.work.pattern.writes();
+        let command = if is_writing { command::WRITE } else { command::READ };
+        let request = Request::new(command, offset, block).cookie(self.sent);
+        output.extend_from_slice(&request.to_bytes(Style::Structured));
+        if is_writing {
+            // From anywhere, and with a number of its own: a server that finds what it knows already finds nothing.
+            let mark = self.sent.to_le_bytes();
+            let places = self.contents.len() - self.work.block_bytes as usize;
+            let from = usize::try_from(self.random.below(places as u64)).unwrap_or_default();
+            let content = &self.contents[from..][..self.work.block_bytes as usize];
+            output.extend_from_slice(&mark);
+            output.extend_from_slice(&content[mark.len()..]);
+        }
         self.sent += 1;
     }
 
@@ -129,9 +168,34 @@ fn reply_bytes(input: &[u8]) -> Result<Option<usize>> {
     Ok(Some(length).filter(|&length| length <= input.len()))
 }
 
+/// Requests per second in the last quarter of the time, to those in the first; `None` where too little happened.
+fn last_quarter(samples: &[Sample]) -> Option<f64> {
+    let end = samples.last()?;
+    let by = |part: f64| samples.iter().copied().find(|sample| sample.seconds >= part * end.seconds);
+    let (first, third) = (by(0.25)?, by(0.75)?);
+    let ratio = (end.answered - third.answered) / (end.seconds - third.seconds) * first.seconds / first.answered;
+    ratio.is_finite().then_some(ratio)
+}
+
+/// Far more than any chunk, so that what is cut out of it twice never meets itself in one.
+const CONTENTS_BYTES: usize = 4 << 20;
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_last_quarter_of_the_time_is_compared_with_the_first() {
+        let samples =
+            |all: &[(f64, f64)]| all.iter().map(|&(seconds, answered)| Sample { seconds, answered }).collect();
+        let slowing: Vec<_> = samples(&[(0.5, 50.0), (1.0, 100.0), (2.0, 180.0), (3.0, 250.0), (4.0, 300.0)]);
+        assert_eq!(last_quarter(&slowing), Some(0.5));
+        let steady: Vec<_> = samples(&[(1.0, 7.0), (3.0, 21.0), (4.0, 28.0)]);
+        assert_eq!(last_quarter(&steady), Some(1.0));
+        for too_few in [&[][..], &[(1.0, 5.0)]] {
+            assert_eq!(last_quarter(&samples(too_few)), None);
+        }
+    }
 
     #[test]
     fn a_reply_is_counted_when_all_of_it_is_there() {

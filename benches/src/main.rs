@@ -1,23 +1,30 @@
 //! Measurements of Sterna, each beside its peer in the same run on the same machine: what counts is the ratio.
 //!
-//! * [`nbd`]: the NBD server on a disk in memory, beside `nbdkit memory`; [`fio`] and [`lean`] make the load, [`server`] runs
-//!   what is measured, [`report`] holds the figures of two side by side.
+//! * [`nbd`]: the NBD server on a disk in memory, beside `nbdkit memory`. * [`serve`]: a volume, beside `nbdkit file` and
+//!   `qemu-nbd`. [`work`] is what is asked of a server; [`fio`] and [`lean`] ask it; [`server`] and [`program`] run what is
+//!   measured, [`data`] fills its disk, [`measure`] takes the figures, [`report`] holds those of several side by side.
 //! * [`images`]: two Debian root disks, what they share, import and export. * [`scale`]: very many volumes and snapshots.
-//! * [`crash`]: `kill -9` under load. [`facts`] holds the figures of these three.
+//! * [`crash`]: `kill -9` under load. [`facts`] holds the figures of these three. * [`goal`]: what a figure is to reach.
 //!
 //! `scripts/bench` builds and runs this. No figure here decides whether a test passes.
 
 mod crash;
+mod data;
 mod facts;
 mod fio;
+mod goal;
 mod images;
 mod lean;
+mod measure;
 mod median;
 mod nbd;
+mod program;
 mod report;
 mod scale;
+mod serve;
 mod server;
 mod usage;
+mod work;
 
 use std::fmt::Display;
 use std::path::PathBuf;
@@ -48,6 +55,8 @@ enum Command {
         #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=600))]
         seconds: u32,
     },
+    /// A volume of a node, beside `nbdkit file` and `qemu-nbd` with raw files on the same file system.
+    Serve(serve::Serve),
     /// Two Debian root disks: what they share in a node, and how fast they are imported and exported.
     Images {
         /// How often the speed is measured; the medians are reported.
@@ -71,6 +80,7 @@ fn main() -> Result<()> {
     let Args { command, json } = Args::parse();
     match command {
         Command::Nbd { rounds, seconds } => publish(&nbd::measure(rounds, seconds)?, json),
+        Command::Serve(serve) => publish(&serve::measure(&serve)?, json),
         Command::Images { rounds } => publish(&images::measure(rounds)?, json),
         Command::Scale(scale) => publish(&scale::measure(scale)?, json),
         Command::Crash { cycles, seed } => publish(&crash::measure(cycles, seed)?, json),

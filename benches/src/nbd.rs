@@ -5,85 +5,56 @@
 
 use anyhow::Result;
 
-use crate::fio::{self, Seen, Work};
-use crate::lean;
-use crate::report::{Figures, Report, Row};
+use crate::data;
+use crate::goal::Goal;
+use crate::measure::{self, Client};
+use crate::report::{Aim, Beside, Figures, Metric, Report, Row};
 use crate::server::Server;
+use crate::work::{Pattern, Work};
 
 /// What is measured, with the ratio to nbdkit that `docs/performance.md` sets as its goal.
-const WORKS: [(&str, Client, Work, f64); 8] = [
-    ("4 KiB random read, queue 32", Client::Fio, work("randread", 4 << 10, 32), 2.0),
-    ("4 KiB random write, queue 32", Client::Fio, work("randwrite", 4 << 10, 32), 1.0),
-    ("4 KiB random read, queue 1", Client::Fio, work("randread", 4 << 10, 1), 0.95),
-    ("4 KiB random write, queue 1", Client::Fio, work("randwrite", 4 << 10, 1), 0.95),
-    ("128 KiB sequential read, queue 16", Client::Fio, work("read", 128 << 10, 16), 1.0),
-    ("128 KiB sequential write, queue 16", Client::Fio, work("write", 128 << 10, 16), 1.0),
-    ("4 KiB random read, queue 32, lean client", Client::Lean, work("randread", 4 << 10, 32), 2.0),
-    ("4 KiB random write, queue 32, lean client", Client::Lean, work("randwrite", 4 << 10, 32), 1.0),
+const WORKS: [(Client, Work, f64); 8] = [
+    (Client::Fio, Work::new(Pattern::RandomRead, 4, 32), 2.0),
+    (Client::Fio, Work::new(Pattern::RandomWrite, 4, 32), 1.0),
+    (Client::Fio, Work::new(Pattern::RandomRead, 4, 1), 0.95),
+    (Client::Fio, Work::new(Pattern::RandomWrite, 4, 1), 0.95),
+    (Client::Fio, Work::new(Pattern::Read, 128, 16), 1.0),
+    (Client::Fio, Work::new(Pattern::Write, 128, 16), 1.0),
+    (Client::Lean, Work::new(Pattern::RandomRead, 4, 32), 2.0),
+    (Client::Lean, Work::new(Pattern::RandomWrite, 4, 32), 1.0),
 ];
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Client {
-    Fio,
-    Lean,
-}
-
-const fn work(pattern: &'static str, block_bytes: u32, depth: u32) -> Work {
-    Work { pattern, block_bytes, depth }
-}
 
 /// Measures everything `rounds` times, each for `seconds`.
 pub(crate) fn measure(rounds: u32, seconds: u32) -> Result<Report> {
     let directory = tempfile::tempdir()?;
     let servers = [Server::sterna_memory(directory.path(), "1G")?, Server::nbdkit_memory(directory.path(), "1G")?];
+    let contents = directory.path().join("contents");
+    data::write(&contents, 1024)?;
     for server in &servers {
-        fio::fill(&server.uri())?;
+        server.disk().fill(&contents)?;
     }
-    let mut rows: Vec<Row> =
-        WORKS.iter().map(|(name, _, work, goal)| Row::new(name, work.block_bytes, *goal)).collect();
+    std::fs::remove_file(&contents)?;
+    let row = |&(client, work, ratio): &(Client, Work, f64)| {
+        let aim = Aim { metric: Metric::PerSecond, beside: Beside::Peer(0), goal: Goal::AtLeast(ratio) };
+        Row::new(client.name(work), servers.len(), vec![aim])
+    };
+    let mut rows: Vec<Row> = WORKS.iter().map(row).collect();
     for round in 0..rounds {
-        for ((_, client, work, _), row) in WORKS.iter().zip(&mut rows) {
+        for (&(client, work, _), row) in WORKS.iter().zip(&mut rows) {
             eprintln!("round {} of {rounds}: {}", round + 1, row.name);
-            let mut pair = [None, None];
-            for turn in 0..2 {
-                let index = ((round + turn) % 2) as usize;
-                pair[index] = Some(figures(&servers[index], *client, *work, seconds)?);
-            }
-            if let [Some(ours), Some(peers)] = pair {
-                row.push(ours, peers);
+            for turn in 0..servers.len() {
+                let index = (round as usize + turn) % servers.len();
+                let server = &servers[index];
+                row.push(index, measure::figures(server, || client.run(server, work, seconds))?.1);
             }
         }
     }
-    for ((_, client, work, _), row) in WORKS.iter().zip(&mut rows) {
-        let calls = |server| calls_per_request(server, *client, *work);
-        (row.ours.calls_per_request, row.peer.calls_per_request) = (calls(&servers[0])?, calls(&servers[1])?);
+    for (&(client, work, _), row) in WORKS.iter().zip(&mut rows) {
+        for (index, server) in servers.iter().enumerate() {
+            let calls = measure::calls_per_request(server, client, work)?;
+            row.push(index, Figures::from_iter(calls.map(|calls| (Metric::CallsPerRequest, calls))));
+        }
     }
-    let names = servers.each_ref().map(|server| server.name);
+    let names = servers.iter().map(|server| server.name).collect();
     Ok(Report::new("the NBD server on a disk in memory", names, rounds, seconds, rows))
-}
-
-fn figures(server: &Server, client: Client, work: Work, seconds: u32) -> Result<Figures> {
-    let before = server.usage()?;
-    let seen = load(server, client, work, seconds)?;
-    let cpu_seconds = server.usage()?.cpu_seconds - before.cpu_seconds;
-    Ok(Figures {
-        per_second: seen.per_second,
-        p50_us: seen.p50_us,
-        p99_us: seen.p99_us,
-        cpu_us_per_request: cpu_seconds * 1e6 / seen.requests,
-    })
-}
-
-/// Counted apart from the timed runs, since counting costs time.
-fn calls_per_request(server: &Server, client: Client, work: Work) -> Result<Option<f64>> {
-    let (calls, seen) = server.count_system_calls(|| load(server, client, work, 1))?;
-    #[expect(clippy::cast_precision_loss, reason = "fewer than 2^53 calls")]
-    Ok(calls.map(|calls| calls as f64 / seen.requests))
-}
-
-fn load(server: &Server, client: Client, work: Work, seconds: u32) -> Result<Seen> {
-    match client {
-        Client::Fio => fio::run(&server.uri(), work, seconds),
-        Client::Lean => lean::run(server.socket(), work, seconds),
-    }
 }

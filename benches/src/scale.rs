@@ -10,7 +10,8 @@ use sterna_tests::disk_server::DiskServer;
 use sterna_tests::node::Node;
 use sterna_tests::tool::Tool;
 
-use crate::facts::{Facts, Goal};
+use crate::facts::Facts;
+use crate::goal::Goal;
 use crate::usage::Usage;
 
 /// How much of everything there is.

@@ -1,5 +1,8 @@
 //! What a process has used, as the kernel counts it.
 
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
 use anyhow::{Context, Result};
 
 /// What a process has used so far, and uses.
@@ -11,6 +14,9 @@ pub(crate) struct Usage {
     pub(crate) resident_mib: f64,
     /// The most memory that it has had at any time, in MiB.
     pub(crate) peak_mib: f64,
+    /// Bytes that it has caused to be written to a disk, as the kernel charges them to it: whole folios of the page cache,
+    /// which are larger than what was changed in them where the file was written or read in large pieces.
+    pub(crate) written_bytes: f64,
 }
 
 impl Usage {
@@ -28,8 +34,26 @@ impl Usage {
             anyhow::Ok(f64::from(kib) / 1024.0)
         };
         let cpu_seconds = f64::from(ticks) / f64::from(per_second);
-        Ok(Self { cpu_seconds, resident_mib: mib("VmRSS")?, peak_mib: mib("VmHWM")? })
+        let io = std::fs::read_to_string(format!("/proc/{id}/io"))?;
+        let written = io.lines().find_map(|line| line.strip_prefix("write_bytes: ")).context("no bytes written")?;
+        let (resident_mib, peak_mib) = (mib("VmRSS")?, mib("VmHWM")?);
+        Ok(Self { cpu_seconds, resident_mib, peak_mib, written_bytes: written.parse()? })
     }
+
+    /// The most memory that the process `id` has had counts from now on (`clear_refs`, proc_pid_clear_refs(5)).
+    pub(crate) fn forget_peak(id: u32) -> Result<()> {
+        Ok(std::fs::write(format!("/proc/{id}/clear_refs"), "5")?)
+    }
+}
+
+/// Bytes written by anyone to the device that a file system is on, its own journal included; `None` where it is on none.
+pub(crate) fn device_written_bytes(on: &Path) -> Result<Option<f64>> {
+    let device = std::fs::metadata(on)?.dev();
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    let Ok(stat) = std::fs::read_to_string(format!("/sys/dev/block/{major}:{minor}/stat")) else { return Ok(None) };
+    // Documentation/block/stat.rst: the seventh field counts sectors of 512 bytes, whatever the device's are.
+    let sectors: f64 = stat.split_whitespace().nth(6).context("a device counts what is written to it")?.parse()?;
+    Ok(Some(sectors * 512.0))
 }
 
 #[cfg(test)]
@@ -40,5 +64,6 @@ mod tests {
     fn this_process_has_used_something() {
         let usage = Usage::of(std::process::id()).expect("usage");
         assert!(usage.resident_mib > 0.5 && usage.peak_mib >= usage.resident_mib, "{usage:?}");
+        assert!(usage.written_bytes >= 0.0, "{usage:?}");
     }
 }

@@ -35,6 +35,7 @@ const END_LIMIT: Duration = Duration::from_secs(90);
 /// ```
 pub struct Node {
     directory: PathBuf,
+    log_level: &'static str,
     child: Option<Child>,
 }
 
@@ -44,11 +45,17 @@ impl Node {
     /// # Errors
     /// It cannot be made.
     pub fn init(directory: &Path) -> Result<Self> {
-        let node = Self { directory: directory.to_owned(), child: None };
+        let node = Self { directory: directory.to_owned(), log_level: "debug", child: None };
         let data = node.data();
         let args = [OsStr::new("node"), "init".as_ref(), data.as_os_str(), "--site".as_ref(), "ams".as_ref()];
         Tool::new(sterna()).args(args).args(["--bootstrap"]).succeed()?;
         Ok(node)
+    }
+
+    /// Has it log at this level from its next start on. Without it that is `debug`.
+    pub fn log_level(mut self, level: &'static str) -> Self {
+        self.log_level = level;
+        self
     }
 
     /// Makes it, and runs it until it is ready.
@@ -70,7 +77,7 @@ impl Node {
         let child = Command::new(sterna())
             .args(["--json", "node", "run"])
             .arg(self.data())
-            .env("STERNA_LOG", "debug")
+            .env("STERNA_LOG", self.log_level)
             .env_remove("STERNA_DIR")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
