@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use crate::disk_server::{Disk, DiskServer};
 use crate::server::sterna;
+use crate::strace;
 use crate::tool::{self, Ended, Tool};
 
 /// From the start of the process to the line that says it is ready: it has to read its store, and to become the leader of
@@ -36,6 +37,8 @@ const END_LIMIT: Duration = Duration::from_secs(90);
 pub struct Node {
     directory: PathBuf,
     log_level: &'static str,
+    /// What strace is told; nothing where there is none.
+    strace: Vec<String>,
     child: Option<Child>,
 }
 
@@ -45,7 +48,8 @@ impl Node {
     /// # Errors
     /// It cannot be made.
     pub fn init(directory: &Path) -> Result<Self> {
-        let node = Self { directory: directory.to_owned(), log_level: "debug", child: None };
+        let (directory, strace) = (directory.to_owned(), Vec::new());
+        let node = Self { directory, log_level: "debug", strace, child: None };
         let data = node.data();
         let args = [OsStr::new("node"), "init".as_ref(), data.as_os_str(), "--site".as_ref(), "ams".as_ref()];
         Tool::new(sterna()).args(args).args(["--bootstrap"]).succeed()?;
@@ -56,6 +60,25 @@ impl Node {
     pub fn log_level(mut self, level: &'static str) -> Self {
         self.log_level = level;
         self
+    }
+
+    /// Has its system calls watched from its next start on, by strace with these expressions (`trace=…`); what it sees is in
+    /// [`Node::system_calls`].
+    pub fn strace(mut self, expressions: &[&str]) -> Self {
+        self.strace = expressions.iter().map(|&expression| expression.to_owned()).collect();
+        self
+    }
+
+    /// The system calls that strace has seen since the last start, one in each line.
+    ///
+    /// # Errors
+    /// They are not watched.
+    pub fn system_calls(&self) -> Result<String> {
+        fs::read_to_string(self.strace_path()).context("the node does not run under strace")
+    }
+
+    fn strace_path(&self) -> PathBuf {
+        self.directory.join("node.strace")
     }
 
     /// Makes it, and runs it until it is ready.
@@ -74,7 +97,7 @@ impl Node {
     /// It runs already, or does not come to be ready, with its log.
     pub fn run(&mut self) -> Result<()> {
         ensure!(self.child.is_none(), "the node runs already");
-        let child = Command::new(sterna())
+        let child = strace::command(&self.strace, &self.strace_path())
             .args(["--json", "node", "run"])
             .arg(self.data())
             .env("STERNA_LOG", self.log_level)
@@ -83,7 +106,7 @@ impl Node {
             .stdout(Stdio::piped())
             .stderr(File::options().create(true).append(true).open(self.log_path())?)
             .spawn()
-            .context("cannot start sterna")?;
+            .context("cannot start sterna, or strace: run scripts/setup")?;
         let stdout = self.child.insert(child).stdout.take().context("the node's standard output is a pipe")?;
         let (lines, told) = mpsc::channel();
         // Reads on to the end, so that the node never writes into a closed pipe.

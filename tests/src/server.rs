@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdout, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use crate::client::{Client, READ_LIMIT, Style};
 use crate::disk_server::{Disk, DiskServer};
 use crate::node::Node;
-use crate::tool;
+use crate::{strace, tool};
 
 /// From the start of the process to the line that says it serves; most of it is waiting for a processor.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -108,8 +108,7 @@ impl Builder {
     /// Has the server's system calls watched, or made to fail, by strace with these expressions (`trace=…`, `inject=…`);
     /// what it sees is in [`Server::system_calls`].
     pub fn strace(mut self, expressions: &[&str]) -> Self {
-        self.launch.strace =
-            expressions.iter().flat_map(|&expression| ["-e".to_owned(), expression.to_owned()]).collect();
+        self.launch.strace = expressions.iter().map(|&expression| expression.to_owned()).collect();
         self
     }
 
@@ -159,8 +158,7 @@ impl Launch {
     /// Starts the process, and waits for what it says about each of its exports.
     fn start(&self, directory: &Path) -> Result<(Child, Vec<Value>)> {
         let log = directory.join("log");
-        let mut child = self
-            .command(directory)
+        let mut child = strace::command(&self.strace, &directory.join(STRACE))
             .args(self.command_line(directory))
             .env("STERNA_LOG", "debug")
             .stdin(Stdio::null())
@@ -189,16 +187,6 @@ impl Launch {
             serde_json::from_str(&line).with_context(|| format!("not JSON: {line}"))
         };
         (0..self.exports).map(offer).collect()
-    }
-
-    fn command(&self, directory: &Path) -> Command {
-        if self.strace.is_empty() {
-            return Command::new(sterna());
-        }
-        let mut command = Command::new("strace");
-        // Detached (-D), so that the child that is started here becomes the server and not the watcher.
-        command.args(["-D", "-f", "-qq", "-o"]).arg(directory.join("strace")).args(&self.strace).arg(sterna());
-        command
     }
 }
 
@@ -356,7 +344,7 @@ impl Server {
     /// # Errors
     /// They are not watched.
     pub fn system_calls(&self) -> Result<String> {
-        fs::read_to_string(self.path("strace")).context("the server does not run under strace")
+        fs::read_to_string(self.path(STRACE)).context("the server does not run under strace")
     }
 
     /// The server's process id.
@@ -443,3 +431,6 @@ impl Drop for Server {
         let _ = self.child.wait();
     }
 }
+
+/// What strace has seen, in the server's directory.
+const STRACE: &str = "strace";
