@@ -42,7 +42,7 @@ fn check_bounds(config: &Config) {
     assert!((64 << 20..=64 << 30).contains(&options.journal_limit_bytes), "{config:?}");
     assert!(options.seal_after_bytes * 2 <= options.journal_limit_bytes, "{config:?}");
     assert!((128 << 20..=1 << 40).contains(&options.reserve_bytes), "{config:?}");
-    let caches = [options.node_cache_bytes, config.storage.index_cache_bytes].map(|bytes| bytes as u64);
+    let caches = [options.node_cache_bytes, config.storage.index_cache_bytes as u64];
     for bytes in caches.into_iter().chain([options.segment_cache_bytes]) {
         assert!((1 << 20..=1 << 40).contains(&bytes), "{config:?}");
     }
