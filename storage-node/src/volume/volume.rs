@@ -46,6 +46,8 @@ pub struct Volume {
     pub(super) writing: Mutex<()>,
     /// Held while sealing: one seal at a time.
     pub(super) sealing: Mutex<()>,
+    /// How many changes have come to the overlay, and can be read.
+    pub(super) changes: AtomicU64,
     /// Bytes of records that are not sealed.
     pub(super) unsealed_bytes: AtomicU64,
     /// Told when there is something to seal, and when there is much.
@@ -126,6 +128,7 @@ impl Volume {
             layers: RwLock::new(layers),
             writing: Mutex::new(()),
             sealing: Mutex::new(()),
+            changes: AtomicU64::new(0),
             unsealed_bytes: AtomicU64::new(unsealed_bytes),
             seal_wanted: Notify::new(),
             seal_ended: Notify::new(),
