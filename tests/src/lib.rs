@@ -5,6 +5,7 @@
 //! * [`oracle`]: what a disk may hold after a crash, and the loop that kills and looks. * [`random`]: repeatable choices.
 //! * [`fio_loop`]: the same with fio as the judge.
 //! * [`node`]: a running `sterna node`, and commands for it. [`small_disk`]: a file system for it that can be filled.
+//! * [`flush`]: one connection flushes what another has written. [`tree`]: what is in a directory.
 //! * [`strace`]: system calls of our program, watched or made to fail. * [`tool`]: other people's programs, run with a time limit.
 //! * [`client`]: a raw NBD client, which can say what no well-behaved client would; [`reply`]: what it hears.
 //! * [`certificates`]: an authority, a server and clients for the tests of TLS.
@@ -18,6 +19,7 @@ pub mod certificates;
 pub mod client;
 pub mod disk_server;
 pub mod fio_loop;
+pub mod flush;
 pub mod guest;
 pub mod node;
 pub mod oracle;
@@ -27,3 +29,4 @@ pub mod server;
 pub mod small_disk;
 pub mod strace;
 pub mod tool;
+pub mod tree;

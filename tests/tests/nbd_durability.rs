@@ -7,6 +7,8 @@ use std::os::unix::net::UnixStream;
 use anyhow::Result;
 use sterna_nbd_server::wire::{command, command_flag};
 use sterna_tests::client::{Client, Request, Style};
+use sterna_tests::disk_server::DiskServer;
+use sterna_tests::flush;
 use sterna_tests::server::Server;
 
 const MIB: u64 = 1 << 20;
@@ -30,23 +32,10 @@ fn syncs(server: &Server) -> Result<usize> {
 #[test]
 fn a_flush_on_one_connection_keeps_what_another_has_written() -> Result<()> {
     let mut server = Server::builder().file("disk", 16 * MIB).start()?;
-    let mut one = attached(&server, Style::Simple, "disk")?;
-    let mut two = attached(&server, Style::Extended, "disk")?;
-    for index in 0..16u8 {
-        let written = one.call(Request::write(u64::from(index) * MIB, vec![index + 1; 4096]))?;
-        assert_eq!(written.error(), 0);
-    }
-    assert_eq!(one.call(Request::new(command::WRITE_ZEROES, 3 * MIB, 4096))?.error(), 0);
-    assert_eq!(one.call(Request::new(command::TRIM, 5 * MIB, 4096))?.error(), 0);
-    assert_eq!(two.call(Request::flush())?.error(), 0);
+    flush::write_on_one_and_flush_on_another(&server.disk("disk"))?;
     server.kill()?;
     let disk = fs::read(server.path("disk"))?;
-    for index in 0..16u8 {
-        let at = usize::from(index) << 20;
-        let expected = if index == 3 || index == 5 { 0 } else { index + 1 };
-        assert!(disk[at..at + 4096].iter().all(|&byte| byte == expected), "block {index}");
-    }
-    Ok(())
+    flush::check(|at| Ok(disk[usize::try_from(at)?..][..4096].to_vec()))
 }
 
 #[test]

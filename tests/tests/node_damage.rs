@@ -12,6 +12,7 @@ use sterna_tests::disk_server::DiskServer;
 use sterna_tests::node::{Node, is_refusal};
 use sterna_tests::server::sterna;
 use sterna_tests::tool::{Ended, Tool};
+use sterna_tests::tree::files;
 
 const MIB: u64 = 1 << 20;
 const BLOCKS: u8 = 64;
@@ -52,20 +53,6 @@ fn check(node: &Node, volume: &str, blocks: u8) -> Result<()> {
         ensure!(found == vec![block + 1; 4096], "block {block} of {volume} is not what was written");
     }
     Ok(())
-}
-
-/// All files below a directory, with what is in them.
-fn files(directory: &Path) -> Result<BTreeMap<PathBuf, Vec<u8>>> {
-    let mut files = BTreeMap::new();
-    for entry in fs::read_dir(directory)? {
-        let path = entry?.path();
-        if path.is_dir() {
-            files.extend(self::files(&path)?);
-        } else if path.is_file() {
-            files.insert(path.clone(), fs::read(&path)?);
-        }
-    }
-    Ok(files)
 }
 
 #[test]

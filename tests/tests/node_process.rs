@@ -1,6 +1,5 @@
 //! A node as a process: its data directory, which is nobody else's; its start, its end, and what it refuses to run on.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
@@ -13,26 +12,13 @@ use sterna_tests::node::{Node, is_refusal};
 use sterna_tests::random::Random;
 use sterna_tests::server::sterna;
 use sterna_tests::tool::{Ended, Tool};
+use sterna_tests::tree::files;
 
 const MIB: u64 = 1 << 20;
 const EIO: u32 = 5;
 
 fn run(data: &Path) -> Result<Ended> {
     Tool::new(sterna()).args(["node", "run"]).args([data]).env("STERNA_LOG", "warn").run()
-}
-
-/// All files below a directory, with what is in them.
-fn files(directory: &Path) -> Result<BTreeMap<String, Vec<u8>>> {
-    let mut files = BTreeMap::new();
-    for entry in fs::read_dir(directory)? {
-        let path = entry?.path();
-        if path.is_dir() {
-            files.extend(self::files(&path)?);
-        } else if path.is_file() {
-            files.insert(path.display().to_string(), fs::read(&path)?);
-        }
-    }
-    Ok(files)
 }
 
 #[test]
