@@ -82,6 +82,25 @@ pub trait ChunkStore: fmt::Debug + Send + Sync + 'static {
     /// The same if it can be answered without waiting for a device; `None` where it cannot.
     fn read_now(&self, location: &Location, from: u32, into: &mut [u8]) -> Option<Result<(), StoreError>>;
 
+    /// As [`ChunkStore::read`] for each of the parts, of one chunk or of several. Those that are neighbours in a pack are
+    /// read together. The parts are in another order afterwards.
+    ///
+    /// # Errors
+    /// As [`ChunkStore::read`]; then all of them hold anything.
+    fn read_parts(&self, parts: &mut [ChunkPart<'_>]) -> Result<(), StoreError> {
+        parts.iter_mut().try_for_each(|part| self.read(part.location, part.from, part.into))
+    }
+
+    /// The same if it can be answered without waiting for a device; `None` where it cannot.
+    fn read_parts_now(&self, parts: &mut [ChunkPart<'_>]) -> Option<Result<(), StoreError>> {
+        for part in parts {
+            if let Err(error) = self.read_now(part.location, part.from, part.into)? {
+                return Some(Err(error));
+            }
+        }
+        Some(Ok(()))
+    }
+
     /// All of a chunk, verified against its id; `None` where it is not here.
     ///
     /// # Errors
@@ -162,6 +181,17 @@ pub struct Location {
     pub checksums: Arc<[u32]>,
     /// Whose contents these are, for what is said about it.
     pub id: ChunkId,
+}
+
+/// A part of a chunk, and where its bytes are wanted.
+#[derive(Debug)]
+pub struct ChunkPart<'a> {
+    /// Where the chunk is.
+    pub location: &'a Location,
+    /// The first byte of it that is wanted.
+    pub from: u32,
+    /// Room for as many bytes as are wanted.
+    pub into: &'a mut [u8],
 }
 
 /// How the bytes of a chunk are kept.

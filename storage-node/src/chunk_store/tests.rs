@@ -41,6 +41,42 @@ fn what_was_appended_is_read_whole_and_in_parts() {
 }
 
 #[test]
+fn parts_of_several_chunks_are_read_to_where_each_is_wanted() {
+    let machine = Machine::new();
+    let text = NewChunk::of(ChunkKind::Manifest, vec![b'm'; 10_000].into());
+    let chunks = [data(1, 3), data(2, 4), text, data(3, 1), data(4, 2)];
+    machine.append(&chunks[..3]).expect("a batch");
+    machine.append(&chunks[3..]).expect("another batch");
+    let locations = chunks.each_ref().map(|chunk| located(&machine, chunk.id));
+    // Neighbours, the same twice, within a block, compressed, and in no order at all.
+    let wanted =
+        [(4, 4096, 4096), (1, 0, 8192), (0, 4096, 8192), (2, 5000, 4000), (3, 0, 4096), (0, 100, 7), (1, 8192, 8192)];
+    let wanted = [&wanted[..], &wanted[1..2]].concat();
+    let expected = wanted.iter().map(|&(chunk, from, length)| chunks[chunk].bytes[from..from + length].to_vec());
+    let expected: Vec<_> = expected.collect();
+    for now in [false, true] {
+        let mut places: Vec<_> = wanted.iter().map(|&(_, _, length)| vec![0; length]).collect();
+        let part = |(&(chunk, from, _), into): (&(usize, usize, usize), _)| {
+            let from = u32::try_from(from).expect("small");
+            ChunkPart { location: &locations[chunk], from, into }
+        };
+        let mut parts: Vec<_> = wanted.iter().zip(places.iter_mut().map(|place| &mut place[..])).map(part).collect();
+        let read = if now {
+            machine.store.read_parts_now(&mut parts).expect("in memory")
+        } else {
+            machine.store.read_parts(&mut parts)
+        };
+        read.expect("all parts");
+        assert!(places == expected, "something else was read, now: {now}");
+    }
+    let mut beyond = [0; 4097];
+    let mut parts = [ChunkPart { location: &locations[3], from: 0, into: &mut beyond }];
+    assert!(matches!(machine.store.read_parts(&mut parts), Err(StoreError::Corrupt { .. })));
+    assert!(matches!(machine.store.read_parts_now(&mut parts), Some(Err(StoreError::Corrupt { .. }))));
+    machine.store.read_parts(&mut []).expect("nothing");
+}
+
+#[test]
 fn an_append_is_one_write_one_sync_and_one_commit() {
     let machine = Machine::new();
     machine.append(&[data(1, 1)]).expect("a chunk");

@@ -65,6 +65,17 @@ fn bytes_are_read_as_written(disk: &dyn Disk) {
     let mut now = [0; 6];
     assert!(!file.read_at_now(10_001, &mut [0; 6]), "bytes beyond the end");
     assert!(!file.read_at_now(10_000, &mut now) || &now == b"onetwo");
+    let (mut one, mut two) = ([0; 3], [0; 3]);
+    file.read_parts_at(10_000, &mut [&mut one, &mut [], &mut two]).expect("its bytes in parts");
+    assert_eq!((&one, &two), (b"one", b"two"));
+    assert!(!file.read_parts_at_now(10_000, &mut [&mut one, &mut two]) || (&one, &two) == (b"one", b"two"));
+    let beyond = file.read_parts_at(10_000, &mut [&mut one, &mut [0; 4]]);
+    assert_eq!(beyond.expect_err("the end").kind(), ErrorKind::UnexpectedEof);
+    assert!(!file.read_parts_at_now(10_000, &mut [&mut one, &mut [0; 4]]), "bytes beyond the end");
+    let mut many = vec![[0; 1]; 3000];
+    let mut parts: Vec<&mut [u8]> = many.iter_mut().map(|byte| &mut byte[..]).collect();
+    file.read_parts_at(7_006, &mut parts).expect("more parts than one system call takes");
+    assert!(many[..2994].iter().all(|byte| *byte == [0]) && many[2994..].concat() == b"onetwo");
     file.write_at(10_003, &[b"TWO"]).and_then(|()| file.read_at(10_000, &mut now)).expect("bytes written over");
     assert_eq!(&now, b"oneTWO");
     disk.remove("bytes").expect("a removed file");

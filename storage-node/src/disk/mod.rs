@@ -83,6 +83,27 @@ pub trait DiskFile: Debug + Send + Sync + 'static {
     /// The same if it can be done without waiting for a device; `false` where it cannot, and then `into` holds anything.
     fn read_at_now(&self, at: u64, into: &mut [u8]) -> bool;
 
+    /// Fills all of `parts`, one behind the other, with the bytes from `at` on.
+    ///
+    /// # Errors
+    /// As [`DiskFile::read_at`].
+    fn read_parts_at(&self, mut at: u64, parts: &mut [&mut [u8]]) -> io::Result<()> {
+        for part in parts {
+            self.read_at(at, part)?;
+            at += part.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// The same if it can be done without waiting for a device; `false` where it cannot, and then they hold anything.
+    fn read_parts_at_now(&self, mut at: u64, parts: &mut [&mut [u8]]) -> bool {
+        parts.iter_mut().all(|part| {
+            let read = self.read_at_now(at, part);
+            at += part.len() as u64;
+            read
+        })
+    }
+
     /// Writes the parts, one behind the other, from `at` on; the file grows where it has to.
     ///
     /// # Errors

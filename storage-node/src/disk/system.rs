@@ -217,6 +217,40 @@ impl DiskFile for SystemFile {
         rustix::io::preadv2(&self.file, &mut [IoSliceMut::new(into)], at, ReadWriteFlags::NOWAIT) == Ok(wanted)
     }
 
+    fn read_parts_at(&self, mut at: u64, parts: &mut [&mut [u8]]) -> io::Result<()> {
+        if let [part] = parts {
+            return self.read_at(at, part);
+        }
+        let mut slices: Vec<IoSliceMut<'_>> = parts.iter_mut().map(|part| IoSliceMut::new(part)).collect();
+        let mut rest = slices.as_mut_slice();
+        while rest.iter().any(|slice| !slice.is_empty()) {
+            let most = rest.len().min(MAX_SLICES_PER_CALL);
+            match rustix::io::preadv(&self.file, &mut rest[..most], at) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(read) => {
+                    IoSliceMut::advance_slices(&mut rest, read);
+                    at += read as u64;
+                }
+                Err(Errno::INTR) => (),
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn read_parts_at_now(&self, mut at: u64, parts: &mut [&mut [u8]]) -> bool {
+        if let [part] = parts {
+            return self.read_at_now(at, part);
+        }
+        parts.chunks_mut(MAX_SLICES_PER_CALL).all(|parts| {
+            let wanted: usize = parts.iter().map(|part| part.len()).sum();
+            let mut slices: Vec<IoSliceMut<'_>> = parts.iter_mut().map(|part| IoSliceMut::new(part)).collect();
+            let read = rustix::io::preadv2(&self.file, &mut slices, at, ReadWriteFlags::NOWAIT);
+            at += wanted as u64;
+            read == Ok(wanted)
+        })
+    }
+
     fn write_at(&self, mut at: u64, parts: &[&[u8]]) -> io::Result<()> {
         let mut slices: Vec<IoSlice<'_>> =
             parts.iter().filter(|part| !part.is_empty()).map(|part| IoSlice::new(part)).collect();

@@ -4,7 +4,7 @@
 //! journal holds its file, and the place of a chunk holds its pack. Only the lookup in the map can come too late, when a
 //! seal has replaced the root and a collection has removed the old one's nodes; it is done again then, with the new root.
 
-use std::ops::{ControlFlow, Range};
+use std::ops::Range;
 use std::sync::Arc;
 
 use sterna_types::device::{Allocation, ReadOutcome, StatusRun, push_run};
@@ -14,7 +14,7 @@ use super::error::VolumeError;
 use super::overlay::{Overlay, Source};
 use super::segment_map::SegmentMap;
 use super::volume::{Layers, Volume};
-use crate::chunk_store::{Location, StoreError};
+use crate::chunk_store::{ChunkPart, StoreError};
 use crate::map::{self, Manifest, MapError};
 
 /// A run of blocks, and where it is.
@@ -54,17 +54,9 @@ impl Volume {
                 Place::Map => {
                     for (segment, blocks) in per_segment(blocks) {
                         let map = self.storage.segments.get(self.id, segment)?;
-                        let read = |location: &Location, from, into: &mut [u8]| match self
-                            .storage
-                            .store
-                            .read_now(location, from, into)
-                        {
-                            Some(Ok(())) => ControlFlow::Continue(()),
-                            unread => ControlFlow::Break(unread),
-                        };
-                        if let ControlFlow::Break(unread) = filler.segment(segment, &map, blocks, read) {
-                            return unread
-                                .map(|result| result.map(|()| ReadOutcome::Filled).map_err(VolumeError::from));
+                        let mut parts = filler.segment(segment, &map, blocks);
+                        if let Err(error) = self.storage.store.read_parts_now(&mut parts)? {
+                            return Some(Err(error.into()));
                         }
                     }
                 }
@@ -127,14 +119,7 @@ impl Volume {
     fn read_map(&self, blocks: Range<u64>, filler: &mut Filler<'_>) -> Result<(), VolumeError> {
         for (segment, blocks) in per_segment(blocks) {
             let map = self.segment_map(segment)?;
-            let read = |location: &Location, from, into: &mut [u8]| match self.storage.store.read(location, from, into)
-            {
-                Ok(()) => ControlFlow::Continue(()),
-                Err(error) => ControlFlow::Break(error),
-            };
-            if let ControlFlow::Break(error) = filler.segment(segment, &map, blocks, read) {
-                return Err(error.into());
-            }
+            self.storage.store.read_parts(&mut filler.segment(segment, &map, blocks))?;
         }
         Ok(())
     }
@@ -296,18 +281,8 @@ impl<'a> Filler<'a> {
         Self { range, into, has_data: false }
     }
 
-    /// The part of the buffer that `blocks` fill, and how many bytes of the first of them lie before it.
-    fn part(&self, blocks: &Range<u64>) -> (u32, Range<usize>) {
-        let start = (blocks.start * BLOCK_SIZE).max(self.range.start().0);
-        let end = (blocks.end * BLOCK_SIZE).min(self.range.end().0);
-        let place = |at: u64| usize::try_from(at - self.range.start().0).unwrap_or(usize::MAX);
-        // Less than a block.
-        let skip = u32::try_from(start - blocks.start * BLOCK_SIZE).unwrap_or_default();
-        (skip, place(start)..place(end))
-    }
-
     fn take(&mut self, blocks: &Range<u64>) -> (u32, &mut [u8]) {
-        let (skip, part) = self.part(blocks);
+        let (skip, part) = part_of(&self.range, blocks);
         if !self.has_data {
             // Nothing but holes so far.
             self.into[..part.start].fill(0);
@@ -316,31 +291,31 @@ impl<'a> Filler<'a> {
         (skip, &mut self.into[part])
     }
 
-    /// Fills what `blocks` of a segment fill, with `read` for each run that is in a chunk; ends where that does.
-    fn segment<E>(
-        &mut self,
-        segment: SegmentIndex,
-        map: &SegmentMap,
-        blocks: Range<u64>,
-        mut read: impl FnMut(&Location, u32, &mut [u8]) -> ControlFlow<E>,
-    ) -> ControlFlow<E> {
+    /// Fills the holes among `blocks` of a segment. What is in chunks is left to the caller, to be read to where it belongs.
+    fn segment<'m>(&'m mut self, segment: SegmentIndex, map: &'m SegmentMap, blocks: Range<u64>) -> Vec<ChunkPart<'m>> {
         let first = segment.0 * BLOCKS_PER_SEGMENT;
-        for piece in map.pieces(blocks.start - first..blocks.end - first) {
-            let blocks = first + piece.blocks.start..first + piece.blocks.end;
+        let within = blocks.start - first..blocks.end - first;
+        let mut parts = Vec::new();
+        if !self.has_data && map.pieces(within.clone()).all(|piece| piece.chunk.is_none()) {
+            return parts;
+        }
+        let range = self.range;
+        let (_, mut rest) = self.take(&blocks);
+        for piece in map.pieces(within) {
+            let (skip, part) = part_of(&range, &(first + piece.blocks.start..first + piece.blocks.end));
+            let (into, behind) = rest.split_at_mut(part.len());
+            rest = behind;
             match piece.chunk {
-                None => self.zeroes(&blocks),
-                Some((location, from)) => {
-                    let (skip, into) = self.take(&blocks);
-                    read(location, from + skip, into)?;
-                }
+                None => into.fill(0),
+                Some((location, from)) => parts.push(ChunkPart { location, from: from + skip, into }),
             }
         }
-        ControlFlow::Continue(())
+        parts
     }
 
     fn zeroes(&mut self, blocks: &Range<u64>) {
         if self.has_data {
-            let (_, part) = self.part(blocks);
+            let (_, part) = part_of(&self.range, blocks);
             self.into[part].fill(0);
         }
     }
@@ -370,6 +345,16 @@ impl<'a> Filler<'a> {
     fn outcome(&self) -> ReadOutcome {
         if self.has_data || self.into.is_empty() { ReadOutcome::Filled } else { ReadOutcome::Zeroes }
     }
+}
+
+/// The part of a buffer for `range` that `blocks` fill, and how many bytes of the first of them lie before it.
+fn part_of(range: &ByteRange, blocks: &Range<u64>) -> (u32, Range<usize>) {
+    let start = (blocks.start * BLOCK_SIZE).max(range.start().0);
+    let end = (blocks.end * BLOCK_SIZE).min(range.end().0);
+    let place = |at: u64| usize::try_from(at - range.start().0).unwrap_or(usize::MAX);
+    // Less than a block.
+    let skip = u32::try_from(start - blocks.start * BLOCK_SIZE).unwrap_or_default();
+    (skip, place(start)..place(end))
 }
 
 /// The answer to a question for allocation, as it grows.

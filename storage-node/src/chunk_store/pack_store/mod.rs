@@ -35,7 +35,7 @@ use sterna_types::ChunkId;
 use super::collect::Marking;
 use super::index::{Batch, Index, IndexEntry, Space, Totals};
 use super::pack::{BatchLayout, FULL_PACK_BYTES, PACK_DIRECTORY, PackId, PackWriter, StoredChunk};
-use super::{ChunkKind, ChunkStore, Encoding, Location, NewChunk, StoreError, StorePin, chunk_id};
+use super::{ChunkKind, ChunkPart, ChunkStore, Encoding, Location, NewChunk, StoreError, StorePin, chunk_id};
 use crate::cache::Cache;
 use crate::disk::{Disk, DiskFile};
 pub(super) use entries::{EntryChanges, EntryLock};
@@ -331,11 +331,19 @@ impl ChunkStore for PackStore {
     }
 
     fn read(&self, location: &Location, from: u32, into: &mut [u8]) -> Result<(), StoreError> {
-        read::read(&self.decompressed, location, from, into)
+        self.read_parts(&mut [ChunkPart { location, from, into }])
     }
 
     fn read_now(&self, location: &Location, from: u32, into: &mut [u8]) -> Option<Result<(), StoreError>> {
-        read::read_now(&self.decompressed, location, from, into)
+        self.read_parts_now(&mut [ChunkPart { location, from, into }])
+    }
+
+    fn read_parts(&self, parts: &mut [ChunkPart<'_>]) -> Result<(), StoreError> {
+        read::read(&self.decompressed, parts)
+    }
+
+    fn read_parts_now(&self, parts: &mut [ChunkPart<'_>]) -> Option<Result<(), StoreError>> {
+        read::read_now(&self.decompressed, parts)
     }
 
     fn get(&self, id: ChunkId) -> Result<Option<Bytes>, StoreError> {
