@@ -4,7 +4,8 @@ use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, Scope};
 
-/// Does `work` on each of `items`, on as many threads of `scope` as there are processors, and at most [`MAX_THREADS`].
+/// Does `work` on each of `items`, on as many threads of `scope` as there are processors, and at most [`MAX_THREADS`]. A single
+/// item is not worth a thread.
 ///
 /// Results come in the order of the items, whoever is done first. At most three for each thread are under way or wait to be
 /// taken, so whoever takes none holds the rest up. Who drops the iterator has it end, as soon as what is under way is done.
@@ -13,11 +14,22 @@ use std::thread::{self, Scope};
 /// When a result is taken whose work has panicked.
 pub(crate) fn in_order<'scope, T: Send + 'scope, R: Send + 'scope>(
     scope: &'scope Scope<'scope, '_>,
-    items: impl Iterator<Item = T> + Send + 'scope,
+    mut items: impl Iterator<Item = T> + Send + 'scope,
     work: impl Fn(T) -> R + Send + Sync + 'scope,
 ) -> impl Iterator<Item = R> {
     let threads = thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS);
     let (queue, results) = mpsc::sync_channel::<Receiver<R>>(2 * threads);
+    let (first, second) = (items.next(), items.next());
+    if second.is_none() {
+        if let Some(only) = first {
+            let (sender, receiver) = mpsc::sync_channel(1);
+            // There is room for it, and somebody to take it, below.
+            let _ = sender.send(work(only)).is_ok() && queue.send(receiver).is_ok();
+        }
+        drop(queue);
+        return results.into_iter().map(result_of);
+    }
+    let items = first.into_iter().chain(second).chain(items);
     let source = Arc::new(Mutex::new(Some(Source { items, queue })));
     let work = Arc::new(work);
     for _ in 0..threads {
@@ -29,7 +41,11 @@ pub(crate) fn in_order<'scope, T: Send + 'scope, R: Send + 'scope>(
             }
         });
     }
-    results.into_iter().map(|result| result.recv().expect("a result, unless its work has panicked"))
+    results.into_iter().map(result_of)
+}
+
+fn result_of<R>(result: Receiver<R>) -> R {
+    result.recv().expect("a result, unless its work has panicked")
 }
 
 /// What is left to be done, and where results are announced in its order.
@@ -53,7 +69,7 @@ fn next<I: Iterator, R>(source: &Mutex<Option<Source<I, R>>>) -> Option<(I::Item
 }
 
 /// Beyond it a disk is the bound, and not the processors.
-const MAX_THREADS: usize = 8;
+const MAX_THREADS: usize = 4;
 
 #[cfg(test)]
 mod tests {
@@ -90,7 +106,12 @@ mod tests {
     }
 
     #[test]
-    fn nothing_to_do_is_done_at_once() {
-        thread::scope(|scope| assert_eq!(in_order(scope, 0..0, |number: u32| number).count(), 0));
+    fn nothing_to_do_is_done_at_once_and_one_thing_by_who_wants_it() {
+        let here = thread::current().id();
+        thread::scope(|scope| {
+            assert_eq!(in_order(scope, 0..0, |number: u32| number).count(), 0);
+            assert!(in_order(scope, 0..1, |_| thread::current().id()).eq([here]));
+            assert!(in_order(scope, 0..2, |_| thread::current().id()).all(|thread| thread != here));
+        });
     }
 }

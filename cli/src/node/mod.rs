@@ -4,6 +4,7 @@
 //! * `init`, `run`: the two commands. `announce`, `sockets`: what a running node shows of itself.
 //! * `directory`, `format`, [`config`], `template`: the data directory, what it says about itself, its settings.
 //! * `node`: the open node. `storage`: its engine. `volumes`: its open volumes. `imports`: those being filled.
+//! * `background`: threads that give way to those that serve guests.
 //! * `catalog`: volumes as NBD exports. `publish`: volumes' roots to the metadata.
 //! * `admin`: what administrators ask for.
 //!
@@ -11,6 +12,7 @@
 
 mod admin;
 mod announce;
+mod background;
 mod catalog;
 pub mod config;
 mod directory;

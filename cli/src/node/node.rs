@@ -15,6 +15,7 @@ use tokio::runtime::Handle;
 use tokio::sync::RwLock;
 use tokio_util::sync::CancellationToken;
 
+use super::background::Background;
 use super::config::Config;
 use super::directory::DataDirectory;
 use super::format::Identity;
@@ -39,6 +40,8 @@ pub(super) struct Node {
     pub(super) engine: Engine,
     /// Its open volumes.
     pub(super) volumes: Arc<Volumes>,
+    /// Where it does what no guest waits for.
+    pub(super) background: Background,
     /// See above.
     pub(super) in_transit: Arc<RwLock<()>>,
     /// Roots that are being read, and that nobody else may name any more.
@@ -58,18 +61,19 @@ impl Node {
     ///
     /// # Errors
     /// What is damaged, missing, or of another version.
-    pub(super) async fn open(directory: DataDirectory, config: &Config) -> Result<Arc<Self>> {
+    pub(super) async fn open(directory: DataDirectory, config: &Config, background: Background) -> Result<Arc<Self>> {
         let metadata = MetadataNode::open(&directory.metadata(), MetadataConfig::default()).await?;
         match Self::open_engine(directory, config, &metadata).await {
             Ok((directory, engine)) => {
                 let storage = Arc::clone(&engine.storage);
-                let volumes = Volumes::new(storage, Handle::current(), config.storage.seals_at_once);
+                let volumes = Volumes::new(storage, Handle::current(), &background, config.storage.seals_at_once);
                 Ok(Arc::new(Self {
                     identity: directory.identity().clone(),
                     directory: directory.root().to_owned(),
                     metadata,
                     engine,
                     volumes: Arc::new(volumes),
+                    background,
                     in_transit: Arc::default(),
                     held: Mutex::default(),
                     imports: Arc::default(),

@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 
 use super::admin;
 use super::announce::announce;
+use super::background::{Background, BackgroundThreads};
 use super::catalog::VolumeCatalog;
 use super::config::Config;
 use super::directory::DataDirectory;
@@ -37,8 +38,10 @@ pub(super) fn run(run: &Run, json: bool) -> Result<()> {
     };
     let sockets = Sockets::bind(&directory, &config.nbd)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let result = runtime.block_on(serve(directory, config, tls, sockets, json));
+    let background = BackgroundThreads::start()?;
+    let result = runtime.block_on(serve(directory, config, background.handle(), tls, sockets, json));
     // A disk that hangs holds threads of the runtime: they must not hold the end.
+    background.shutdown(THREADS_TIMEOUT);
     runtime.shutdown_timeout(THREADS_TIMEOUT);
     result
 }
@@ -46,13 +49,14 @@ pub(super) fn run(run: &Run, json: bool) -> Result<()> {
 async fn serve(
     directory: DataDirectory,
     config: Config,
+    background: Background,
     tls: TlsPolicy,
     mut sockets: Sockets,
     json: bool,
 ) -> Result<()> {
     let mut signals = Signals::new()?;
     let node = tokio::select! {
-        node = Node::open(directory, &config) => node?,
+        node = Node::open(directory, &config, background) => node?,
         () = signals.next() => bail!("ended while it was starting"),
     };
     let parts = Parts::start(node, &config, tls, &mut sockets)?;

@@ -14,12 +14,16 @@ use sterna_types::{Epoch, VolumeId};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedMutexGuard, Semaphore};
 
+use super::background::Background;
+
 /// The volumes that are open on this node.
 #[derive(Debug)]
 pub(super) struct Volumes {
     storage: Arc<Storage>,
-    /// Where sealers run: connections live on other runtimes, which end before this one.
+    /// Where volumes are opened and closed: connections live on other runtimes, which end before this one.
     runtime: Handle,
+    /// Where sealers run.
+    sealing: Handle,
     seals: Arc<Semaphore>,
     slots: Mutex<HashMap<VolumeId, Slot>>,
     /// Those that are open, for who may not wait for a slot.
@@ -57,10 +61,18 @@ pub(super) enum OpenError {
 }
 
 impl Volumes {
-    /// None is open yet. At most `seals_at_once` are sealed at the same time. Sealers run on `runtime`.
-    pub(super) fn new(storage: Arc<Storage>, runtime: Handle, seals_at_once: u8) -> Self {
+    /// None is open yet. At most `seals_at_once` are sealed at the same time, in the
+    /// `background`. Volumes are opened and closed on `runtime`.
+    pub(super) fn new(storage: Arc<Storage>, runtime: Handle, background: &Background, seals_at_once: u8) -> Self {
         let seals = Arc::new(Semaphore::new(seals_at_once.max(1).into()));
-        Self { storage, runtime, seals, slots: Mutex::default(), open: Mutex::default() }
+        Self {
+            storage,
+            runtime,
+            sealing: background.seals().clone(),
+            seals,
+            slots: Mutex::default(),
+            open: Mutex::default(),
+        }
     }
 
     /// Those that are open, by id.
@@ -142,7 +154,7 @@ impl HeldSlot {
         let opening = self.volumes.runtime.spawn_blocking(move || Volume::open(&storage, &spec));
         let volume = opening.await.map_err(|_| OpenError::Panicked)??;
         let sealer = {
-            let _on_the_nodes_runtime = self.volumes.runtime.enter();
+            let _in_the_background = self.volumes.sealing.enter();
             Sealer::start(Arc::clone(&volume), Arc::clone(&self.volumes.seals))
         };
         let device = Arc::new(VolumeDevice::new(Arc::clone(&volume)));
@@ -206,7 +218,8 @@ mod tests {
         let records = VolumeRecords::new(Arc::new(MemoryIndex::new()));
         let (salts, options) = (SaltSource::new([7; 32]), StorageOptions::default());
         let storage = Storage::new(disk, Arc::new(MemoryChunkStore::new()), records, salts, options);
-        Arc::new(Volumes::new(storage.expect("storage"), Handle::current(), 2))
+        let background = Background::on(&Handle::current());
+        Arc::new(Volumes::new(storage.expect("storage"), Handle::current(), &background, 2))
     }
 
     fn spec(id: u64) -> VolumeSpec {

@@ -75,7 +75,11 @@ fn bytes_are_read_as_written(disk: &dyn Disk) {
     let mut many = vec![[0; 1]; 3000];
     let mut parts: Vec<&mut [u8]> = many.iter_mut().map(|byte| &mut byte[..]).collect();
     file.read_parts_at(7_006, &mut parts).expect("more parts than one system call takes");
-    assert!(many[..2994].iter().all(|byte| *byte == [0]) && many[2994..].concat() == b"onetwo");
+    assert_eq!(many.concat(), bytes[7_006..]);
+    file.write_unkept_at(9_990, &[b"be", b"", b"fore"]).expect("bytes that are not kept in memory");
+    let mut before = [0; 6];
+    file.read_at(9_990, &mut before).expect("they are there all the same");
+    assert_eq!(&before, b"before");
     file.write_at(10_003, &[b"TWO"]).and_then(|()| file.read_at(10_000, &mut now)).expect("bytes written over");
     assert_eq!(&now, b"oneTWO");
     disk.remove("bytes").expect("a removed file");

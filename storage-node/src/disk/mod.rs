@@ -110,6 +110,15 @@ pub trait DiskFile: Debug + Send + Sync + 'static {
     /// [`io::ErrorKind::StorageFull`], and what else the system says; then any part of it may have been written.
     fn write_at(&self, at: u64, parts: &[&[u8]]) -> io::Result<()>;
 
+    /// The same for what will not be read soon: where the system can do it, it is not kept in memory once it is on the disk,
+    /// and what is there of other use stays.
+    ///
+    /// # Errors
+    /// As [`DiskFile::write_at`].
+    fn write_unkept_at(&self, at: u64, parts: &[&[u8]]) -> io::Result<()> {
+        self.write_at(at, parts)
+    }
+
     /// Makes what was written before, and the size of the file, durable (fdatasync(2)).
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 //!
 //! One process at a time: [`SystemDisk::open`] locks the file `LOCK` in the directory, and the lock lasts until the disk and
 //! every file opened through it are gone. Those that only read, by [`SystemDisk::open_read_only`], share the lock. Files are read with `preadv2(2)` and `RWF_NOWAIT` where nobody may wait, written
-//! with `pwritev(2)`, and synced with `fdatasync(2)`, directories with `fsync(2)`.
+//! with `pwritev2(2)`, and synced with `fdatasync(2)`, directories with `fsync(2)`.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSlice, IoSliceMut};
@@ -110,8 +110,13 @@ impl SystemDisk {
 
     fn handle(&self, path: &str, options: &OpenOptions) -> io::Result<Arc<dyn DiskFile>> {
         let file = options.open(self.resolve(path)?)?;
-        let (syncing, sync_failed) = (Mutex::new(()), AtomicBool::new(false));
-        Ok(Arc::new(SystemFile { file, syncing, sync_failed, _lock: Arc::clone(&self.lock) }))
+        Ok(Arc::new(SystemFile {
+            file,
+            syncing: Mutex::new(()),
+            sync_failed: AtomicBool::new(false),
+            always_keeps: AtomicBool::new(false),
+            _lock: Arc::clone(&self.lock),
+        }))
     }
 }
 
@@ -191,11 +196,32 @@ struct SystemFile {
     syncing: Mutex<()>,
     /// Set for good by a failed sync: the kernel may have dropped the pages that it could not write.
     sync_failed: AtomicBool,
+    /// Whether the system keeps in memory whatever is written to the file, without a choice.
+    always_keeps: AtomicBool,
     /// The directory is ours for as long as one of its files is open.
     _lock: Arc<File>,
 }
 
 impl SystemFile {
+    fn write_with(&self, flags: ReadWriteFlags, mut at: u64, parts: &[&[u8]]) -> io::Result<()> {
+        let mut slices: Vec<IoSlice<'_>> =
+            parts.iter().filter(|part| !part.is_empty()).map(|part| IoSlice::new(part)).collect();
+        let mut rest = slices.as_mut_slice();
+        while !rest.is_empty() {
+            let most = rest.len().min(MAX_SLICES_PER_CALL);
+            match rustix::io::pwritev2(&self.file, &rest[..most], at, flags) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => {
+                    IoSlice::advance_slices(&mut rest, written);
+                    at += written as u64;
+                }
+                Err(Errno::INTR) => (),
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        Ok(())
+    }
+
     fn write_zeroes(&self, mut at: u64, end: u64) -> io::Result<()> {
         let zeroes = [0; 64 << 10];
         while at < end {
@@ -251,23 +277,21 @@ impl DiskFile for SystemFile {
         })
     }
 
-    fn write_at(&self, mut at: u64, parts: &[&[u8]]) -> io::Result<()> {
-        let mut slices: Vec<IoSlice<'_>> =
-            parts.iter().filter(|part| !part.is_empty()).map(|part| IoSlice::new(part)).collect();
-        let mut rest = slices.as_mut_slice();
-        while !rest.is_empty() {
-            let most = rest.len().min(MAX_SLICES_PER_CALL);
-            match rustix::io::pwritev(&self.file, &rest[..most], at) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(written) => {
-                    IoSlice::advance_slices(&mut rest, written);
-                    at += written as u64;
+    fn write_at(&self, at: u64, parts: &[&[u8]]) -> io::Result<()> {
+        self.write_with(ReadWriteFlags::empty(), at, parts)
+    }
+
+    fn write_unkept_at(&self, at: u64, parts: &[&[u8]]) -> io::Result<()> {
+        if !self.always_keeps.load(Ordering::Relaxed) {
+            match self.write_with(DONT_CACHE, at, parts) {
+                // Before Linux 6.14, and on file systems that cannot do it.
+                Err(error) if error.raw_os_error() == Some(Errno::OPNOTSUPP.raw_os_error()) => {
+                    self.always_keeps.store(true, Ordering::Relaxed);
                 }
-                Err(Errno::INTR) => (),
-                Err(errno) => return Err(errno.into()),
+                written => return written,
             }
         }
-        Ok(())
+        self.write_at(at, parts)
     }
 
     fn sync(&self) -> io::Result<()> {
@@ -305,6 +329,8 @@ impl DiskFile for SystemFile {
 
 /// What is on the disks of virtual machines concerns their owner alone.
 const FILE_MODE: u32 = 0o600;
+/// `RWF_DONTCACHE` (pwritev2(2)): through the page cache, and out of it once it is written.
+const DONT_CACHE: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);
 /// The kernel takes no more in one call (`UIO_MAXIOV`).
 const MAX_SLICES_PER_CALL: usize = 1024;
 

@@ -4,19 +4,23 @@
 //! extents of the segment's manifest are split around them.
 
 use std::ops::Range;
+use std::thread;
 
 use bytes::Bytes;
 use sterna_types::{BLOCK_SIZE, BLOCKS_PER_SEGMENT, Root, SegmentIndex};
 
-use super::draft::Draft;
+use super::draft::{Draft, Drafted};
 use super::error::VolumeError;
 use super::overlay::{Overlay, Source};
 use super::read::per_segment;
 use super::volume::Volume;
 use crate::chunk_writer::ChunkWriter;
+use crate::in_order::in_order;
 use crate::map::Change;
 
 /// Stores the contents of `overlay` as chunks and manifests; how the map under `root` changes by it, in order.
+///
+/// Segments are read back, cut and hashed on several threads, and stored by this one.
 pub(super) fn rewrite(
     volume: &Volume,
     root: Root,
@@ -24,25 +28,49 @@ pub(super) fn rewrite(
     writer: &mut ChunkWriter,
 ) -> Result<Vec<Change>, VolumeError> {
     let mut changes = Vec::new();
-    let mut segment: Option<DirtySegment> = None;
-    for (index, part) in overlay.runs().flat_map(|(blocks, source)| parts(blocks, source)) {
-        if let Some(dirty) = segment.take_if(|dirty| dirty.index != index) {
-            changes.push(dirty.store(volume, root, writer)?);
-        }
-        match part {
-            Part::Segments(count) => {
-                push_clear(&mut changes, index..SegmentIndex(index.0 + count));
+    thread::scope(|scope| {
+        let draft = |dirty| match dirty {
+            Dirty::Hole(segments) => Ok::<_, VolumeError>((segments, None)),
+            Dirty::Blocks(segment) => {
+                let index = segment.index;
+                Ok((index..SegmentIndex(index.0 + 1), Some(segment.draft(volume, root)?)))
             }
-            Part::Blocks(blocks, source) => {
-                let dirty = segment.get_or_insert_with(|| DirtySegment { index, runs: Vec::new() });
-                dirty.runs.push((blocks, source));
+        };
+        for drafted in in_order(scope, dirty(overlay), draft) {
+            match drafted? {
+                (segments, None) => push_clear(&mut changes, segments),
+                (segments, Some(drafted)) => {
+                    volume.fragmented().note(segments.start, &drafted.manifest, volume.chunking.average_blocks());
+                    changes.push(drafted.store(segments.start, writer)?);
+                }
             }
         }
-    }
-    if let Some(dirty) = segment {
-        changes.push(dirty.store(volume, root, writer)?);
-    }
-    Ok(changes)
+        Ok(changes)
+    })
+}
+
+/// What was written, or made a hole.
+enum Dirty {
+    /// All of these.
+    Hole(Range<SegmentIndex>),
+    /// Blocks of one segment.
+    Blocks(DirtySegment),
+}
+
+/// All that an overlay has, in order.
+fn dirty(overlay: &Overlay) -> impl Iterator<Item = Dirty> {
+    let mut parts = overlay.runs().flat_map(|(blocks, source)| parts(blocks, source)).peekable();
+    std::iter::from_fn(move || {
+        let (index, first) = parts.next()?;
+        let mut runs = match first {
+            Part::Segments(count) => return Some(Dirty::Hole(index..SegmentIndex(index.0 + count))),
+            Part::Blocks(blocks, source) => vec![(blocks, source)],
+        };
+        while let Some((_, Part::Blocks(blocks, source))) = parts.next_if(|next| next.0 == index) {
+            runs.push((blocks, source));
+        }
+        Some(Dirty::Blocks(DirtySegment { index, runs }))
+    })
 }
 
 /// A part of a run of the overlay.
@@ -80,7 +108,7 @@ struct DirtySegment {
 }
 
 impl DirtySegment {
-    fn store(self, volume: &Volume, root: Root, writer: &mut ChunkWriter) -> Result<Change, VolumeError> {
+    fn draft(self, volume: &Volume, root: Root) -> Result<Drafted, VolumeError> {
         let is_whole =
             self.runs.iter().map(|(blocks, _)| u64::from(blocks.end - blocks.start)).sum::<u64>() == BLOCKS_PER_SEGMENT;
         let old = if is_whole { None } else { volume.manifest(root, self.index)? };
@@ -102,9 +130,7 @@ impl DirtySegment {
             let data = read_back(&sources)?;
             draft.write(&volume.chunking, blocks.start, &data)?;
         }
-        let drafted = draft.finish()?;
-        volume.fragmented().note(self.index, &drafted.manifest, volume.chunking.average_blocks());
-        Ok(drafted.store(self.index, writer)?)
+        Ok(draft.finish()?)
     }
 }
 

@@ -11,7 +11,7 @@ use tonic::{Response, Status};
 
 use super::reply;
 use super::status::IntoStatus;
-use super::work::{Replies, blocking, long_work};
+use super::work::{Replies, long_work, upkeep};
 use crate::node::node::Node;
 
 /// Collects once.
@@ -19,7 +19,7 @@ pub(super) fn collect(node: &Arc<Node>) -> Response<Replies<CollectGarbageReply>
     let own = Arc::clone(node);
     long_work(node, move |mut reporter| async move {
         let nothing_in_transit = nothing_in_transit(&own).await?;
-        blocking(move || {
+        upkeep(&own, move |own| {
             let engine = &own.engine;
             let roots = || {
                 let roots = own.named_roots();

@@ -9,7 +9,7 @@ use tonic::{Response, Status};
 
 use super::lookup::{Freshness, contents};
 use super::status::IntoStatus;
-use super::work::{Replies, Reporter, blocking, long_work};
+use super::work::{Replies, Reporter, long_work, upkeep};
 use crate::node::node::Node;
 
 /// Lists the ranges, neighbours of one kind joined.
@@ -19,7 +19,7 @@ pub(super) fn diff(node: &Arc<Node>, request: DiffVolumesRequest) -> Response<Re
         let old = contents(&own, &request.old, Freshness::Now).await?;
         let new = contents(&own, &request.new, Freshness::Now).await?;
         let comparison = if request.compare_data { Comparison::Contents } else { Comparison::Places };
-        blocking(move || {
+        upkeep(&own, move |own| {
             let storage = &own.engine.storage;
             let mut joined = Joined { reporter, pending: None };
             for changed in diff_blocks(&**storage.store(), storage.nodes(), old.root, new.root, comparison) {

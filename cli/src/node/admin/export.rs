@@ -12,7 +12,7 @@ use super::lookup::{Freshness, HeldContents, contents};
 use super::reply;
 use super::request::absolute;
 use super::status::IntoStatus;
-use super::work::{Replies, Reporter, blocking, long_work};
+use super::work::{Replies, Reporter, long_work, upkeep};
 use crate::image_file::{ImageFile, ImageFileError};
 use crate::node::node::Node;
 
@@ -23,7 +23,7 @@ pub(super) fn export(node: &Arc<Node>, request: ExportVolumeRequest) -> Response
         let ExportVolumeRequest { source, path, overwrite } = request;
         let path = absolute(path)?;
         let contents = contents(&own, &source, Freshness::Now).await?;
-        blocking(move || write(&own, &contents, &source, &path, overwrite, reporter)).await?
+        upkeep(&own, move |own| write(&own, &contents, &source, &path, overwrite, reporter)).await?
     })
 }
 

@@ -26,7 +26,7 @@ use super::lookup::{metadata, subject, volume};
 use super::reply;
 use super::request::{absolute, attach, durability, parsed, volume_size};
 use super::status::IntoStatus;
-use super::work::{Replies, Reporter, blocking, long_work};
+use super::work::{Replies, Reporter, blocking, long_work, upkeep};
 use crate::node::node::Node;
 
 /// Imports an image.
@@ -93,8 +93,7 @@ async fn fill(
 ) -> Result<ImportVolumeReply, Status> {
     // From the first chunk to the record of the root: no collection begins meanwhile, and none is waited for.
     let _in_transit = node.in_transit.read().await;
-    let own = Arc::clone(node);
-    let imported = blocking(move || {
+    let imported = upkeep(node, move |own| {
         let step = |progress| ImportVolumeReply { step: Some(Step::Progress(progress)) };
         let mut watcher = reply::watcher(&mut reporter, step);
         image::import(&own.engine.storage, &ChunkingParameters::default(), &image, &mut watcher)

@@ -10,7 +10,7 @@ use tonic::{Response, Status};
 
 use super::lookup::{Freshness, HeldContents, contents};
 use super::status::IntoStatus;
-use super::work::{Replies, Reporter, blocking, long_work};
+use super::work::{Replies, Reporter, long_work, upkeep};
 use crate::node::node::Node;
 
 /// Lists extents and holes of what was sealed last, in order, from the first byte to the last.
@@ -18,8 +18,10 @@ pub(super) fn map(node: &Arc<Node>, request: MapVolumeRequest) -> Response<Repli
     let own = Arc::clone(node);
     long_work(node, move |reporter| async move {
         let contents = contents(&own, &request.source, Freshness::Sealed).await?;
-        blocking(move || Walk { reporter, at: 0, end: contents.size.bytes().0 }.run(&own, &contents, &request.source))
-            .await?
+        upkeep(&own, move |own| {
+            Walk { reporter, at: 0, end: contents.size.bytes().0 }.run(&own, &contents, &request.source)
+        })
+        .await?
     })
 }
 

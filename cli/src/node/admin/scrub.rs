@@ -14,7 +14,7 @@ use tonic::{Response, Status};
 use super::lookup::{HeldContents, all_contents};
 use super::reply;
 use super::status::IntoStatus;
-use super::work::{Replies, Reporter, blocking, long_work};
+use super::work::{Replies, Reporter, long_work, upkeep};
 use crate::node::node::Node;
 
 /// Scrubs once.
@@ -22,10 +22,10 @@ pub(super) fn run(node: &Arc<Node>, request: ScrubRequest) -> Response<Replies<S
     let own = Arc::clone(node);
     long_work(node, move |reporter| async move {
         let options = ScrubOptions { bytes_per_second: NonZeroU64::new(request.bytes_per_second) };
-        let (node, stop) = (Arc::clone(&own), Arc::clone(reporter.stop()));
-        let (heard, report) = blocking(move || {
+        let (heard, report) = upkeep(&own, move |own| {
+            let stop = Arc::clone(reporter.stop());
             let mut heard = Heard { reporter, damaged: Vec::new(), untold: 0 };
-            let report = node.engine.store.scrub(&options, &mut heard, &stop);
+            let report = own.engine.store.scrub(&options, &mut heard, &stop);
             (heard, report)
         })
         .await?;
@@ -33,7 +33,7 @@ pub(super) fn run(node: &Arc<Node>, request: ScrubRequest) -> Response<Replies<S
             true => Some(all_contents(&own).await),
             false => None,
         };
-        blocking(move || {
+        upkeep(&own, move |own| {
             let is_complete = heard.tell(&own, needs, &options);
             let report = report.map_err(|error| error.about("the scrub"))?;
             if !report.finished {

@@ -11,7 +11,7 @@ use tonic::{Response, Status};
 
 use super::lookup::{Freshness, contents};
 use super::reply;
-use super::work::{Replies, Reporter, blocking, long_work};
+use super::work::{Replies, Reporter, long_work, upkeep};
 use crate::node::node::Node;
 
 /// Verifies what was sealed last: sealing anew would need the very map that may be damaged.
@@ -20,7 +20,7 @@ pub(super) fn run(node: &Arc<Node>, request: VerifyVolumeRequest) -> Response<Re
     long_work(node, move |reporter| async move {
         let source = request.source;
         let contents = contents(&own, &source, Freshness::Sealed).await?;
-        blocking(move || {
+        upkeep(&own, move |own| {
             let storage = &own.engine.storage;
             let mut watcher = Watcher { reporter, source };
             let (root, size_bytes) = (contents.root, contents.size.bytes().0);

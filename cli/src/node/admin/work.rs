@@ -27,6 +27,19 @@ pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
     tokio::task::spawn_blocking(work).await.map_err(|panic| Status::internal(panic.to_string()))
 }
 
+/// Runs something that may block and take long, and that no guest waits for, on a thread that gives way.
+///
+/// # Errors
+/// It panicked.
+pub(super) async fn upkeep<T: Send + 'static>(
+    node: &Arc<Node>,
+    work: impl FnOnce(Arc<Node>) -> T + Send + 'static,
+) -> Result<T, Status> {
+    let own = Arc::clone(node);
+    let done = node.background.upkeep(move || work(own)).await;
+    done.map_err(|panic| Status::internal(panic.to_string()))
+}
+
 /// Runs something to its end, even if its caller goes away: half of a change is worse than all of it.
 ///
 /// # Errors

@@ -201,6 +201,9 @@ fn chunk_options(cache: &Cache) -> Options {
     // Ids and checksums do not compress.
     options.set_compression_type(DBCompressionType::None);
     options.set_write_buffer_size(WRITE_BUFFERS_BYTES / 2);
+    // What is not yet in files is asked first, and most often in vain too.
+    options.set_memtable_whole_key_filtering(true);
+    options.set_memtable_prefix_bloom_ratio(MEMTABLE_BLOOM_RATIO);
     options
 }
 
@@ -223,5 +226,7 @@ const VERSION_KEY: &[u8] = b"version";
 const WRITE_BUFFERS_BYTES: usize = 32 << 20;
 /// Files of the database that are open at once; it has 64 MiB in each.
 const OPEN_FILES: i32 = 256;
+/// Of a write buffer's bytes: as many bits for each of its entries, of a hundred bytes and more, as files have.
+const MEMTABLE_BLOOM_RATIO: f64 = 0.02;
 /// One question in a hundred is answered by a look at a file in vain.
 const BLOOM_BITS_PER_KEY: f64 = 10.0;

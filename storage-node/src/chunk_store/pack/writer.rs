@@ -42,7 +42,8 @@ impl PackWriter {
     /// written any more.
     pub(in crate::chunk_store) fn append(&mut self, chunks: &[StoredChunk]) -> io::Result<Vec<IndexEntry>> {
         let batch = BatchLayout::new(self.id, self.end, self.frames, chunks);
-        self.file.write_at(self.end, &batch.parts())?;
+        // What a guest has written it has in its own memory; and all of it would push out what guests read.
+        self.file.write_unkept_at(self.end, &batch.parts())?;
         self.end += batch.length;
         let mut entries = Vec::with_capacity(batch.frames.len());
         for frame in batch.frames {
