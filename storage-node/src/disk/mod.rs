@@ -119,6 +119,16 @@ pub trait DiskFile: Debug + Send + Sync + 'static {
         self.write_at(at, parts)
     }
 
+    /// Writes the parts as [`DiskFile::write_at`] does, and makes them durable, with the size of the file. What was written
+    /// before is as durable as it was, or durable too.
+    ///
+    /// # Errors
+    /// As [`DiskFile::write_at`] and [`DiskFile::sync`].
+    fn write_durably_at(&self, at: u64, parts: &[&[u8]]) -> io::Result<()> {
+        self.write_at(at, parts)?;
+        self.sync()
+    }
+
     /// Makes what was written before, and the size of the file, durable (fdatasync(2)).
     ///
     /// # Errors

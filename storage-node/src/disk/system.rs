@@ -203,6 +203,15 @@ struct SystemFile {
 }
 
 impl SystemFile {
+    /// Makes something durable, one at a time, until that fails.
+    fn syncing_with(&self, sync: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        let _turn = self.syncing.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.sync_failed.load(Ordering::Acquire) {
+            return Err(io::Error::other("an earlier sync of this file failed"));
+        }
+        sync().inspect_err(|_| self.sync_failed.store(true, Ordering::Release))
+    }
+
     fn write_with(&self, flags: ReadWriteFlags, mut at: u64, parts: &[&[u8]]) -> io::Result<()> {
         let mut slices: Vec<IoSlice<'_>> =
             parts.iter().filter(|part| !part.is_empty()).map(|part| IoSlice::new(part)).collect();
@@ -294,15 +303,12 @@ impl DiskFile for SystemFile {
         self.write_at(at, parts)
     }
 
+    fn write_durably_at(&self, at: u64, parts: &[&[u8]]) -> io::Result<()> {
+        self.syncing_with(|| self.write_with(ReadWriteFlags::DSYNC, at, parts))
+    }
+
     fn sync(&self) -> io::Result<()> {
-        let _turn = self.syncing.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.sync_failed.load(Ordering::Acquire) {
-            return Err(io::Error::other("an earlier sync of this file failed"));
-        }
-        rustix::fs::fdatasync(&self.file).map_err(|errno| {
-            self.sync_failed.store(true, Ordering::Release);
-            errno.into()
-        })
+        self.syncing_with(|| Ok(rustix::fs::fdatasync(&self.file)?))
     }
 
     fn drop_cached(&self) {

@@ -109,8 +109,9 @@ impl JournalPool {
             let path = path.to_owned();
             move |source| JournalError::from_io(path, source)
         };
-        // The first page is written whole, so that it is not read before it.
-        file.write_at(0, &[&header.encode_page()]).and_then(|()| file.sync()).map_err(failed(&pooled))?;
+        // The first page is written whole, so that it is not read before it. Records of an earlier use, which have been
+        // sealed since, need never reach the disk.
+        file.write_durably_at(0, &[&header.encode_page()]).map_err(failed(&pooled))?;
         self.disk.rename(&pooled, &path).map_err(failed(&pooled))?;
         self.disk.sync_dir(directory).map_err(failed(directory))?;
         Ok(JournalFile { file, header, length: self.file_bytes, path })

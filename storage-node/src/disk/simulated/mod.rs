@@ -242,6 +242,22 @@ struct SimulatedFile {
     path: String,
 }
 
+impl SimulatedFile {
+    fn sync_with(&self, sync: impl FnOnce(&mut State) -> io::Result<()>) -> io::Result<()> {
+        self.disk.change(Operation::Sync(self.path.clone()), |state, fate| match fate {
+            Fate::Done => sync(state),
+            Fate::Refused => {
+                // The kernel takes pages that it could not write for clean: what is not durable now is lost, and still read.
+                let file = state.file(self.id)?;
+                file.durable = crash::left_of(file, self.id, self.id.0, CrashMode::Scramble);
+                file.pending.clear();
+                Ok(())
+            }
+            Fate::Interrupted | Fate::Dead => Ok(()),
+        })
+    }
+}
+
 impl DiskFile for SimulatedFile {
     fn read_at(&self, at: u64, into: &mut [u8]) -> io::Result<()> {
         if std::mem::take(&mut self.disk.lock().faults.refuse_next_read) {
@@ -271,18 +287,14 @@ impl DiskFile for SimulatedFile {
 
     fn drop_cached(&self) {}
 
+    fn write_durably_at(&self, at: u64, parts: &[&[u8]]) -> io::Result<()> {
+        self.write_at(at, parts)?;
+        let length: usize = parts.iter().map(|part| part.len()).sum();
+        self.sync_with(|state| state.sync_range(self.id, &(at..at + length as u64)))
+    }
+
     fn sync(&self) -> io::Result<()> {
-        self.disk.change(Operation::Sync(self.path.clone()), |state, fate| match fate {
-            Fate::Done => state.sync(self.id),
-            Fate::Refused => {
-                // The kernel takes pages that it could not write for clean: what is not durable now is lost, and still read.
-                let file = state.file(self.id)?;
-                file.durable = crash::left_of(file, self.id, self.id.0, CrashMode::Scramble);
-                file.pending.clear();
-                Ok(())
-            }
-            Fate::Interrupted | Fate::Dead => Ok(()),
-        })
+        self.sync_with(|state| state.sync(self.id))
     }
 
     fn allocate(&self, length: u64) -> io::Result<()> {

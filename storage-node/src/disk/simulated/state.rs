@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind};
+use std::ops::Range;
 
 use super::contents::Contents;
 use crate::disk::parent_and_name;
@@ -208,8 +209,20 @@ impl State {
     }
 
     pub(super) fn sync(&mut self, id: FileId) -> io::Result<()> {
+        self.sync_some(id, |_| true)
+    }
+
+    /// Makes a range of bytes durable, and the size of the file.
+    pub(super) fn sync_range(&mut self, id: FileId, range: &Range<u64>) -> io::Result<()> {
+        self.sync_some(id, |change| match change {
+            Change::Write { at, bytes } => *at < range.end && at + bytes.len() as u64 > range.start,
+            Change::Allocate { .. } => true,
+        })
+    }
+
+    fn sync_some(&mut self, id: FileId, is_synced: impl Fn(&Change) -> bool) -> io::Result<()> {
         let file = self.file(id)?;
-        for change in std::mem::take(&mut file.pending) {
+        for change in file.pending.extract_if(.., |change| is_synced(change)) {
             match change {
                 Change::Write { at, bytes } => file.durable.write(at, &bytes),
                 Change::Allocate { length } => file.durable.allocate(length),
