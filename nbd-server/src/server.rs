@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::connection::{self, End, Shared};
+use crate::connection::{self, End, Neighbours, Shared};
 use crate::counters::Counters;
 use crate::export::Catalog;
 use crate::limits::MAX_CONNECTIONS;
@@ -88,6 +88,7 @@ pub struct NbdServer {
 
 struct Lane {
     handle: Handle,
+    neighbours: Neighbours,
     stop: CancellationToken,
     thread: Option<JoinHandle<()>>,
 }
@@ -107,6 +108,7 @@ impl NbdServer {
                 tls: config.tls,
                 counters: Arc::new(Counters::default()),
                 drain: CancellationToken::new(),
+                neighbours: Neighbours::default(),
             },
             lanes,
             next_lane: AtomicUsize::new(0),
@@ -160,11 +162,12 @@ impl NbdServer {
     }
 
     fn attach(&self, stream: Accepted, permit: tokio::sync::OwnedSemaphorePermit) {
-        let shared = self.shared.clone();
+        let lane = &self.lanes[self.next_lane.fetch_add(1, Ordering::Relaxed) % self.lanes.len()];
+        let shared = Shared { neighbours: lane.neighbours.clone(), ..self.shared.clone() };
         shared.counters.connections.add(1);
-        let index = self.next_lane.fetch_add(1, Ordering::Relaxed) % self.lanes.len();
+        let joined = lane.neighbours.join();
         let serve = async move {
-            let _permit = permit;
+            let _until_it_ends = (permit, joined);
             let end = match stream {
                 Accepted::Unix(stream) => match tokio::net::UnixStream::from_std(stream) {
                     Ok(stream) => connection::run(stream, shared).await,
@@ -177,7 +180,7 @@ impl NbdServer {
             };
             log_end(&end);
         };
-        self.connections.spawn_on(serve, &self.lanes[index].handle);
+        self.connections.spawn_on(serve, &lane.handle);
     }
 
     /// Stops accepting, lets what is in flight finish, answers what comes later with ESHUTDOWN, and closes.
@@ -280,7 +283,7 @@ impl Lane {
         let (handle, stop) = (runtime.handle().clone(), CancellationToken::new());
         let stopped = stop.clone();
         let thread = std::thread::Builder::new().name(name).spawn(move || runtime.block_on(stopped.cancelled()))?;
-        Ok(Self { handle, stop, thread: Some(thread) })
+        Ok(Self { handle, neighbours: Neighbours::default(), stop, thread: Some(thread) })
     }
 }
 

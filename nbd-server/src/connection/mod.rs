@@ -15,6 +15,7 @@ mod tests;
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -36,8 +37,36 @@ pub(crate) struct Shared {
     pub(crate) catalog: Arc<dyn Catalog>,
     pub(crate) tls: TlsPolicy,
     pub(crate) counters: Arc<Counters>,
+    /// Those on the same lane.
+    pub(crate) neighbours: Neighbours,
     /// Cancelled when the server is to stop.
     pub(crate) drain: CancellationToken,
+}
+
+/// The connections of a lane, counted.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Neighbours(Arc<AtomicUsize>);
+
+/// A connection that counts, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Neighbour(Neighbours);
+
+impl Neighbours {
+    pub(crate) fn join(&self) -> Neighbour {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Neighbour(self.clone())
+    }
+
+    /// Whether there is but one connection: the one that asks.
+    fn are_none(&self) -> bool {
+        self.0.load(Ordering::Relaxed) <= 1
+    }
+}
+
+impl Drop for Neighbour {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// How a connection ended.

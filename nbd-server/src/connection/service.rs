@@ -35,7 +35,7 @@ use crate::transmission::{Command, Echo, Step, Transmission, reply};
 use super::inbox::{Fill, Inbox};
 use super::outbox::Outbox;
 use super::perform::{self, Pending};
-use super::{End, Shared};
+use super::{End, Neighbours, Shared};
 
 /// Rounds of one poll before the lane's other connections have their turn.
 const ROUNDS_PER_TURN: usize = 16;
@@ -62,6 +62,7 @@ pub(super) struct Service<S> {
     /// When there was something to do last, while that is less than [`SPIN`] ago.
     last_active: Option<Instant>,
     counters: Arc<Counters>,
+    neighbours: Neighbours,
 }
 
 enum Shutdown {
@@ -87,6 +88,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Service<S> {
             shutdown: Shutdown::Awaited(Box::pin(shared.drain.clone().cancelled_owned())),
             last_active: None,
             counters: Arc::clone(&shared.counters),
+            neighbours: shared.neighbours.clone(),
         }
     }
 
@@ -252,11 +254,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Service<S> {
         }
     }
 
+    /// Whether, but for the request of so many bytes at the front of the inbox, nothing is to be done on this lane.
+    fn waits_for_nothing_else(&self, request_bytes: usize) -> bool {
+        self.neighbours.are_none()
+            && self.pending.is_empty()
+            && self.outbox.pending() == 0
+            && self.inbox.bytes().len() == request_bytes
+    }
+
     fn perform_inline(&mut self, echo: Echo, command: Command, payload: std::ops::Range<usize>) -> bool {
         let style = self.machine.style();
-        match command {
-            Command::Read(range) if range.is_empty() => self.outbox.push(reply::done(style, echo).as_bytes()),
-            Command::Write(range, _) if range.is_empty() => self.outbox.push(reply::done(style, echo).as_bytes()),
+        let answer = match command {
+            Command::Read(range) | Command::Write(range, _) if range.is_empty() => Inline::Done(Ok(())),
             Command::Read(range) if range.length() <= MAX_INLINE_BYTES => {
                 let length = perform::read_length(range);
                 let head = reply::data(style, echo, length);
@@ -266,29 +275,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Service<S> {
                     Inline::Done(Ok(ReadOutcome::Filled)) => {
                         front.copy_from_slice(head);
                         self.outbox.commit(head.len() + length as usize);
+                        return true;
                     }
                     Inline::Done(Ok(ReadOutcome::Zeroes)) => {
                         perform::answer_zeroes(style, echo, range, &mut self.outbox);
+                        return true;
                     }
-                    Inline::Done(Err(error)) => {
-                        let code = perform::error_code(&error, command);
-                        perform::refuse(style, echo, code, &error.to_string(), &mut self.outbox, &self.counters);
-                    }
-                    Inline::Later => return false,
+                    Inline::Done(Err(error)) => Inline::Done(Err(error)),
+                    Inline::Later => Inline::Later,
                 }
             }
             Command::Write(range, persistence) if range.length() <= MAX_INLINE_BYTES => {
-                let data = &self.inbox.bytes()[payload];
-                match self.device.try_write(range.start(), data, persistence) {
-                    Inline::Done(Ok(())) => self.outbox.push(reply::done(style, echo).as_bytes()),
-                    Inline::Done(Err(error)) => {
-                        let code = perform::error_code(&error, command);
-                        perform::refuse(style, echo, code, &error.to_string(), &mut self.outbox, &self.counters);
-                    }
-                    Inline::Later => return false,
-                }
+                self.device.try_write(range.start(), &self.inbox.bytes()[payload], persistence)
             }
-            _ => return false,
+            // To hand it over would take two wake-ups, and meanwhile nobody else wants this thread.
+            Command::Flush if self.waits_for_nothing_else(payload.end) => self.device.try_flush(),
+            _ => Inline::Later,
+        };
+        match answer {
+            Inline::Done(Ok(())) => self.outbox.push(reply::done(style, echo).as_bytes()),
+            Inline::Done(Err(error)) => {
+                let code = perform::error_code(&error, command);
+                perform::refuse(style, echo, code, &error.to_string(), &mut self.outbox, &self.counters);
+            }
+            Inline::Later => return false,
         }
         true
     }

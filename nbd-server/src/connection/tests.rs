@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use sterna_types::device::{
-    Allocation, DeviceFuture, Geometry, MemoryDevice, Persistence, ReadData, StatusRun, ZeroRequest,
+    Allocation, DeviceFuture, Geometry, Inline, MemoryDevice, Persistence, ReadData, StatusRun, ZeroRequest,
 };
 use sterna_types::{BlockDevice, ByteOffset, ByteRange, ByteSize, DeviceError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::perform::error_code;
-use super::{End, Shared, run};
+use super::{End, Neighbours, Shared, run};
 use crate::counters::Counters;
 use crate::export::{Export, ExportMode, ExportName, FixedCatalog};
 use crate::limits::MAX_REQUESTS_IN_FLIGHT;
@@ -39,6 +39,7 @@ impl Client {
             tls: TlsPolicy::Off,
             counters: Arc::new(Counters::default()),
             drain: CancellationToken::new(),
+            neighbours: Neighbours::default(),
         };
         let (mut stream, other) = UnixStream::pair().expect("a pair of sockets");
         let served = tokio::spawn(run(other, shared.clone()));
@@ -85,6 +86,7 @@ struct Gated {
     inside: AtomicUsize,
     most_inside: AtomicUsize,
     lies_about_length: AtomicBool,
+    flushed_at_once: AtomicUsize,
 }
 
 impl Gated {
@@ -95,6 +97,7 @@ impl Gated {
             inside: AtomicUsize::new(0),
             most_inside: AtomicUsize::new(0),
             lies_about_length: AtomicBool::new(false),
+            flushed_at_once: AtomicUsize::new(0),
         })
     }
 
@@ -138,6 +141,11 @@ impl BlockDevice for Gated {
 
     fn flush(&self) -> DeviceFuture<'_, ()> {
         self.memory.flush()
+    }
+
+    fn try_flush(&self) -> Inline<()> {
+        self.flushed_at_once.fetch_add(1, Ordering::SeqCst);
+        Inline::Done(Ok(()))
     }
 
     fn prefetch(&self, range: ByteRange) -> DeviceFuture<'_, ()> {
@@ -227,6 +235,35 @@ async fn a_request_that_waits_does_not_hold_up_the_next() {
     device.allowed.add_permits(1);
     assert_eq!(client.reply(4096).await.1, 1);
     assert_eq!(client.shared.counters.values().deferred, 1);
+}
+
+#[tokio::test]
+async fn a_flush_is_done_on_the_lane_only_while_nobody_else_wants_it() {
+    let device = Gated::new();
+    let mut client = Client::attach(Arc::<Gated>::clone(&device)).await;
+    let flush = |cookie| request(cmd::FLUSH, cookie, 0, 0, &[]);
+    let at_once = || device.flushed_at_once.load(Ordering::SeqCst);
+    client.send(&flush(1)).await;
+    assert_eq!(client.reply(0).await.1, 1);
+    assert_eq!(at_once(), 1);
+
+    // Behind a request that waits, and before one that has arrived.
+    client.send(&request(cmd::READ, 2, 0, 512, &[])).await;
+    client.send(&flush(3)).await;
+    assert_eq!(client.reply(0).await.1, 3);
+    device.allowed.add_permits(1);
+    assert_eq!(client.reply(512).await.1, 2);
+    client.send(&[flush(4), flush(5)].concat()).await;
+    assert_eq!((client.reply(0).await.1, client.reply(0).await.1), (4, 5));
+    assert!(at_once() <= 2, "of two that came together only the last is alone");
+
+    let before = at_once();
+    let others = [client.shared.neighbours.join(), client.shared.neighbours.join()];
+    client.send(&flush(6)).await;
+    assert_eq!((client.reply(0).await.1, at_once()), (6, before));
+    drop(others);
+    client.send(&flush(7)).await;
+    assert_eq!((client.reply(0).await.1, at_once()), (7, before + 1));
 }
 
 #[tokio::test]

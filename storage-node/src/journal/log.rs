@@ -95,6 +95,10 @@ struct Appender {
     next_number: FileNumber,
     /// Files with records that may not be durable, oldest first; the last one may be the current one.
     unsynced: Vec<Arc<JournalFile>>,
+    /// Bytes of these records.
+    unsynced_bytes: u64,
+    /// The newest file of which records were synced. A file's first sync may have more to write: what an earlier use has left.
+    last_synced: Option<FileNumber>,
     /// All files that are not given back yet, oldest first.
     live: Vec<Arc<JournalFile>>,
 }
@@ -104,6 +108,12 @@ impl Appender {
     fn wants_next(&self) -> bool {
         let is_half_full = |(file, at): &(Arc<JournalFile>, u64)| file.room_from(*at) < *at;
         self.prepared.is_none() && self.current.as_ref().is_some_and(is_half_full)
+    }
+
+    /// Whether what is to be synced is a few records in one file that was synced before.
+    fn has_little_unsynced(&self) -> bool {
+        let is_known = |file: &Arc<JournalFile>| self.last_synced == Some(file.number());
+        self.unsynced_bytes <= LITTLE_BYTES && self.unsynced.len() <= 1 && self.unsynced.iter().all(is_known)
     }
 
     fn draw_number(&mut self) -> FileNumber {
@@ -129,6 +139,8 @@ impl Journal {
             last_used,
             next_number: last_used.next(),
             unsynced: Vec::new(),
+            unsynced_bytes: 0,
+            last_synced: None,
             live,
         };
         Self {
@@ -178,6 +190,7 @@ impl Journal {
         if !appender.unsynced.last().is_some_and(|last| Arc::ptr_eq(last, &file)) {
             appender.unsynced.push(Arc::clone(&file));
         }
+        appender.unsynced_bytes += bytes;
         appender.current = Some((Arc::clone(&file), at + bytes));
         if appender.wants_next() {
             self.next_wanted.notify_one();
@@ -241,14 +254,29 @@ impl Journal {
     /// [`JournalError::Poisoned`] for good, once a sync has failed.
     pub fn sync(&self) -> Result<(), JournalError> {
         let wanted = self.appended();
-        let _turn = self.syncing.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = self.syncing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.sync_through(wanted, &turn)
+    }
+
+    /// The same, if little is to be synced and nobody else syncs now; `None` where it is not so, and nothing has happened.
+    ///
+    /// # Errors
+    /// As [`Journal::sync`].
+    pub fn sync_little(&self) -> Option<Result<(), JournalError>> {
+        let wanted = self.appended();
+        let turn = self.syncing.try_lock().ok()?;
+        let has_little = self.appender().has_little_unsynced();
+        has_little.then(|| self.sync_through(wanted, &turn))
+    }
+
+    fn sync_through(&self, wanted: Sequence, _turn: &MutexGuard<'_, ()>) -> Result<(), JournalError> {
         self.check_sound()?;
         if self.durable.load(Ordering::Acquire) >= wanted.0 {
             return Ok(());
         }
-        let (files, through) = {
+        let (files, bytes, through) = {
             let appender = self.appender();
-            (appender.unsynced.clone(), self.appended())
+            (appender.unsynced.clone(), appender.unsynced_bytes, self.appended())
         };
         for file in &files {
             if let Err(source) = file.file.sync() {
@@ -263,6 +291,8 @@ impl Journal {
         let is_done = |file: &Arc<JournalFile>| files.iter().any(|synced| Arc::ptr_eq(synced, file));
         let is_last = |file: &Arc<JournalFile>| last.is_some_and(|last| Arc::ptr_eq(last, file));
         appender.unsynced.retain(|file| !is_done(file) || is_last(file));
+        appender.unsynced_bytes -= bytes;
+        appender.last_synced = files.last().map(|file| file.number()).or(appender.last_synced);
         Ok(())
     }
 
@@ -340,3 +370,6 @@ impl Journal {
         self.appender.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+/// So much is written in the time that a sync takes anyway.
+const LITTLE_BYTES: u64 = 64 << 10;

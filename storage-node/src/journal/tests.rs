@@ -178,3 +178,28 @@ fn without_space_an_append_fails_and_succeeds_once_there_is_some() {
     let killed = Fixture::on(fixture.disk.after_kill(), 2);
     assert_eq!(killed.replay(BEGIN).expect("a replay").last, Sequence(appended + 1));
 }
+
+#[test]
+fn little_is_synced_at_once_and_what_may_be_much_is_not() {
+    let fixture = Fixture::on(SimulatedDisk::new(), 1);
+    let journal = fixture.journal(BEGIN);
+    let durable = || {
+        let cut = Fixture::on(fixture.disk.crash_image(1, CrashMode::Lose), 2);
+        cut.replay(BEGIN).expect("a replay").last.0
+    };
+    append(&journal, 1);
+    assert!(journal.sync_little().is_none(), "a file's first sync may find much of an earlier use");
+    journal.sync().expect("a sync");
+    append(&journal, 2);
+    journal.sync_little().expect("two records").expect("a sync");
+    assert_eq!(durable(), 3);
+    journal.sync_little().expect("nothing to be synced").expect("nothing done");
+    append(&journal, 20);
+    assert!(fixture.files().len() > 1 && journal.sync_little().is_none(), "two files, one of them new");
+    assert_eq!(durable(), 3);
+    journal.sync().expect("a sync");
+    append(&journal, 1);
+    fixture.disk.fail_next_sync();
+    assert!(matches!(journal.sync_little(), Some(Err(JournalError::Io { .. }))));
+    assert!(matches!(journal.sync_little(), Some(Err(JournalError::Poisoned))));
+}

@@ -3,6 +3,8 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use sterna_types::device::{
@@ -15,15 +17,17 @@ use super::error::VolumeError;
 use super::volume::Volume;
 
 /// A volume as a `BlockDevice`.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct VolumeDevice {
     volume: Arc<Volume>,
+    /// Whether the last flush has taken no longer than [`QUICK`].
+    is_quick: Arc<AtomicBool>,
 }
 
 impl VolumeDevice {
     /// The device in front of `volume`.
     pub fn new(volume: Arc<Volume>) -> Self {
-        Self { volume }
+        Self { volume, is_quick: Arc::default() }
     }
 
     /// The volume behind the device.
@@ -77,6 +81,14 @@ async fn on_a_thread<T: Send + 'static>(
         Ok(result) => result.map_err(DeviceError::from),
         Err(join) => Err(DeviceError::Io(io::Error::other(join))),
     }
+}
+
+/// Does it, and notes whether it was quick.
+fn timed<T>(is_quick: &AtomicBool, work: impl FnOnce() -> T) -> T {
+    let begun = Instant::now();
+    let done = work();
+    is_quick.store(begun.elapsed() <= QUICK, Ordering::Relaxed);
+    done
 }
 
 fn inline<T>(answer: Option<Result<T, VolumeError>>) -> Inline<T> {
@@ -148,7 +160,15 @@ impl BlockDevice for VolumeDevice {
     }
 
     fn flush(&self) -> DeviceFuture<'_, ()> {
-        self.blocking(Volume::flush)
+        let is_quick = Arc::clone(&self.is_quick);
+        self.blocking(move |volume| timed(&is_quick, || volume.flush()))
+    }
+
+    fn try_flush(&self) -> Inline<()> {
+        if !self.is_quick.load(Ordering::Relaxed) {
+            return Inline::Later;
+        }
+        inline(timed(&self.is_quick, || self.volume.flush_little()))
     }
 
     fn prefetch(&self, range: ByteRange) -> DeviceFuture<'_, ()> {
@@ -163,3 +183,7 @@ impl BlockDevice for VolumeDevice {
         self.blocking(move |volume| volume.allocation(range, max_runs))
     }
 }
+
+/// A flush that is done at once may take so long: a few times what a solid-state disk needs, and of what it takes to wake a
+/// thread and be woken by it. One that has taken longer sends the next to a thread, and that one says how it is now.
+const QUICK: Duration = Duration::from_micros(500);

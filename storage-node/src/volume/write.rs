@@ -93,6 +93,15 @@ impl Volume {
         Ok(())
     }
 
+    /// The same, where little was written since the last flush and nobody else flushes; `None` where it is not so, and nothing
+    /// has happened.
+    pub fn flush_little(&self) -> Option<Result<(), VolumeError>> {
+        if let Err(error) = self.check_open() {
+            return Some(Err(error));
+        }
+        Some(self.journal.sync_little()?.map_err(VolumeError::from))
+    }
+
     /// Whether the journal is below its limit.
     pub fn has_room(&self) -> bool {
         self.unsealed_bytes.load(Ordering::Acquire) < self.storage.options.journal_limit_bytes

@@ -112,6 +112,18 @@ fn a_sync_after_a_failed_one_proves_nothing() {
 }
 
 #[test]
+fn a_durable_write_is_durable_by_itself() {
+    let disk = SimulatedDisk::new();
+    let file = written(&disk, "file", &[1; 8192], &[(0, &[2; 512]), (4096, &[3; 512])]);
+    file.write_durably_at(256, &[&[4; 512]]).expect("a durable write");
+    let left = all_of(&disk.crash_image(0, CrashMode::Lose), "file");
+    assert!(left[256..768] == [4; 512] && left[768..] == [1; 8192 - 768], "another write has become durable");
+    assert_eq!(all_of(&disk, "file")[4096..4608], [3; 512]);
+    disk.fail_next_sync();
+    assert!(file.write_durably_at(0, &[&[5; 512]]).is_err());
+}
+
+#[test]
 fn faults_come_once_and_change_little() {
     let disk = SimulatedDisk::new();
     let file = written(&disk, "file", b"oldold", &[]);
