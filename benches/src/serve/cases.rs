@@ -12,7 +12,9 @@ pub(crate) enum Case {
     Warm(Client, Work),
     /// On a server that was started anew, with nothing of its data in memory.
     Cold(Work),
-    /// After random writes, which are sealed.
+    /// For the first time after random writes, which are sealed.
+    FirstScattered(Work),
+    /// After random writes, which are sealed and were read once.
     Scattered(Work),
     /// While other things go on behind; our server only.
     Busy(Work),
@@ -21,7 +23,7 @@ pub(crate) enum Case {
 }
 
 /// All of them, in the order in which they are measured: those that change nothing come first.
-pub(crate) const CASES: [Case; 25] = [
+pub(crate) const CASES: [Case; 26] = [
     Case::Warm(Client::Fio, Work::new(Pattern::RandomRead, 4, 32)),
     Case::Warm(Client::Fio, Work::new(Pattern::RandomRead, 4, 32).connections(4)),
     Case::Warm(Client::Lean, Work::new(Pattern::RandomRead, 4, 32)),
@@ -40,6 +42,7 @@ pub(crate) const CASES: [Case; 25] = [
     Case::Warm(Client::Fio, Work::new(Pattern::RandomWrite, 4, 1)),
     Case::Warm(Client::Fio, Work::new(Pattern::RandomWrite, 4, 1).flushes_each()),
     Case::Warm(Client::Fio, Work::new(Pattern::RandomMixed, 4, 32)),
+    Case::FirstScattered(Work::new(Pattern::Read, 128, 16).once()),
     Case::Scattered(Work::new(Pattern::RandomRead, 4, 32)),
     Case::Scattered(Work::new(Pattern::Read, 128, 16)),
     Case::Warm(Client::Fio, Work::new(Pattern::Write, 128, 16)),
@@ -62,6 +65,7 @@ impl Case {
         match self {
             Self::Warm(client, work) => client.name(work),
             Self::Cold(work) => format!("{work}, cache cold"),
+            Self::FirstScattered(work) => format!("{work}, first after random writes"),
             Self::Scattered(work) => format!("{work}, after random writes"),
             Self::Busy(work) => format!("{work}, beside sealing, gc and scrub"),
             Self::Steady(work) => format!("{}, steady state", Client::Lean.name(work)),
@@ -78,7 +82,7 @@ impl Case {
                 let alone = Beside::Ourselves(Self::Warm(Client::Fio, work).name());
                 vec![Aim { metric: Metric::P99Us, beside: alone, goal: Goal::AtMost(3.0) }]
             }
-            Self::Cold(_) => Vec::new(),
+            Self::Cold(_) | Self::FirstScattered(_) => Vec::new(),
         }
     }
 }

@@ -50,11 +50,16 @@ impl Disks {
     /// # Errors
     /// It cannot be read.
     pub(crate) fn warm(&self) -> Result<()> {
-        for server in &self.servers {
-            fio::run(server.disk(), Work::new(Pattern::Read, 1024, 4).once(), WARM_SECONDS)?;
-        }
-        Ok(())
+        self.servers.iter().try_for_each(warm)
     }
+}
+
+/// Reads everything of one disk, so that it is in memory.
+///
+/// # Errors
+/// It cannot be read.
+pub(crate) fn warm(server: &Server) -> Result<()> {
+    fio::run(server.disk(), Work::new(Pattern::Read, 1024, 4).once(), WARM_SECONDS).map(drop)
 }
 
 fn sparse(path: &Path, size_bytes: u64) -> Result<&Path> {

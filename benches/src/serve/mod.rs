@@ -105,9 +105,13 @@ fn run(case: Case, server: &mut Server, seconds: u32, counts_calls: bool) -> Res
             server.restart(disks::empty_page_cache)?;
             Ok(measure::figures(server, || fio::run(server.disk(), work, seconds))?.1)
         }
+        Case::FirstScattered(work) => {
+            scatter(server)?;
+            Ok(measure::figures(server, || fio::run(server.disk(), work, seconds))?.1)
+        }
         Case::Scattered(work) => {
-            let (_, size_bytes) = server.disk().attach(sterna_tests::client::Style::Simple)?;
-            lean::run(server.disk(), SCATTERING, 0, size_bytes / 4)?;
+            scatter(server)?;
+            disks::warm(server)?;
             timed(server, Client::Fio, work)
         }
         Case::Busy(work) => {
@@ -125,7 +129,14 @@ fn run(case: Case, server: &mut Server, seconds: u32, counts_calls: bool) -> Res
     }
 }
 
-/// What scatters a disk's data: to a quarter of its blocks.
+/// Writes a quarter of the blocks, and has them sealed.
+fn scatter(server: &Server) -> Result<()> {
+    let (_, size_bytes) = server.disk().attach(sterna_tests::client::Style::Simple)?;
+    lean::run(server.disk(), SCATTERING, 0, size_bytes / 4)?;
+    server.settle()
+}
+
+/// What scatters a disk's data.
 const SCATTERING: Work = Work::new(Pattern::RandomWrite, 4, 32);
 
 /// More than so many times the journal's limit is written, and for so many times as long as in other rows.

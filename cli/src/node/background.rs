@@ -7,7 +7,7 @@
 //! | class | niceness | what | at least, of a processor that is busy |
 //! |---|---|---|---|
 //! | seals | 10 | sealing, which the writers of a full journal wait for | a tenth |
-//! | upkeep | 19 | collections, scrubs, verifications, imports, exports | a sixtieth |
+//! | upkeep | 19 | collections, scrubs, verifications, imports, exports | a seventieth |
 //!
 //! On a machine with nothing else to do either runs as fast as it can. No class is starved: a hypervisor's processors can be
 //! busy for days, and journals and packs have to be emptied all the same.

@@ -72,6 +72,11 @@ pub trait ChunkStore: fmt::Debug + Send + Sync + 'static {
     /// [`StoreError`].
     fn locate(&self, id: ChunkId) -> Result<Option<Location>, StoreError>;
 
+    /// How often chunks have got other places so far. As long as it does not change, what was located stays where it was.
+    fn moves(&self) -> u64 {
+        0
+    }
+
     /// Fills all of `into` with the bytes of a chunk from byte `from` on, having verified the checksum of each piece of
     /// 4 KiB that it read (of all of a compressed chunk).
     ///

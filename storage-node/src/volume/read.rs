@@ -163,13 +163,14 @@ impl Volume {
     }
 
     /// The map of a segment as the root of now has it.
-    fn segment_map(&self, segment: SegmentIndex) -> Result<Arc<SegmentMap>, VolumeError> {
+    pub(super) fn segment_map(&self, segment: SegmentIndex) -> Result<Arc<SegmentMap>, VolumeError> {
         if let Some(map) = self.storage.segments.get(self.id, segment) {
             return Ok(map);
         }
         let root = self.layers().sealed.root;
         self.again_if_replaced(root, |root| {
-            let map = Arc::new(self.resolve(root, segment)?);
+            let known = self.storage.segments.superseded(self.id, segment);
+            let map = Arc::new(self.resolve(root, segment, known.as_deref())?);
             let layers = self.layers();
             if layers.sealed.root == root && !self.is_closed() {
                 self.storage.segments.put(self.id, segment, Arc::clone(&map));
@@ -178,9 +179,14 @@ impl Volume {
         })
     }
 
-    fn resolve(&self, root: Root, segment: SegmentIndex) -> Result<SegmentMap, VolumeError> {
+    fn resolve(
+        &self,
+        root: Root,
+        segment: SegmentIndex,
+        known: Option<&SegmentMap>,
+    ) -> Result<SegmentMap, VolumeError> {
         match self.manifest(root, segment)? {
-            Some(manifest) => SegmentMap::resolve(&*self.storage.store, segment, &manifest),
+            Some(manifest) => SegmentMap::resolve(&*self.storage.store, segment, &manifest, known),
             None => Ok(SegmentMap::default()),
         }
     }

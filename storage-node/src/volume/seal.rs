@@ -29,6 +29,7 @@ use sterna_types::{Root, SegmentIndex};
 use super::error::VolumeError;
 use super::record::VolumeRecord;
 use super::rewrite::rewrite;
+use super::storage::lock;
 use super::volume::{Frozen, SealFailure, Volume};
 use crate::chunk_store::{ChunkKind, NewChunk, StoreError, StorePin};
 use crate::chunk_writer::ChunkWriter;
@@ -94,6 +95,15 @@ impl Volume {
         Ok(Sealed { root: built.record.root, generation: built.record.generation })
     }
 
+    /// Looks the maps up anew that seals have superseded of segments that are read, so that nobody who reads has to. What
+    /// cannot be looked up is left to whoever reads it, and is told why.
+    pub fn renew_maps(&self) {
+        let superseded = std::mem::take(&mut *lock(&self.superseded));
+        for segment in superseded {
+            let _ = self.segment_map(segment);
+        }
+    }
+
     /// What is to be sealed; `None` where there is nothing.
     fn freeze(&self) -> Option<Frozen> {
         let _turn = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
@@ -154,7 +164,11 @@ impl Volume {
         layers.frozen = None;
         for change in &built.changed {
             match change {
-                Change::Set(segment, _) => self.storage.segments.remove(self.id, *segment),
+                Change::Set(segment, _) => {
+                    if self.storage.segments.supersede(self.id, *segment) {
+                        lock(&self.superseded).insert(*segment);
+                    }
+                }
                 Change::Clear(range) if range.end.0 - range.start.0 <= FEW_SEGMENTS => {
                     for segment in range.start.0..range.end.0 {
                         self.storage.segments.remove(self.id, SegmentIndex(segment));

@@ -81,6 +81,7 @@ async fn seal_in_time(volume: &Arc<Volume>, slots: &Semaphore) {
 
 fn seal_and_tidy(volume: &Volume) -> Result<(), VolumeError> {
     volume.seal()?;
+    volume.renew_maps();
     volume.rewrite_cold()?;
     Ok(())
 }

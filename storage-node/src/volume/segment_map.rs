@@ -1,5 +1,6 @@
 //! A segment's manifest with the places of its chunks, as reading wants it.
 
+use std::collections::HashMap;
 use std::ops::Range;
 
 use sterna_types::{BLOCK_SIZE, SegmentIndex};
@@ -13,6 +14,8 @@ use crate::map::Manifest;
 pub(super) struct SegmentMap {
     extents: Box<[ResolvedExtent]>,
     locations: Box<[Location]>,
+    /// [`ChunkStore::moves`] before they were looked up.
+    moves: u64,
 }
 
 #[derive(Debug)]
@@ -34,23 +37,31 @@ pub(super) struct SegmentPiece<'a> {
 }
 
 impl SegmentMap {
-    /// Looks up where the chunks of a manifest are.
+    /// Looks up where the chunks of a manifest are: in what was `known` of the segment before, unless chunks have moved
+    /// since, and in the store.
     pub(super) fn resolve(
         store: &dyn ChunkStore,
         segment: SegmentIndex,
         manifest: &Manifest,
+        known: Option<&Self>,
     ) -> Result<Self, VolumeError> {
+        let moves = store.moves();
+        let known = known.filter(|known| known.moves == moves).map_or(&[][..], |known| &known.locations);
+        let known: HashMap<_, _> = known.iter().map(|location| (location.id, location)).collect();
         let mut locations: Vec<Location> = Vec::new();
         let mut extents = Vec::with_capacity(manifest.extents().len());
-        let mut known = std::collections::HashMap::new();
+        let mut places = HashMap::new();
         for extent in manifest.extents() {
-            let index = match known.get(&extent.chunk) {
+            let index = match places.get(&extent.chunk) {
                 Some(index) => *index,
                 None => {
-                    let location = store.locate(extent.chunk)?.ok_or(StoreError::Missing { id: extent.chunk })?;
+                    let location = match known.get(&extent.chunk) {
+                        Some(location) => Location::clone(location),
+                        None => store.locate(extent.chunk)?.ok_or(StoreError::Missing { id: extent.chunk })?,
+                    };
                     let index = u16::try_from(locations.len()).map_err(|_| VolumeError::DamagedSegment { segment })?;
                     locations.push(location);
-                    known.insert(extent.chunk, index);
+                    places.insert(extent.chunk, index);
                     index
                 }
             };
@@ -65,7 +76,7 @@ impl SegmentMap {
                 location: index,
             });
         }
-        Ok(Self { extents: extents.into(), locations: locations.into() })
+        Ok(Self { extents: extents.into(), locations: locations.into(), moves })
     }
 
     /// All of `blocks`, counted from the segment's first, in order.
@@ -109,5 +120,31 @@ impl SegmentMap {
 impl ResolvedExtent {
     fn end(&self) -> u64 {
         u64::from(self.first_block) + u64::from(self.block_count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chunk_store::{ChunkKind, MemoryChunkStore, NewChunk};
+
+    #[test]
+    fn what_was_known_is_not_looked_up_again_until_chunks_move() {
+        let store = MemoryChunkStore::new();
+        let [old, new] = [1, 2].map(|byte| NewChunk::of(ChunkKind::Data, vec![byte; 8192].into()));
+        store.append(&[old.clone(), new.clone()], &store.pin()).expect("chunks");
+        let mut manifest = Manifest::default();
+        manifest.replace(4, 2, Some((old.id, 0))).expect("an extent");
+        let segment = SegmentIndex(0);
+        let mut known = SegmentMap::resolve(&store, segment, &manifest, None).expect("a map");
+        manifest.replace(5, 2, Some((new.id, 0))).expect("an extent");
+        assert!(store.lose(old.id), "it was there");
+        let map = SegmentMap::resolve(&store, segment, &manifest, Some(&known)).expect("a map");
+        let found: Vec<_> =
+            map.pieces(4..8).map(|piece| piece.chunk.map(|(location, from)| (location.id, from))).collect();
+        assert_eq!(found, [Some((old.id, 0)), Some((new.id, 0)), None]);
+        known.moves += 1;
+        let moved = SegmentMap::resolve(&store, segment, &manifest, Some(&known));
+        assert!(matches!(moved, Err(VolumeError::Store(StoreError::Missing { id })) if id == old.id), "{moved:?}");
     }
 }

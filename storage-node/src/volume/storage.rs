@@ -205,15 +205,23 @@ pub(crate) fn journal_directory(volume: VolumeId) -> String {
 /// that no reader of an older root can put back what a seal has replaced.
 #[derive(Debug)]
 pub(super) struct SegmentCache {
-    maps: Cache<(VolumeId, SegmentIndex), Arc<SegmentMap>, ByWeight>,
+    maps: Cache<(VolumeId, SegmentIndex), CachedMap, ByWeight>,
+}
+
+/// A map that is kept.
+#[derive(Clone, Debug)]
+struct CachedMap {
+    map: Arc<SegmentMap>,
+    /// Whether it is that of the root of now. One that is not tells where most of the segment's chunks are all the same.
+    is_current: bool,
 }
 
 #[derive(Clone, Debug)]
 struct ByWeight;
 
-impl Weighter<(VolumeId, SegmentIndex), Arc<SegmentMap>> for ByWeight {
-    fn weight(&self, _key: &(VolumeId, SegmentIndex), map: &Arc<SegmentMap>) -> u64 {
-        map.weight_bytes() + ENTRY_BYTES
+impl Weighter<(VolumeId, SegmentIndex), CachedMap> for ByWeight {
+    fn weight(&self, _key: &(VolumeId, SegmentIndex), cached: &CachedMap) -> u64 {
+        cached.map.weight_bytes() + ENTRY_BYTES
     }
 }
 
@@ -223,11 +231,26 @@ impl SegmentCache {
     }
 
     pub(super) fn get(&self, volume: VolumeId, segment: SegmentIndex) -> Option<Arc<SegmentMap>> {
-        self.maps.get(&(volume, segment))
+        self.maps.get(&(volume, segment)).filter(|cached| cached.is_current).map(|cached| cached.map)
+    }
+
+    /// The map of an earlier root, if there is no newer one.
+    pub(super) fn superseded(&self, volume: VolumeId, segment: SegmentIndex) -> Option<Arc<SegmentMap>> {
+        self.maps.get(&(volume, segment)).filter(|cached| !cached.is_current).map(|cached| cached.map)
     }
 
     pub(super) fn put(&self, volume: VolumeId, segment: SegmentIndex, map: Arc<SegmentMap>) {
-        self.maps.insert((volume, segment), map);
+        self.maps.insert((volume, segment), CachedMap { map, is_current: true });
+    }
+
+    /// Notes that a segment's map is that of an earlier root now; `false` where it was not here, or was so already.
+    pub(super) fn supersede(&self, volume: VolumeId, segment: SegmentIndex) -> bool {
+        let key = (volume, segment);
+        let current = self.maps.get(&key).filter(|cached| cached.is_current);
+        if let Some(CachedMap { map, .. }) = &current {
+            self.maps.insert(key, CachedMap { map: Arc::clone(map), is_current: false });
+        }
+        current.is_some()
     }
 
     pub(super) fn remove(&self, volume: VolumeId, segment: SegmentIndex) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use proptest::prelude::{Just, Strategy, any, prop, prop_assert, prop_assert_eq, prop_oneof, proptest};
 use proptest::test_runner::TestCaseError;
 use sterna_types::device::{ReadOutcome, conformance};
-use sterna_types::{BLOCK_SIZE, ByteOffset, ByteRange, ByteSize, Epoch, Root, VolumeId, VolumeSize};
+use sterna_types::{BLOCK_SIZE, ByteOffset, ByteRange, ByteSize, Epoch, Root, SEGMENT_SIZE, VolumeId, VolumeSize};
 
 use super::{Storage, StorageOptions, Volume, VolumeDevice, VolumeError, VolumeSpec};
 use crate::chunk_store::collect::{CollectError, CollectOptions};
@@ -640,4 +640,29 @@ fn writers_of_parts_of_one_block_do_not_undo_each_other() {
     for writer in writers {
         writer.join().expect("nobody has lost a write");
     }
+}
+
+#[test]
+fn the_maps_of_segments_that_are_read_are_there_again_after_a_seal() {
+    let machine = Machine::new();
+    let volume = machine.volume(1, 8 << 20, Root::EMPTY);
+    let read_now = |segment: u64| {
+        let range = ByteRange::new(ByteOffset(segment * SEGMENT_SIZE), 4096).expect("a range");
+        volume.read_now(range, &mut [0; 4096]).map(|read| read.expect("a block"))
+    };
+    for byte in [1, 2] {
+        for segment in [0, 1] {
+            volume.write(ByteOffset(segment * SEGMENT_SIZE), &[byte; 4096]).expect("a write");
+        }
+        volume.seal().expect("a seal");
+        assert!(read_now(0).is_none() && read_now(1).is_none(), "their maps are those of an earlier root");
+        if byte == 1 {
+            assert_eq!(contents(&volume, 0, 4096), [1; 4096]);
+            assert!(read_now(0).is_some() && read_now(1).is_none());
+        }
+    }
+    volume.renew_maps();
+    assert!(read_now(0).is_some(), "it was read before");
+    assert!(read_now(1).is_none(), "nobody has read it");
+    assert_eq!(contents(&volume, 0, 4096), [2; 4096]);
 }

@@ -1,9 +1,10 @@
 //! An open volume.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use sterna_types::{ByteSize, Epoch, Root, VolumeId, VolumeSize};
+use sterna_types::{ByteSize, Epoch, Root, SegmentIndex, VolumeId, VolumeSize};
 use tokio::sync::Notify;
 
 use super::error::VolumeError;
@@ -56,6 +57,8 @@ pub struct Volume {
     pub(super) seal_ended: Notify,
     /// Why the last seal failed, for what is shown; none once one has succeeded.
     pub(super) seal_failure: Mutex<Option<SealFailure>>,
+    /// Segments that are read, and whose maps a seal has superseded.
+    pub(super) superseded: Mutex<BTreeSet<SegmentIndex>>,
     /// Segments that a rewrite would do good.
     pub(super) fragmented: Mutex<Fragmented>,
     closed: AtomicBool,
@@ -133,6 +136,7 @@ impl Volume {
             seal_wanted: Notify::new(),
             seal_ended: Notify::new(),
             seal_failure: Mutex::new(None),
+            superseded: Mutex::default(),
             fragmented: Mutex::default(),
             closed: AtomicBool::new(false),
         })

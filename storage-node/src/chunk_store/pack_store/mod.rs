@@ -102,6 +102,8 @@ pub struct PackStore {
     /// Held by the collection that runs.
     pub(super) collecting: Mutex<()>,
     next_pack: AtomicU64,
+    /// How many packs were removed, and chunks repaired.
+    moves: AtomicU64,
     /// What the entries of the index come to; changed with `marking` locked.
     totals: Mutex<Totals>,
     poisoned: AtomicBool,
@@ -126,6 +128,7 @@ impl PackStore {
             marking: Mutex::default(),
             collecting: Mutex::default(),
             next_pack: AtomicU64::new(1),
+            moves: AtomicU64::new(0),
             totals: Mutex::default(),
             poisoned: AtomicBool::new(false),
             open_packs: Cache::new(options.open_packs, 1, UnitWeighter),
@@ -172,7 +175,9 @@ impl PackStore {
         }
         chunk.check();
         self.decompressed.remove(&chunk.id);
-        self.append_fresh(&[StoredChunk::fresh(chunk)])
+        self.append_fresh(&[StoredChunk::fresh(chunk)])?;
+        self.moves.fetch_add(1, Ordering::Release);
+        Ok(())
     }
 
     fn append_fresh(&self, fresh: &[StoredChunk]) -> Result<(), StoreError> {
@@ -286,6 +291,7 @@ impl PackStore {
 
     /// Removes a pack that no entry of the index points to. Those who have a [`Location`] in it read on.
     pub(super) fn remove_pack(&self, pack: PackId) -> Result<(), StoreError> {
+        self.moves.fetch_add(1, Ordering::Release);
         self.open_packs.remove(&pack);
         self.disk.remove(&pack.path()).map_err(io_at(&pack.path()))
     }
@@ -328,6 +334,10 @@ impl ChunkStore for PackStore {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    fn moves(&self) -> u64 {
+        self.moves.load(Ordering::Acquire)
     }
 
     fn read(&self, location: &Location, from: u32, into: &mut [u8]) -> Result<(), StoreError> {
