@@ -74,8 +74,8 @@ impl Session {
             result.context(NO_RESULT)
         };
         let result = match interruptible(work, "the same command begins again").await {
-            Err(error) if error.is::<Interrupted>() && begun.get() => {
-                return self.interrupted(import.name.as_str()).await;
+            Err(error) if error.is::<Interrupted>() => {
+                return self.interrupted(import.name.as_str(), begun.get()).await;
             }
             result => result?,
         };
@@ -86,11 +86,13 @@ impl Session {
 
 impl Session {
     /// What has become of an import that the node was told to end, once the node has done that: it may have been too late.
-    async fn interrupted(&mut self, name: &str) -> Result<ImportView> {
+    /// Where it had not reported anything (`begun`), a volume that can be used may be another's.
+    async fn interrupted(&mut self, name: &str, begun: bool) -> Result<ImportView> {
         for _ in 0..END_ATTEMPTS {
             match self.volume_of(name).await? {
                 None => bail!(Interrupted::leaving("nothing of it is left; the same command begins again")),
-                Some(volume) if volume.state == READY => return self.complete(volume.into()).await,
+                Some(volume) if volume.state == READY && begun => return self.complete(volume.into()).await,
+                Some(volume) if volume.state == READY => break,
                 Some(_) => tokio::time::sleep(END_INTERVAL).await,
             }
         }
