@@ -29,7 +29,8 @@ pub(crate) const TEMPLATE: &str = r#"# The settings of this node. What is not se
 # again and again is sealed once only; the shorter, the newer is what others see of it. "100ms" to "10min".
 #seal_age = "5s"
 
-# When this much of a volume's journal is not sealed, its writers wait. At least twice seal_after.
+# When this much of a volume's journal is not sealed, its writers wait; from three quarters of it on they are slowed down.
+# At least twice seal_after.
 #limit = "256M"
 
 # How many volumes are sealed at the same time. 1 to 64.

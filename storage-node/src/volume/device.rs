@@ -137,7 +137,16 @@ impl BlockDevice for VolumeDevice {
     }
 
     fn write(&self, at: ByteOffset, data: Bytes, persistence: Persistence) -> DeviceFuture<'_, ()> {
-        self.changing(persistence, move |volume| volume.write(at, &data))
+        let volume = Arc::clone(&self.volume);
+        Box::pin(async move {
+            volume.wait_for_room().await?;
+            if persistence == Persistence::AtNextFlush
+                && let Some(written) = volume.write_paced(at, &data)
+            {
+                return written.map_err(DeviceError::from);
+            }
+            change(volume, persistence, move |volume| volume.write(at, &data)).await
+        })
     }
 
     fn write_zeroes(&self, request: ZeroRequest) -> DeviceFuture<'_, ()> {

@@ -1,6 +1,7 @@
 //! The background task of an open volume: seals it in time, and has the journal's next file ready.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use sterna_types::DeviceError;
@@ -96,7 +97,8 @@ async fn keep_journal_ready(volume: &Arc<Volume>) {
 }
 
 impl Volume {
-    /// Waits until the journal is below its limit.
+    /// Waits until the journal is below its limit; for a moment also where it is more than three quarters full, so that writers slow
+    /// down to what seals keep up with, rather than run up against the limit and stop until a seal has ended.
     ///
     /// # Errors
     /// [`DeviceError::NoSpace`], or why else nothing can be sealed, so that nobody waits in vain.
@@ -104,6 +106,10 @@ impl Volume {
     /// # Cancel safety
     /// May be dropped at any time.
     pub async fn wait_for_room(&self) -> Result<(), DeviceError> {
+        let pace = self.pace();
+        if !pace.is_zero() {
+            tokio::time::sleep(pace).await;
+        }
         loop {
             let ended = self.seal_ended.notified();
             if self.has_room() || self.is_closed() {
@@ -119,6 +125,17 @@ impl Volume {
         }
     }
 
+    /// How long a write is held back: not at all while a quarter of the journal is free, and from there on the longer the
+    /// fuller it is.
+    pub(super) fn pace(&self) -> Duration {
+        let (bytes, limit) = (self.unsealed_bytes(), self.storage.options.journal_limit_bytes);
+        let range = (limit / 4).max(1);
+        let over = bytes.saturating_sub(limit - range);
+        // Less than 2^32 even where both are as large as can be.
+        let parts = u32::try_from(u128::from(over.min(range)) * 1000 / u128::from(range)).unwrap_or(1000);
+        SLOWEST_PACE * parts / 1000
+    }
+
     /// Has it shown that nothing is sealed any more.
     fn give_up_sealing(&self, what: &str) {
         *self.seal_failure() = Some(SealFailure { is_full: false, what: what.to_owned() });
@@ -126,13 +143,45 @@ impl Volume {
     }
 
     fn has_unsealed(&self) -> bool {
-        self.unsealed_bytes.load(std::sync::atomic::Ordering::Acquire) > 0
+        self.unsealed_bytes() > 0
     }
 
     fn has_much_unsealed(&self) -> bool {
-        self.unsealed_bytes.load(std::sync::atomic::Ordering::Acquire) >= self.storage.options.seal_after_bytes
+        self.unsealed_bytes() >= self.storage.options.seal_after_bytes
+    }
+
+    fn unsealed_bytes(&self) -> u64 {
+        self.unsealed_bytes.load(Ordering::Acquire)
     }
 }
 
 /// How long after a failed seal it is tried again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// How long a write is held back at the limit. 16 of 128 KiB at a time come to 100 MiB/s then, and 32 of 4 KiB to 6: whatever
+/// the disk, the journal is emptied faster.
+const SLOWEST_PACE: Duration = Duration::from_millis(20);
+
+#[cfg(test)]
+mod tests {
+    use sterna_types::{ByteOffset, Root};
+
+    use super::*;
+    use crate::volume::tests::Machine;
+
+    #[test]
+    fn writers_are_slowed_down_by_and_by() {
+        let machine = Machine::new();
+        let volume = machine.volume(1, 1 << 20, Root::EMPTY);
+        let limit = volume.storage.options.journal_limit_bytes;
+        let pace_at = |bytes| {
+            volume.unsealed_bytes.store(bytes, Ordering::Release);
+            (volume.pace(), volume.write_now(ByteOffset(0), &[1; 4096]).is_some())
+        };
+        assert!(!pace_at(limit * 4 / 5).1, "it is not done at once");
+        let paces =
+            [0, limit / 2, limit * 3 / 4, limit * 7 / 8, limit, limit * 2, u64::MAX].map(|bytes| pace_at(bytes).0);
+        assert_eq!(paces, [0, 0, 0, 10, 20, 20, 20].map(Duration::from_millis));
+        volume.unsealed_bytes.store(0, Ordering::Release);
+    }
+}

@@ -43,8 +43,14 @@ impl Volume {
         self.with_blocks_around(&whole, &edges, &mut bytes, |turn, bytes| self.append_data(turn, blocks.start, bytes))
     }
 
-    /// The same for whole blocks, if the journal has room for them now; `None` where it has not, and nothing has happened.
+    /// The same for whole blocks, if the journal has plenty of room for them now; `None` where it has not, and nothing has
+    /// happened.
     pub fn write_now(&self, at: ByteOffset, data: &[u8]) -> Option<Result<(), VolumeError>> {
+        if self.pace().is_zero() { self.write_paced(at, data) } else { None }
+    }
+
+    /// The same for who has waited for as long as [`Volume::wait_for_room`] has it.
+    pub fn write_paced(&self, at: ByteOffset, data: &[u8]) -> Option<Result<(), VolumeError>> {
         let range = match self.check_change(at, data.len() as u64) {
             Ok(range) => range,
             Err(error) => return Some(Err(error)),
