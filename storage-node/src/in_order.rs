@@ -17,35 +17,30 @@ pub(crate) fn in_order<'scope, T: Send + 'scope, R: Send + 'scope>(
     mut items: impl Iterator<Item = T> + Send + 'scope,
     work: impl Fn(T) -> R + Send + Sync + 'scope,
 ) -> impl Iterator<Item = R> {
+    let (first, second) = (items.next(), items.next());
+    let is_worth_threads = second.is_some();
+    let items = first.into_iter().chain(second).chain(items.fuse());
     let threads = thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS);
     let (queue, results) = mpsc::sync_channel::<Receiver<R>>(2 * threads);
-    let (first, second) = (items.next(), items.next());
-    if second.is_none() {
-        if let Some(only) = first {
-            let (sender, receiver) = mpsc::sync_channel(1);
-            // There is room for it, and somebody to take it, below.
-            let _ = sender.send(work(only)).is_ok() && queue.send(receiver).is_ok();
-        }
-        drop(queue);
-        return results.into_iter().map(result_of);
-    }
-    let items = first.into_iter().chain(second).chain(items);
     let source = Arc::new(Mutex::new(Some(Source { items, queue })));
     let work = Arc::new(work);
-    for _ in 0..threads {
-        let (source, work) = (Arc::clone(&source), Arc::clone(&work));
-        scope.spawn(move || {
-            while let Some((item, result)) = next(&source) {
-                // Nobody takes it any more, perhaps.
-                let _ = result.send(work(item));
-            }
-        });
+    if is_worth_threads {
+        for _ in 0..threads {
+            let (source, work) = (Arc::clone(&source), Arc::clone(&work));
+            scope.spawn(move || do_all(&source, &*work));
+        }
+    } else {
+        // There is room for one result.
+        do_all(&source, &*work);
     }
-    results.into_iter().map(result_of)
+    results.into_iter().map(|result| result.recv().expect("a result, unless its work has panicked"))
 }
 
-fn result_of<R>(result: Receiver<R>) -> R {
-    result.recv().expect("a result, unless its work has panicked")
+fn do_all<T, R>(source: &Mutex<Option<Source<impl Iterator<Item = T>, R>>>, work: &impl Fn(T) -> R) {
+    while let Some((item, result)) = next(source) {
+        // Nobody takes it any more, perhaps.
+        let _ = result.send(work(item));
+    }
 }
 
 /// What is left to be done, and where results are announced in its order.

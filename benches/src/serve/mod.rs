@@ -98,16 +98,18 @@ fn run(case: Case, server: &mut Server, seconds: u32, counts_calls: bool) -> Res
         }
         anyhow::Ok(figures)
     };
+    let once =
+        |server: &Server, work| anyhow::Ok(measure::figures(server, || fio::run(server.disk(), work, seconds))?.1);
     match case {
         Case::Warm(client, work) => timed(server, client, work),
         Case::Cold(work) => {
             server.settle()?;
             server.restart(disks::empty_page_cache)?;
-            Ok(measure::figures(server, || fio::run(server.disk(), work, seconds))?.1)
+            once(server, work)
         }
         Case::FirstScattered(work) => {
             scatter(server)?;
-            Ok(measure::figures(server, || fio::run(server.disk(), work, seconds))?.1)
+            once(server, work)
         }
         Case::Scattered(work) => {
             scatter(server)?;

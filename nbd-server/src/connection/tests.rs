@@ -255,7 +255,10 @@ async fn a_flush_is_done_on_the_lane_only_while_nobody_else_wants_it() {
     assert_eq!(client.reply(512).await.1, 2);
     client.send(&[flush(4), flush(5)].concat()).await;
     assert_eq!((client.reply(0).await.1, client.reply(0).await.1), (4, 5));
-    assert!(at_once() <= 2, "of two that came together only the last is alone");
+    assert!(
+        at_once() <= 2,
+        "of two that came together none is alone: one has another behind it, one a reply before it"
+    );
 
     let before = at_once();
     let others = [client.shared.neighbours.join(), client.shared.neighbours.join()];

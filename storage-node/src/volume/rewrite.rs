@@ -66,7 +66,8 @@ fn dirty(overlay: &Overlay) -> impl Iterator<Item = Dirty> {
             Part::Segments(count) => return Some(Dirty::Hole(index..SegmentIndex(index.0 + count))),
             Part::Blocks(blocks, source) => vec![(blocks, source)],
         };
-        while let Some((_, Part::Blocks(blocks, source))) = parts.next_if(|next| next.0 == index) {
+        let continues = |next: &(SegmentIndex, Part)| next.0 == index && matches!(next.1, Part::Blocks(..));
+        while let Some((_, Part::Blocks(blocks, source))) = parts.next_if(continues) {
             runs.push((blocks, source));
         }
         Some(Dirty::Blocks(DirtySegment { index, runs }))

@@ -26,9 +26,6 @@ impl Weighter<ChunkId, Bytes> for ByLength {
     }
 }
 
-/// The longest gap that is read over: two blocks, which are copied in the time that a system call takes.
-const MAX_GAP_BYTES: usize = 8 << 10;
-
 /// What chunks are cut to on average.
 pub(super) const TYPICAL_CHUNK_BYTES: u64 = 32 << 10;
 
@@ -261,3 +258,6 @@ fn unreadable(location: &Location, source: io::Error) -> StoreError {
         _ => StoreError::Io { path: format!("the pack of chunk {}", location.id), source },
     }
 }
+
+/// The longest gap that is read over: two blocks, which are copied in the time that a system call takes.
+const MAX_GAP_BYTES: usize = 8 << 10;
