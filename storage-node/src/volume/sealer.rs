@@ -97,8 +97,8 @@ async fn keep_journal_ready(volume: &Arc<Volume>) {
 }
 
 impl Volume {
-    /// Waits until the journal is below its limit; for a moment also where it is more than three quarters full, so that writers slow
-    /// down to what seals keep up with, rather than run up against the limit and stop until a seal has ended.
+    /// Waits until the journal is below its limit; for a moment also where it is more than three quarters full, so that
+    /// writers slow down to what seals keep up with, rather than run up against the limit and stop until a seal has ended.
     ///
     /// # Errors
     /// [`DeviceError::NoSpace`], or why else nothing can be sealed, so that nobody waits in vain.
@@ -158,8 +158,8 @@ impl Volume {
 /// How long after a failed seal it is tried again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// How long a write is held back at the limit. 16 of 128 KiB at a time come to 100 MiB/s then, and 32 of 4 KiB to 6: whatever
-/// the disk, the journal is emptied faster.
+/// How long a write is held back at the limit. 16 of 128 KiB at a time come to 100 MiB/s then, and 32 of 4 KiB to 6, which most
+/// disks seal faster; where one does not, the limit itself holds.
 const SLOWEST_PACE: Duration = Duration::from_millis(20);
 
 #[cfg(test)]
