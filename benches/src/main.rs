@@ -4,7 +4,7 @@
 //!   `qemu-nbd`. [`work`] is what is asked of a server; [`fio`] and [`lean`] ask it; [`server`] and [`program`] run what is
 //!   measured, [`data`] fills its disk, [`measure`] takes the figures, [`report`] holds those of several side by side.
 //! * [`images`]: two Debian root disks, what they share, import and export. * [`scale`]: very many volumes and snapshots.
-//! * [`crash`]: `kill -9` under load. [`facts`] holds the figures of these three. * [`goal`]: what a figure is to reach.
+//! * [`soak`]: random writes for an hour. * [`crash`]: `kill -9` under load. [`facts`] holds the figures of these four. * [`goal`]: what a figure is to reach.
 //!
 //! `scripts/bench` builds and runs this. No figure here decides whether a test passes.
 
@@ -23,6 +23,7 @@ mod report;
 mod scale;
 mod serve;
 mod server;
+mod soak;
 mod usage;
 mod work;
 
@@ -65,6 +66,8 @@ enum Command {
     },
     /// One node with very many volumes, a very large one, and very many snapshots.
     Scale(scale::Scale),
+    /// Random writes for a long time, with garbage collected all the while: memory, disk, and whether the rate holds.
+    Soak(soak::Soak),
     /// Kills a node again and again, under fio and under an oracle's load.
     Crash {
         /// How often, under each.
@@ -83,6 +86,7 @@ fn main() -> Result<()> {
         Command::Serve(serve) => publish(&serve::measure(&serve)?, json),
         Command::Images { rounds } => publish(&images::measure(rounds)?, json),
         Command::Scale(scale) => publish(&scale::measure(scale)?, json),
+        Command::Soak(soak) => publish(&soak::measure(soak)?, json),
         Command::Crash { cycles, seed } => publish(&crash::measure(cycles, seed)?, json),
     }
 }

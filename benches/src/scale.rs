@@ -12,7 +12,7 @@ use sterna_tests::tool::Tool;
 
 use crate::facts::Facts;
 use crate::goal::Goal;
-use crate::usage::Usage;
+use crate::usage::{CACHES_MIB, OPEN_TIB_MIB, Usage, disk_mib};
 
 /// How much of everything there is.
 #[derive(Clone, Copy, Debug, clap::Args)]
@@ -98,7 +98,7 @@ impl Bench {
             ensure!(client.call(Request::flush())?.error() == 0, "{} cannot be flushed", volume(index));
         }
         self.memory("memory with a tenth of them written to")?;
-        self.disk_usage("disk with a tenth of them written to")?;
+        self.facts.add("disk with a tenth of them written to", "MiB", disk_mib(&self.node.data())?);
         self.restart("start after that")?;
         for index in 0..written {
             let (mut client, _) = self.node.disk(&volume(index)).attach(Style::Structured)?;
@@ -138,7 +138,7 @@ impl Bench {
         self.facts.add("read a block of each of its segments", "s", began.elapsed().as_secs_f64());
         let grown = Usage::of(self.node.id()?)?.resident_mib - before;
         self.facts.add(MEMORY, "MiB", grown);
-        self.facts.aim(MEMORY, Goal::AtMost(CACHES_MIB + 64.0 * f64::from(gib.max(1024)) / 1024.0));
+        self.facts.aim(MEMORY, Goal::AtMost(CACHES_MIB + OPEN_TIB_MIB * f64::from(gib.max(1024)) / 1024.0));
         for index in 0..TIMES {
             let (name, clone) = (format!("large-{index}"), format!("large@filled-{index}"));
             let (ms, _) = self.timed(["volume", "snapshot", "large", &format!("filled-{index}")])?;
@@ -246,22 +246,12 @@ impl Bench {
         self.facts.add(what, "MiB", Usage::of(self.node.id()?)?.resident_mib);
         Ok(())
     }
-
-    fn disk_usage(&mut self, what: &str) -> Result<()> {
-        let data = self.node.data();
-        let printed = Tool::new("du").args(["-s", "--block-size=1M"]).args([data]).succeed()?.stdout;
-        self.facts.add(what, "MiB", printed.split_whitespace().next().context("du says a size")?.parse()?);
-        Ok(())
-    }
 }
 
 const OPEN: &str = "open the large volume, from the connection to what it is";
 const SNAPSHOT: &str = "snapshot of the large volume, nothing to seal";
 const CLONE: &str = "clone of it";
 const MEMORY: &str = "memory that reading all of it has added, caches included";
-
-/// What `sterna.toml` allows the caches without being told otherwise: of segments, of nodes, and of the index.
-const CACHES_MIB: f64 = 256.0 + 64.0 + 64.0;
 
 fn volume(index: u32) -> String {
     format!("v{index}")

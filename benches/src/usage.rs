@@ -4,6 +4,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use sterna_tests::tool::Tool;
 
 /// What a process has used so far, and uses.
 #[derive(Clone, Copy, Debug)]
@@ -55,6 +56,21 @@ pub(crate) fn device_written_bytes(on: &Path) -> Result<Option<f64>> {
     let sectors: f64 = stat.split_whitespace().nth(6).context("a device counts what is written to it")?.parse()?;
     Ok(Some(sectors * 512.0))
 }
+
+/// The space that a directory takes on its disk, in MiB.
+///
+/// # Errors
+/// It cannot be looked through.
+pub(crate) fn disk_mib(directory: &Path) -> Result<f64> {
+    let printed = Tool::new("du").args(["-s", "--block-size=1M"]).args([directory]).succeed()?.stdout;
+    Ok(printed.split_whitespace().next().context("du says a size")?.parse()?)
+}
+
+/// What `sterna.toml` allows the caches without being told otherwise: of segments, of nodes, and of the index.
+pub(crate) const CACHES_MIB: f64 = 256.0 + 64.0 + 64.0;
+
+/// What a node may take for each TiB of open volumes, beside the caches.
+pub(crate) const OPEN_TIB_MIB: f64 = 64.0;
 
 #[cfg(test)]
 mod tests {
