@@ -2,7 +2,7 @@
 
 use std::io::ErrorKind;
 
-use super::Disk;
+use super::{Disk, DiskFile};
 
 /// Runs the suite on an empty disk.
 ///
@@ -80,9 +80,27 @@ fn bytes_are_read_as_written(disk: &dyn Disk) {
     let mut before = [0; 6];
     file.read_at(9_990, &mut before).expect("they are there all the same");
     assert_eq!(&before, b"before");
+    an_aligned_write_is_there(&*file);
     file.write_at(10_003, &[b"TWO"]).and_then(|()| file.read_at(10_000, &mut now)).expect("bytes written over");
     assert_eq!(&now, b"oneTWO");
     disk.remove("bytes").expect("a removed file");
+}
+
+/// What a system may write in another way: whole blocks, in parts that are none, and more of it than one call takes.
+fn an_aligned_write_is_there(file: &dyn DiskFile) {
+    let bytes: Vec<u8> = (0..5 << 20).map(|at: u32| u8::try_from(at % 251).expect("less than 251")).collect();
+    let (first, rest) = bytes.split_at(1234);
+    let (size, mut before) = (file.size().expect("a size"), [0; 2]);
+    file.write_unkept_at(1 << 20, &[first, b"", rest]).expect("whole blocks");
+    assert_eq!(file.size().expect("a size"), 6 << 20);
+    let mut read = vec![0; bytes.len()];
+    file.read_at(1 << 20, &mut read).expect("they are there");
+    assert!(read == bytes, "whole blocks are read as they were written");
+    file.write_unkept_at(1 << 20, &[&bytes[4096..8192]]).expect("one of them again");
+    file.read_at(1 << 20, &mut read[..4096]).expect("it is there");
+    assert!(read[..4096] == bytes[4096..8192], "what was read before is not read again");
+    file.read_at(size - 2, &mut before).and_then(|()| file.sync()).expect("what was there before");
+    assert_eq!(&before, b"wo");
 }
 
 fn a_rename_replaces(disk: &dyn Disk) {

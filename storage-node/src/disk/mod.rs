@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 #[cfg(test)]
 mod conformance;
+mod direct;
 pub mod simulated;
 mod system;
 

@@ -1,19 +1,21 @@
 //! The data directory on the operating system.
 //!
 //! One process at a time: [`SystemDisk::open`] locks the file `LOCK` in the directory, and the lock lasts until the disk and
-//! every file opened through it are gone. Those that only read, by [`SystemDisk::open_read_only`], share the lock. Files are read with `preadv2(2)` and `RWF_NOWAIT` where nobody may wait, written
-//! with `pwritev2(2)`, and synced with `fdatasync(2)`, directories with `fsync(2)`.
+//! every file opened through it are gone. Those that only read, by [`SystemDisk::open_read_only`], share the lock. Files are
+//! read with `preadv2(2)` and `RWF_NOWAIT` where nobody may wait, written with `pwritev2(2)`, or past the page cache
+//! ([`direct`]), and synced with `fdatasync(2)`, directories with `fsync(2)`.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rustix::fs::{FallocateFlags, FlockOperation};
 use rustix::io::{Errno, ReadWriteFlags};
 
+use super::direct::{self, DirectFile, Staging};
 use super::{Disk, DiskFile, check_path, parent_and_name};
 
 /// A directory of the operating system. See the [module](super) for what it promises.
@@ -22,6 +24,7 @@ pub struct SystemDisk {
     root: PathBuf,
     lock: Arc<File>,
     access: Access,
+    staging: Arc<Staging>,
 }
 
 /// What may be done with the files.
@@ -88,7 +91,7 @@ impl SystemDisk {
             Errno::WOULDBLOCK => OpenDiskError::InUse { path: root.to_owned() },
             errno => OpenDiskError::Open { path: root.to_owned(), source: errno.into() },
         })?;
-        Ok(Self { root: root.to_owned(), lock: Arc::new(lock), access })
+        Ok(Self { root: root.to_owned(), lock: Arc::new(lock), access, staging: Arc::default() })
     }
 
     fn check_writable(&self) -> io::Result<()> {
@@ -114,7 +117,8 @@ impl SystemDisk {
             file,
             syncing: Mutex::new(()),
             sync_failed: AtomicBool::new(false),
-            always_keeps: AtomicBool::new(false),
+            direct: OnceLock::new(),
+            staging: Arc::clone(&self.staging),
             _lock: Arc::clone(&self.lock),
         }))
     }
@@ -196,8 +200,9 @@ struct SystemFile {
     syncing: Mutex<()>,
     /// Set for good by a failed sync: the kernel may have dropped the pages that it could not write.
     sync_failed: AtomicBool,
-    /// Whether the system keeps in memory whatever is written to the file, without a choice.
-    always_keeps: AtomicBool,
+    /// The same file past the page cache, since it was wanted first; `None` where the system has no such thing.
+    direct: OnceLock<Option<DirectFile>>,
+    staging: Arc<Staging>,
     /// The directory is ours for as long as one of its files is open.
     _lock: Arc<File>,
 }
@@ -291,16 +296,14 @@ impl DiskFile for SystemFile {
     }
 
     fn write_unkept_at(&self, at: u64, parts: &[&[u8]]) -> io::Result<()> {
-        if !self.always_keeps.load(Ordering::Relaxed) {
-            match self.write_with(DONT_CACHE, at, parts) {
-                // Before Linux 6.14, and on file systems that cannot do it.
-                Err(error) if error.raw_os_error() == Some(Errno::OPNOTSUPP.raw_os_error()) => {
-                    self.always_keeps.store(true, Ordering::Relaxed);
-                }
-                written => return written,
-            }
+        let direct =
+            if direct::takes(at, parts) { self.direct.get_or_init(|| DirectFile::of(&self.file)) } else { &None };
+        match direct.as_ref().map(|direct| direct.write_at(&self.staging, at, parts)) {
+            // A device that asks for more than it was given: then as any file is written.
+            Some(Err(error)) if error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => self.write_at(at, parts),
+            Some(written) => written,
+            None => self.write_at(at, parts),
         }
-        self.write_at(at, parts)
     }
 
     fn write_durably_at(&self, at: u64, parts: &[&[u8]]) -> io::Result<()> {
@@ -335,8 +338,6 @@ impl DiskFile for SystemFile {
 
 /// What is on the disks of virtual machines concerns their owner alone.
 const FILE_MODE: u32 = 0o600;
-/// `RWF_DONTCACHE` (pwritev2(2)): through the page cache, and out of it once it is written.
-const DONT_CACHE: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);
 /// The kernel takes no more in one call (`UIO_MAXIOV`).
 const MAX_SLICES_PER_CALL: usize = 1024;
 
