@@ -394,7 +394,7 @@ mod tests {
             ("[nbd]\nlanes = -1\n", ["nbd.lanes", "-1", "take 0 to 256"]),
             ("[nbd]\nlisten = [\"10.0.0.1:10809\"]\n", ["nbd.listen", "10.0.0.1:10809", "[nbd.tls]"]),
             ("[journal]\nlimit = \"63M\"\n", ["journal.limit", "63 MiB", "\"64M\" to"]),
-            ("[journal]\nseal_after = \"129M\"\n", ["journal.limit", "256 MiB", "twice journal.seal_after"]),
+            ("[journal]\nseal_after = \"513M\"\n", ["journal.limit", "1 GiB", "twice journal.seal_after"]),
             ("[journal]\nseal_after = \"1K\"\n", ["journal.seal_after", "1 KiB", "\"1M\" to \"16G\""]),
             ("[journal]\nseal_age = \"99ms\"\n", ["journal.seal_age", "\"99ms\"", "\"100ms\" to \"10min\""]),
             ("[journal]\nseal_age = \"601s\"\n", ["journal.seal_age", "\"601s\"", "\"100ms\" to \"10min\""]),

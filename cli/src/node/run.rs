@@ -174,7 +174,7 @@ fn raise_file_limit() {
     }
 }
 
-/// Sealing what journals may hold unsealed: at most 256 MiB for each volume, of which few are that full.
+/// Sealing what journals may hold unsealed: at most 1 GiB for each volume, of which few are that full.
 const SEAL_TIMEOUT: Duration = Duration::from_secs(60);
 /// One entry of the log, and the closing of a database.
 const METADATA_TIMEOUT: Duration = Duration::from_secs(10);

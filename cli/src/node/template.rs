@@ -31,7 +31,7 @@ pub(crate) const TEMPLATE: &str = r#"# The settings of this node. What is not se
 
 # When this much of a volume's journal is not sealed, its writers wait; from three quarters of it on they are slowed down.
 # At least twice seal_after.
-#limit = "256M"
+#limit = "1G"
 
 # How many volumes are sealed at the same time. 1 to 64.
 #seals_at_once = 2

@@ -188,6 +188,5 @@ const RECORD_HEADER_BYTES: u64 = super::record::HEADER_BYTES as u64;
 
 const DIRECTORY: &str = "journal-pool";
 
-/// The most files kept for later use: 512 MiB, so that a burst of writing on several volumes recycles, and a node at rest
-/// holds little.
-const MAX_IDLE: usize = 32;
+/// The most files kept for later use: 1 GiB, as much as a burst of writing on one volume needs by itself, or several share.
+const MAX_IDLE: usize = 64;

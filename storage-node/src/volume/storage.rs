@@ -44,7 +44,7 @@ impl Default for StorageOptions {
             node_cache_bytes: 64 << 20,
             seal_after_bytes: 32 << 20,
             seal_age: Duration::from_secs(5),
-            journal_limit_bytes: 256 << 20,
+            journal_limit_bytes: 1 << 30,
             journal_file_bytes: JOURNAL_FILE_BYTES,
             reserve_bytes: 128 << 20,
         }
