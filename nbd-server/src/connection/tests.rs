@@ -185,6 +185,28 @@ async fn requests_that_arrive_together_are_answered_with_few_system_calls() {
     assert_eq!((after.deferred, after.bytes_moved), (0, 0));
 }
 
+#[test]
+fn requests_that_memory_answers_take_no_memory_of_their_own() {
+    const COUNT: usize = 400;
+    // All in one thread, whose allocations are counted: the client's, which has none, and the server's.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let mut client = runtime.block_on(Client::attach(filled_memory()));
+    for (command, payload, data_bytes) in [(cmd::READ, vec![], 4096), (cmd::WRITE, vec![9; 4096], 0)] {
+        let requests: Vec<u8> = (0..COUNT as u64).flat_map(|n| request(command, n, n * 4096, 4096, &payload)).collect();
+        let mut replies = vec![0; COUNT * (16 + data_bytes)];
+        let mut answer_all = || {
+            runtime.block_on(async {
+                client.send(&requests).await;
+                client.stream.read_exact(&mut replies).await.expect("all replies");
+            });
+        };
+        // What a connection keeps it has then.
+        answer_all();
+        let counted = allocation_counter::measure(answer_all).count_total;
+        assert!(counted <= COUNT as u64 / 100, "{counted} allocations for {COUNT} requests of type {command}");
+    }
+}
+
 #[tokio::test]
 async fn long_payloads_are_received_where_the_device_reads_them() {
     let mut client = Client::attach(Arc::new(MemoryDevice::new(ByteSize(64 << 20)))).await;

@@ -21,6 +21,8 @@
 //! * a chunk that the map in memory names is in the store.
 
 mod collect;
+#[cfg(test)]
+mod cost_tests;
 mod device;
 mod draft;
 mod error;

@@ -108,7 +108,7 @@ pub(super) fn contents(volume: &Volume, at: u64, length: usize) -> Vec<u8> {
 }
 
 /// Storage as a node has it: files and RocksDB.
-fn real_storage(directory: &std::path::Path) -> Arc<Storage> {
+pub(super) fn real_storage(directory: &std::path::Path) -> Arc<Storage> {
     let disk: Arc<dyn Disk> = Arc::new(SystemDisk::open(directory).expect("a data directory"));
     let index = Arc::new(RocksIndex::open(&directory.join("index"), 8 << 20).expect("a new index"));
     let store = PackStore::open(Arc::clone(&disk), index.clone(), PackStoreOptions::default()).expect("a store");
