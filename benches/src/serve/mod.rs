@@ -101,7 +101,13 @@ fn run(case: Case, server: &mut Server, seconds: u32, counts_calls: bool) -> Res
     let once =
         |server: &Server, work| anyhow::Ok(measure::figures(server, || fio::run(server.disk(), work, seconds))?.1);
     match case {
-        Case::Warm(client, work) => timed(server, client, work),
+        Case::Warm(client, work) => {
+            if work.pattern == Pattern::RandomMixed {
+                // Rows before it have written.
+                disks::warm(server)?;
+            }
+            timed(server, client, work)
+        }
         Case::Cold(work) => {
             server.settle()?;
             server.restart(disks::empty_page_cache)?;

@@ -135,12 +135,14 @@ pub struct NewChunk {
     pub kind: ChunkKind,
     /// Its contents: at least one byte, at most [`MAX_CHUNK_BYTES`]; whole blocks for [`ChunkKind::Data`].
     pub bytes: Bytes,
+    /// Whether it is likely to be read soon, so that it is best kept in memory.
+    pub read_soon: bool,
 }
 
 impl NewChunk {
-    /// A chunk of these contents, under the name that they give it.
+    /// A chunk of these contents, under the name that they give it. Nobody is known to want it soon.
     pub fn of(kind: ChunkKind, bytes: Bytes) -> Self {
-        Self { id: chunk_id(&bytes), kind, bytes }
+        Self { id: chunk_id(&bytes), kind, bytes, read_soon: false }
     }
 
     /// Asserts what is true of every chunk that is stored, except for its id where debug assertions are off.

@@ -21,6 +21,8 @@ pub(crate) struct Draft {
     /// In the order in which they are to be stored.
     chunks: Vec<NewChunk>,
     short: ShortRuns,
+    /// See [`NewChunk::read_soon`].
+    read_soon: bool,
 }
 
 /// A segment that is ready to be stored.
@@ -35,7 +37,12 @@ pub(crate) struct Drafted {
 impl Draft {
     /// Begins with what the segment holds now.
     pub(crate) fn of(manifest: Manifest) -> Self {
-        Self { manifest, chunks: Vec::new(), short: ShortRuns::default() }
+        Self { manifest, chunks: Vec::new(), short: ShortRuns::default(), read_soon: false }
+    }
+
+    /// The same for a segment that is being read, or not.
+    pub(crate) fn read_soon(self, read_soon: bool) -> Self {
+        Self { read_soon, ..self }
     }
 
     /// Puts a hole in place of the blocks, counted from the segment's first.
@@ -75,7 +82,8 @@ impl Draft {
     /// All of it.
     pub(crate) fn finish(mut self) -> Result<Drafted, InvalidExtent> {
         self.share()?;
-        let encoded = self.manifest.encode().map(|bytes| NewChunk::of(ChunkKind::Manifest, bytes));
+        let new = |bytes| NewChunk { read_soon: self.read_soon, ..NewChunk::of(ChunkKind::Manifest, bytes) };
+        let encoded = self.manifest.encode().map(new);
         Ok(Drafted { manifest: self.manifest, chunks: self.chunks, encoded })
     }
 
@@ -93,7 +101,7 @@ impl Draft {
     }
 
     fn push(&mut self, bytes: Bytes) -> ChunkId {
-        let chunk = NewChunk::of(ChunkKind::Data, bytes);
+        let chunk = NewChunk { read_soon: self.read_soon, ..NewChunk::of(ChunkKind::Data, bytes) };
         let id = chunk.id;
         self.chunks.push(chunk);
         id

@@ -54,6 +54,7 @@ impl Volume {
                 Place::Map => {
                     for (segment, blocks) in per_segment(blocks) {
                         let map = self.storage.segments.get(self.id, segment)?;
+                        map.note_read();
                         let mut parts = filler.segment(segment, &map, blocks);
                         if let Err(error) = self.storage.store.read_parts_now(&mut parts)? {
                             return Some(Err(error.into()));
@@ -119,16 +120,18 @@ impl Volume {
     fn read_map(&self, blocks: Range<u64>, filler: &mut Filler<'_>) -> Result<(), VolumeError> {
         for (segment, blocks) in per_segment(blocks) {
             let map = self.segment_map(segment)?;
+            map.note_read();
             self.storage.store.read_parts(&mut filler.segment(segment, &map, blocks))?;
         }
         Ok(())
     }
 
-    /// Fills `into` with what the sealed root has in a whole segment.
+    /// Fills `into` with what the sealed root has in a whole segment. No guest has asked for it.
     pub(super) fn read_sealed(&self, segment: SegmentIndex, into: &mut [u8]) -> Result<ReadOutcome, VolumeError> {
         let range = ByteRange::between(segment.start(), SegmentIndex(segment.0 + 1).start());
         let mut filler = Filler::new(range, into);
-        self.read_map(blocks_of(range), &mut filler)?;
+        let map = self.segment_map(segment)?;
+        self.storage.store.read_parts(&mut filler.segment(segment, &map, blocks_of(range)))?;
         Ok(filler.outcome())
     }
 

@@ -95,7 +95,7 @@ impl Volume {
         Ok(Sealed { root: built.record.root, generation: built.record.generation })
     }
 
-    /// Looks the maps up anew that seals have superseded of segments that are read, so that nobody who reads has to. What
+    /// Looks the maps up anew that seals have superseded of segments that guests read, so that these need not. What
     /// cannot be looked up is left to whoever reads it, and is told why.
     pub fn renew_maps(&self) {
         let superseded = std::mem::take(&mut *lock(&self.superseded));

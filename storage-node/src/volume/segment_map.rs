@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use sterna_types::{BLOCK_SIZE, SegmentIndex};
 
@@ -16,6 +17,8 @@ pub(super) struct SegmentMap {
     locations: Box<[Location]>,
     /// [`ChunkStore::moves`] before they were looked up.
     moves: u64,
+    /// Whether a guest has read by it.
+    is_read: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -76,7 +79,20 @@ impl SegmentMap {
                 location: index,
             });
         }
-        Ok(Self { extents: extents.into(), locations: locations.into(), moves })
+        Ok(Self { extents: extents.into(), locations: locations.into(), moves, is_read: AtomicBool::new(false) })
+    }
+
+    /// Notes that a guest reads by it.
+    pub(super) fn note_read(&self) {
+        // Readers share it: it is written once.
+        if !self.is_read() {
+            self.is_read.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether a guest has read by it.
+    pub(super) fn is_read(&self) -> bool {
+        self.is_read.load(Ordering::Relaxed)
     }
 
     /// All of `blocks`, counted from the segment's first, in order.

@@ -243,14 +243,20 @@ impl SegmentCache {
         self.maps.insert((volume, segment), CachedMap { map, is_current: true });
     }
 
-    /// Notes that a segment's map is that of an earlier root now; `false` where it was not here, or was so already.
+    /// Whether a guest reads the segment: it has, since the last seal that changed it.
+    pub(super) fn is_read(&self, volume: VolumeId, segment: SegmentIndex) -> bool {
+        self.maps.get(&(volume, segment)).is_some_and(|cached| cached.map.is_read())
+    }
+
+    /// Notes that a segment's map is that of an earlier root now. Whether a guest has read by it, so that it is best looked up
+    /// anew; `false` also where it was not here, or was so already.
     pub(super) fn supersede(&self, volume: VolumeId, segment: SegmentIndex) -> bool {
         let key = (volume, segment);
         let current = self.maps.get(&key).filter(|cached| cached.is_current);
         if let Some(CachedMap { map, .. }) = &current {
             self.maps.insert(key, CachedMap { map: Arc::clone(map), is_current: false });
         }
-        current.is_some()
+        current.is_some_and(|cached| cached.map.is_read())
     }
 
     pub(super) fn remove(&self, volume: VolumeId, segment: SegmentIndex) {

@@ -13,7 +13,7 @@ use crate::chunk_store::collect::{CollectError, CollectOptions};
 use crate::chunk_store::index::{Index, IndexError, MemoryIndex, RocksIndex, VolumeRecords};
 use crate::chunk_store::{PackStore, PackStoreOptions, StoreError};
 use crate::chunking::ChunkingParameters;
-use crate::disk::simulated::CrashMode;
+use crate::disk::simulated::{CrashMode, Operation};
 use crate::disk::{Disk, SimulatedDisk, SystemDisk};
 use crate::journal::SaltSource;
 
@@ -650,11 +650,14 @@ fn the_maps_of_segments_that_are_read_are_there_again_after_a_seal() {
         let range = ByteRange::new(ByteOffset(segment * SEGMENT_SIZE), 4096).expect("a range");
         volume.read_now(range, &mut [0; 4096]).map(|read| read.expect("a block"))
     };
-    for byte in [1, 2] {
+    let write_both = |byte| {
         for segment in [0, 1] {
             volume.write(ByteOffset(segment * SEGMENT_SIZE), &[byte; 4096]).expect("a write");
         }
         volume.seal().expect("a seal");
+    };
+    for byte in [1, 2] {
+        write_both(byte);
         assert!(read_now(0).is_none() && read_now(1).is_none(), "their maps are those of an earlier root");
         if byte == 1 {
             assert_eq!(contents(&volume, 0, 4096), [1; 4096]);
@@ -665,4 +668,40 @@ fn the_maps_of_segments_that_are_read_are_there_again_after_a_seal() {
     assert!(read_now(0).is_some(), "it was read before");
     assert!(read_now(1).is_none(), "nobody has read it");
     assert_eq!(contents(&volume, 0, 4096), [2; 4096]);
+    write_both(3);
+    volume.renew_maps();
+    write_both(4);
+    volume.renew_maps();
+    assert!(read_now(0).is_none(), "nobody has read it between the two seals");
+    assert_eq!(contents(&volume, 0, 4096), [4; 4096]);
+}
+
+#[test]
+fn what_guests_read_is_kept_in_memory_when_it_is_sealed() {
+    let machine = Machine::new();
+    let volume = machine.volume(1, 8 << 20, Root::EMPTY);
+    let mut next = 0_u64;
+    let mut seal_keeps = |segments: &[u64]| {
+        next += 1;
+        for segment in segments {
+            let noise = blake3::hash(&(next * 10 + segment).to_le_bytes());
+            volume.write(ByteOffset(segment * SEGMENT_SIZE), &noise.as_bytes().repeat(128)).expect("a write");
+        }
+        let before = machine.disk.log().len();
+        volume.seal().expect("a seal");
+        volume.renew_maps();
+        let kept = |operation| match operation {
+            Operation::Write { path, at, is_kept, .. } if path.starts_with("packs/") && at > 0 => Some(is_kept),
+            _ => None,
+        };
+        let kept: Vec<_> = machine.disk.log().split_off(before).into_iter().filter_map(kept).collect();
+        assert!(!kept.is_empty(), "a seal writes to packs");
+        kept.into_iter().all(|is_kept| is_kept)
+    };
+    assert!(!seal_keeps(&[0, 1]), "nobody has read anything");
+    contents(&volume, 0, 4096);
+    assert!(seal_keeps(&[0]), "it was read");
+    assert!(!seal_keeps(&[0]), "it was not read since");
+    contents(&volume, 0, 4096);
+    assert!(!seal_keeps(&[1]), "another one was read");
 }

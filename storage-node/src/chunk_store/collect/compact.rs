@@ -68,7 +68,7 @@ impl PackStore {
         let Verdict::Sound(bytes) = scanner.read(frame).map_err(&io)? else { return Ok(None) };
         if frame.encoding != Encoding::Raw {
             let stored = read_stored(&*self.pack_file(scanned.place.pack)?, frame).map_err(&io)?;
-            return Ok(stored.map(|bytes| StoredChunk { frame: frame.clone(), bytes }));
+            return Ok(stored.map(|bytes| StoredChunk { frame: frame.clone(), bytes, read_soon: false }));
         }
         let compresses = options.compress || frame.kind != ChunkKind::Data;
         let store = if compresses { StoredChunk::compressed } else { StoredChunk::raw };

@@ -107,15 +107,18 @@ pub(in crate::chunk_store) struct StoredChunk {
     pub(in crate::chunk_store) frame: Frame,
     /// What is stored.
     pub(in crate::chunk_store) bytes: Bytes,
+    /// See [`NewChunk::read_soon`].
+    pub(in crate::chunk_store) read_soon: bool,
 }
 
 impl StoredChunk {
     /// A fresh chunk: data as it is, since a block of it must not cost more than a block; the others compressed if it saves.
     pub(in crate::chunk_store) fn fresh(chunk: &NewChunk) -> Self {
-        match chunk.kind {
+        let stored = match chunk.kind {
             ChunkKind::Data => Self::raw(chunk.id, chunk.kind, chunk.bytes.clone()),
             _ => Self::compressed(chunk.id, chunk.kind, chunk.bytes.clone()),
-        }
+        };
+        Self { read_soon: chunk.read_soon, ..stored }
     }
 
     pub(in crate::chunk_store) fn raw(id: ChunkId, kind: ChunkKind, bytes: Bytes) -> Self {
@@ -137,7 +140,7 @@ impl StoredChunk {
     fn with(id: ChunkId, kind: ChunkKind, (contents, encoding): (&[u8], Encoding), bytes: Bytes) -> Self {
         let checksums = piece_checksums(&bytes).into();
         let frame = Frame { id, kind, encoding, length: length_of(contents), offset: 0, checksums };
-        Self { frame, bytes }
+        Self { frame, bytes, read_soon: false }
     }
 }
 

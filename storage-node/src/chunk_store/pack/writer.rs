@@ -42,8 +42,12 @@ impl PackWriter {
     /// written any more.
     pub(in crate::chunk_store) fn append(&mut self, chunks: &[StoredChunk]) -> io::Result<Vec<IndexEntry>> {
         let batch = BatchLayout::new(self.id, self.end, self.frames, chunks);
-        // What a guest has written it has in its own memory; and all of it would push out what guests read.
-        self.file.write_unkept_at(self.end, &batch.parts())?;
+        if is_mostly_read_soon(chunks) {
+            self.file.write_at(self.end, &batch.parts())?;
+        } else {
+            // What a guest has written it has in its own memory; and all of it would push out what guests read.
+            self.file.write_unkept_at(self.end, &batch.parts())?;
+        }
         self.end += batch.length;
         let mut entries = Vec::with_capacity(batch.frames.len());
         for frame in batch.frames {
@@ -57,4 +61,10 @@ impl PackWriter {
     pub(in crate::chunk_store) fn sync(&self) -> io::Result<()> {
         self.file.sync()
     }
+}
+
+/// Whether at least half of the bytes are likely to be read soon.
+fn is_mostly_read_soon(chunks: &[StoredChunk]) -> bool {
+    let bytes = |chunks: &mut dyn Iterator<Item = &StoredChunk>| chunks.map(|chunk| chunk.bytes.len()).sum::<usize>();
+    2 * bytes(&mut chunks.iter().filter(|chunk| chunk.read_soon)) >= bytes(&mut chunks.iter())
 }

@@ -21,7 +21,7 @@ pub enum Operation {
     Remove(String),
     /// [`Disk::sync_dir`](crate::disk::Disk::sync_dir).
     SyncDir(String),
-    /// [`DiskFile::write_at`](crate::disk::DiskFile::write_at), to the file that was opened by this name.
+    /// [`DiskFile::write_at`](crate::disk::DiskFile::write_at) or one of its kind, to the file that was opened by this name.
     Write {
         /// The file.
         path: String,
@@ -29,6 +29,8 @@ pub enum Operation {
         at: u64,
         /// Bytes of all the parts.
         length: u64,
+        /// `false` for [`DiskFile::write_unkept_at`](crate::disk::DiskFile::write_unkept_at).
+        is_kept: bool,
     },
     /// [`DiskFile::sync`](crate::disk::DiskFile::sync).
     Sync(String),

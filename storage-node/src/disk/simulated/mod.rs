@@ -243,6 +243,19 @@ struct SimulatedFile {
 }
 
 impl SimulatedFile {
+    fn write(&self, at: u64, parts: &[&[u8]], is_kept: bool) -> io::Result<()> {
+        let bytes = parts.concat();
+        let length = bytes.len() as u64;
+        if at.checked_add(length).is_none() {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        let operation = Operation::Write { path: self.path.clone(), at, length, is_kept };
+        self.disk.change(operation, |state, fate| {
+            let done = if fate == Fate::Refused { bytes.len() / 2 } else { bytes.len() };
+            state.write(self.id, at, &bytes[..done])
+        })
+    }
+
     fn sync_with(&self, sync: impl FnOnce(&mut State) -> io::Result<()>) -> io::Result<()> {
         self.disk.change(Operation::Sync(self.path.clone()), |state, fate| match fate {
             Fate::Done => sync(state),
@@ -274,15 +287,11 @@ impl DiskFile for SimulatedFile {
     }
 
     fn write_at(&self, at: u64, parts: &[&[u8]]) -> io::Result<()> {
-        let bytes = parts.concat();
-        if at.checked_add(bytes.len() as u64).is_none() {
-            return Err(io::ErrorKind::FileTooLarge.into());
-        }
-        let operation = Operation::Write { path: self.path.clone(), at, length: bytes.len() as u64 };
-        self.disk.change(operation, |state, fate| {
-            let done = if fate == Fate::Refused { bytes.len() / 2 } else { bytes.len() };
-            state.write(self.id, at, &bytes[..done])
-        })
+        self.write(at, parts, true)
+    }
+
+    fn write_unkept_at(&self, at: u64, parts: &[&[u8]]) -> io::Result<()> {
+        self.write(at, parts, false)
     }
 
     fn drop_cached(&self) {}
