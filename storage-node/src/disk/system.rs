@@ -10,7 +10,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{FallocateFlags, FlockOperation};
 use rustix::io::{Errno, ReadWriteFlags};
@@ -117,7 +117,6 @@ impl SystemDisk {
             file,
             syncing: Mutex::new(()),
             sync_failed: AtomicBool::new(false),
-            direct: OnceLock::new(),
             staging: Arc::clone(&self.staging),
             _lock: Arc::clone(&self.lock),
         }))
@@ -200,8 +199,6 @@ struct SystemFile {
     syncing: Mutex<()>,
     /// Set for good by a failed sync: the kernel may have dropped the pages that it could not write.
     sync_failed: AtomicBool,
-    /// The same file past the page cache, since it was wanted first; `None` where the system has no such thing.
-    direct: OnceLock<Option<DirectFile>>,
     staging: Arc<Staging>,
     /// The directory is ours for as long as one of its files is open.
     _lock: Arc<File>,
@@ -296,9 +293,9 @@ impl DiskFile for SystemFile {
     }
 
     fn write_unkept_at(&self, at: u64, parts: &[&[u8]]) -> io::Result<()> {
-        let direct =
-            if direct::takes(at, parts) { self.direct.get_or_init(|| DirectFile::of(&self.file)) } else { &None };
-        match direct.as_ref().map(|direct| direct.write_at(&self.staging, at, parts)) {
+        // Opened for this call alone: packs stay open for long, and a process can have only so many files open.
+        let direct = if direct::takes(at, parts) { DirectFile::of(&self.file) } else { None };
+        match direct.map(|direct| direct.write_at(&self.staging, at, parts)) {
             // A device that asks for more than it was given: then as any file is written.
             Some(Err(error)) if error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => self.write_at(at, parts),
             Some(written) => written,
