@@ -4,7 +4,8 @@
 //!   `qemu-nbd`. [`work`] is what is asked of a server; [`fio`] and [`lean`] ask it; [`server`] and [`program`] run what is
 //!   measured, [`data`] fills its disk, [`measure`] takes the figures, [`report`] holds those of several side by side.
 //! * [`images`]: two Debian root disks, what they share, import and export. * [`scale`]: very many volumes and snapshots.
-//! * [`soak`]: random writes for an hour. * [`crash`]: `kill -9` under load. [`facts`] holds the figures of these four. * [`goal`]: what a figure is to reach.
+//! * [`soak`]: random writes for an hour. * [`crash`]: `kill -9` under load. [`facts`] holds the figures of these four.
+//! * [`goal`]: what a figure is to reach.
 //!
 //! `scripts/bench` builds and runs this. No figure here decides whether a test passes.
 

@@ -36,17 +36,14 @@ pub(crate) fn measure(soak: Soak) -> Result<Facts> {
     let node = Node::start(directory.path())?;
     let disk = node.create(VOLUME, u64::from(soak.size_mib) << 20)?;
     let mut facts = Facts::new(format!("{} minutes of {WRITES} on {} MiB, lean client", soak.minutes, soak.size_mib));
-    let time = Duration::from_secs(u64::from(soak.minutes) * 60);
-    let is_over = AtomicBool::new(false);
     let seconds = soak.minutes * 60;
+    let is_over = AtomicBool::new(false);
     let (seen, collections) = thread::scope(|scope| {
-        let writer = scope.spawn(|| {
-            let seen = lean::run(&disk, WRITES, seconds, 0);
-            is_over.store(true, Ordering::Relaxed);
-            seen
-        });
+        let writer = scope.spawn(|| lean::run(&disk, WRITES, seconds, 0));
         let collector = scope.spawn(|| collect(&node, &is_over));
-        let watched = watch(&node, time, &is_over, &mut facts);
+        let time = Duration::from_secs(seconds.into());
+        let watched = watch(&node, time, || writer.is_finished() || collector.is_finished(), &mut facts);
+        is_over.store(true, Ordering::Relaxed);
         let seen = writer.join().map_err(|_| anyhow!("the writer has panicked"))?;
         let collections = collector.join().map_err(|_| anyhow!("the collector has panicked"))?;
         watched?;
@@ -64,10 +61,10 @@ pub(crate) fn measure(soak: Soak) -> Result<Facts> {
 }
 
 /// Notes what the node has in memory and on the disk, until it is over.
-fn watch(node: &Node, time: Duration, is_over: &AtomicBool, facts: &mut Facts) -> Result<()> {
+fn watch(node: &Node, time: Duration, is_over: impl Fn() -> bool, facts: &mut Facts) -> Result<()> {
     let began = Instant::now();
     let mut next = INTERVAL;
-    while !is_over.load(Ordering::Relaxed) {
+    while !is_over() {
         thread::sleep(TICK);
         if began.elapsed() < next {
             continue;

@@ -249,14 +249,18 @@ impl SegmentCache {
     }
 
     /// Notes that a segment's map is that of an earlier root now. Whether a guest has read by it, so that it is best looked up
-    /// anew; `false` also where it was not here, or was so already.
+    /// anew; `false` also where it was not here, or was so already. One by which nobody has read goes: it would hold packs
+    /// that are collected.
     pub(super) fn supersede(&self, volume: VolumeId, segment: SegmentIndex) -> bool {
         let key = (volume, segment);
-        let current = self.maps.get(&key).filter(|cached| cached.is_current);
-        if let Some(CachedMap { map, .. }) = &current {
-            self.maps.insert(key, CachedMap { map: Arc::clone(map), is_current: false });
+        let Some(CachedMap { map, .. }) = self.maps.get(&key).filter(|cached| cached.is_current) else { return false };
+        let is_read = map.is_read();
+        if is_read {
+            self.maps.insert(key, CachedMap { map, is_current: false });
+        } else {
+            self.maps.remove(&key);
         }
-        current.is_some_and(|cached| cached.map.is_read())
+        is_read
     }
 
     pub(super) fn remove(&self, volume: VolumeId, segment: SegmentIndex) {

@@ -65,6 +65,9 @@ impl PackWriter {
 
 /// Whether at least half of the bytes are likely to be read soon.
 fn is_mostly_read_soon(chunks: &[StoredChunk]) -> bool {
-    let bytes = |chunks: &mut dyn Iterator<Item = &StoredChunk>| chunks.map(|chunk| chunk.bytes.len()).sum::<usize>();
-    2 * bytes(&mut chunks.iter().filter(|chunk| chunk.read_soon)) >= bytes(&mut chunks.iter())
+    let bytes = |read_soon| {
+        let alike = chunks.iter().filter(|chunk| chunk.read_soon == read_soon);
+        alike.map(|chunk| chunk.bytes.len()).sum::<usize>()
+    };
+    bytes(true) >= bytes(false)
 }
