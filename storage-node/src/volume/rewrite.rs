@@ -113,7 +113,8 @@ impl DirtySegment {
         let is_whole =
             self.runs.iter().map(|(blocks, _)| u64::from(blocks.end - blocks.start)).sum::<u64>() == BLOCKS_PER_SEGMENT;
         let old = if is_whole { None } else { volume.manifest(root, self.index)? };
-        let read_soon = volume.storage.segments.is_read(volume.id, self.index);
+        // What is written from end to end is on its way through: few read it before it is written again.
+        let read_soon = !is_whole && volume.storage.segments.is_read(volume.id, self.index);
         let mut draft = Draft::of(old.as_deref().cloned().unwrap_or_default()).read_soon(read_soon);
         let mut runs = self.runs.into_iter().peekable();
         while let Some((blocks, source)) = runs.next() {

@@ -678,30 +678,55 @@ fn the_maps_of_segments_that_are_read_are_there_again_after_a_seal() {
 
 #[test]
 fn what_guests_read_is_kept_in_memory_when_it_is_sealed() {
-    let machine = Machine::new();
-    let volume = machine.volume(1, 8 << 20, Root::EMPTY);
-    let mut next = 0_u64;
-    let mut seal_keeps = |segments: &[u64]| {
-        next += 1;
+    let mut seals = Seals::new();
+    assert!(!seals.keep(&[0, 1], 4096), "nobody has read anything");
+    contents(&seals.volume, 0, 4096);
+    assert!(seals.keep(&[0], 4096), "it was read");
+    assert!(!seals.keep(&[0], 4096), "it was not read since");
+    contents(&seals.volume, 0, 4096);
+    assert!(!seals.keep(&[1], 4096), "another one was read");
+}
+
+#[test]
+fn what_is_written_from_end_to_end_is_not_kept_in_memory() {
+    let mut seals = Seals::new();
+    seals.keep(&[0], 4096);
+    contents(&seals.volume, 0, 4096);
+    assert!(!seals.keep(&[0], SEGMENT_SIZE), "the whole segment was written");
+}
+
+/// A volume that is written to and sealed, and whether what is sealed stays in memory.
+struct Seals {
+    machine: Machine,
+    volume: Arc<Volume>,
+    count: u64,
+}
+
+impl Seals {
+    fn new() -> Self {
+        let machine = Machine::new();
+        let volume = machine.volume(1, 2 * SEGMENT_SIZE, Root::EMPTY);
+        Self { machine, volume, count: 0 }
+    }
+
+    /// Writes so many bytes, new ones, to the beginning of each of these segments, and seals them: whether packs keep them.
+    fn keep(&mut self, segments: &[u64], bytes: u64) -> bool {
+        self.count += 1;
         for segment in segments {
-            let noise = blake3::hash(&(next * 10 + segment).to_le_bytes());
-            volume.write(ByteOffset(segment * SEGMENT_SIZE), &noise.as_bytes().repeat(128)).expect("a write");
+            let noise: Vec<u8> = (0..bytes / 32)
+                .flat_map(|at| *blake3::hash(&[self.count, *segment, at].map(u64::to_le_bytes).concat()).as_bytes())
+                .collect();
+            self.volume.write(ByteOffset(segment * SEGMENT_SIZE), &noise).expect("a write");
         }
-        let before = machine.disk.log().len();
-        volume.seal().expect("a seal");
-        volume.renew_maps();
+        let before = self.machine.disk.log().len();
+        self.volume.seal().expect("a seal");
+        self.volume.renew_maps();
         let kept = |operation| match operation {
             Operation::Write { path, at, is_kept, .. } if path.starts_with("packs/") && at > 0 => Some(is_kept),
             _ => None,
         };
-        let kept: Vec<_> = machine.disk.log().split_off(before).into_iter().filter_map(kept).collect();
+        let kept: Vec<_> = self.machine.disk.log().split_off(before).into_iter().filter_map(kept).collect();
         assert!(!kept.is_empty(), "a seal writes to packs");
         kept.into_iter().all(|is_kept| is_kept)
-    };
-    assert!(!seal_keeps(&[0, 1]), "nobody has read anything");
-    contents(&volume, 0, 4096);
-    assert!(seal_keeps(&[0]), "it was read");
-    assert!(!seal_keeps(&[0]), "it was not read since");
-    contents(&volume, 0, 4096);
-    assert!(!seal_keeps(&[1]), "another one was read");
+    }
 }
