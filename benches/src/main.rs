@@ -4,7 +4,8 @@
 //!   `qemu-nbd`. [`work`] is what is asked of a server; [`fio`] and [`lean`] ask it; [`server`] and [`program`] run what is
 //!   measured, [`data`] fills its disk, [`measure`] takes the figures, [`report`] holds those of several side by side.
 //! * [`images`]: two Debian root disks, what they share, import and export. * [`scale`]: very many volumes and snapshots.
-//! * [`soak`]: random writes for an hour. * [`crash`]: `kill -9` under load. [`facts`] holds the figures of these four.
+//! * [`soak`]: random writes for an hour. * [`crash`]: `kill -9` under load.
+//! * [`wan`]: the emulated network that tests run on. [`facts`] holds the figures of these five.
 //! * [`goal`]: what a figure is to reach.
 //!
 //! `scripts/bench` builds and runs this. No figure here decides whether a test passes.
@@ -26,6 +27,7 @@ mod serve;
 mod server;
 mod soak;
 mod usage;
+mod wan;
 mod work;
 
 use std::fmt::Display;
@@ -78,6 +80,8 @@ enum Command {
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
+    /// The emulated network that tests run on, beside what is asked of it: delays, rates, loss. Needs root.
+    Wan(wan::Measure),
 }
 
 fn main() -> Result<()> {
@@ -89,6 +93,7 @@ fn main() -> Result<()> {
         Command::Scale(scale) => publish(&scale::measure(scale)?, json),
         Command::Soak(soak) => publish(&soak::measure(soak)?, json),
         Command::Crash { cycles, seed } => publish(&crash::measure(cycles, seed)?, json),
+        Command::Wan(wan) => publish(&wan::measure(wan)?, json),
     }
 }
 

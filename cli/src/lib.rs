@@ -32,7 +32,7 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 
 use admin::Work;
-use args::{Args, ClusterCommand, Command, NbdCommand};
+use args::{Args, Command, NbdCommand};
 
 /// Carries out the command line of this process. Returns how it is to end.
 pub fn run() -> ExitCode {
@@ -45,7 +45,7 @@ pub fn run() -> ExitCode {
     let result = match command {
         Command::Nbd { command: NbdCommand::Serve(serve) } => nbd_serve::run(serve, json),
         Command::Node { command } => node::command(command, json),
-        Command::Cluster { command: ClusterCommand::Status } => ask(Work::Status),
+        Command::Cluster { command } => ask(Work::Cluster(command)),
         Command::Volume { command } => ask(Work::Volume(command)),
         Command::Gc => ask(Work::CollectGarbage),
         Command::Salvage(salvage) => salvage::run(&salvage, json),

@@ -4,16 +4,20 @@
 //! * [`limits`]: every bound, with its reason.
 //! * [`state`]: the metadata as a pure value, and what each command makes of it.
 //! * `store`: Raft's log, vote and snapshots in RocksDB, durable before they count.
-//! * `raft`: the types that openraft is run with, and the network between nodes.
+//! * `callers`: which nodes may ask this one something.
+//! * `raft`: the types that openraft is run with, and its messages between nodes.
 //! * [`node`]: [`MetadataNode`], what the rest of the program sees of all this.
+//! * [`session`]: this node's session, and until when it may acknowledge anything.
 //!
 //! This crate is *not* a database for everybody: nothing that happens per block or per request of a guest comes here. It knows
 //! no chunk and no journal, and no type of openraft or RocksDB leaves it. The formats on disk are written down in
 //! `docs/on-disk-format.md`.
 
+mod callers;
 pub mod limits;
 pub mod node;
 mod raft;
+pub mod session;
 pub mod state;
 mod store;
 

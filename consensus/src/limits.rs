@@ -13,6 +13,21 @@ pub const MAX_SNAPSHOTS_PER_VOLUME: usize = 4_096;
 /// well within the time that a snapshot of the metadata may take.
 pub const MAX_SNAPSHOTS: usize = 131_072;
 
+/// The most nodes. Each has its own copy of the metadata, and each entry goes to all of them.
+pub const MAX_NODES: usize = 4_096;
+
+/// The most sites.
+pub const MAX_SITES: usize = 1_024;
+
+/// The most voters. Each further one makes every decision wait for more of them; nine survive the loss of four.
+pub const MAX_VOTERS: usize = 9;
+
+/// The most join tokens that have not expired: a large site's worth of nodes that are being set up.
+pub const MAX_TOKENS: usize = 256;
+
+/// The most changes of the layout that are staged at a time: as many as a person can look through.
+pub const MAX_STAGED_CHANGES: usize = 64;
+
 /// The most roots in one command. A node that has more to publish sends another one.
 pub const MAX_ROOTS_PER_COMMAND: usize = 8_192;
 
@@ -23,9 +38,10 @@ pub const MAX_SYNC_COPIES: u8 = 7;
 /// request sent again later than that is a new one.
 pub const MAX_ANSWERED_REQUESTS: usize = 1_024;
 
-/// The most bytes of one entry of Raft's log, as it is written down. Entries are sent whole: this much takes 0.7 s over a
-/// link of 25 Mbit/s, and a leader whose entry is on its way must not look dead (elections begin after 2 s at the earliest).
-pub const MAX_ENTRY_BYTES: usize = 2 << 20;
+/// The most bytes of one entry of Raft's log, as it is written down, but for one with a single large command. Entries are sent
+/// whole, and have to arrive within a heartbeat's interval: over a link of 25 Mbit/s this much takes 84 ms, and a fifth of that
+/// compressed.
+pub const MAX_ENTRY_BYTES: usize = 256 << 10;
 
 /// The most commands of one entry. Those who propose meanwhile are in the next one.
 pub const MAX_COMMANDS_PER_ENTRY: usize = 1_024;
@@ -36,8 +52,14 @@ pub const MAX_WAITING_PROPOSALS: usize = 1_024;
 /// Bytes in one piece of a snapshot in the database: large enough to be few, small enough for RocksDB's buffers.
 pub const SNAPSHOT_PIECE_BYTES: usize = 1 << 20;
 
-/// How many entries of the log are read back at once; bounds the memory of a replay.
-pub const MAX_READ_BYTES: usize = 8 << 20;
+/// How many bytes of entries are read back, and sent to another node, at once; as for [`MAX_ENTRY_BYTES`].
+pub const MAX_READ_BYTES: usize = MAX_ENTRY_BYTES;
+
+/// The most bytes of one message between nodes: a piece of a snapshot, or an entry with the largest command that there is.
+pub const MAX_MESSAGE_BYTES: usize = 8 << 20;
+
+/// How many entries of one node are on their way at a time, so that none waits for a round trip before it sets out.
+pub const MAX_ENTRIES_IN_FLIGHT: usize = 8;
 
 /// How long a lone node waits to become the leader of itself before it gives up on its disk: one election writes a few
 /// hundred bytes.

@@ -1,6 +1,8 @@
 //! The messages that Sterna's programs send each other, and the traits of those who answer.
 //!
 //! * [`admin`]: what an administrator asks of a node, compiled from `proto/admin.proto`, which documents it.
+//! * [`cluster`]: what an administrator asks about the cluster, from `proto/cluster.proto`.
+//! * [`node`]: what nodes ask of each other, from `proto/node.proto`.
 //!
 //! This crate is *not* a place for meaning: its types are what stands on a wire, unchecked. Whoever receives one turns it
 //! into a type of `sterna-types`, or refuses it, before anything else sees it.
@@ -17,4 +19,28 @@
 )]
 pub mod admin {
     tonic::include_proto!("sterna.admin.v1");
+}
+
+/// What an administrator asks about the cluster (`cluster.proto`).
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    clippy::pedantic,
+    reason = "generated code; the `.proto` file has the documentation"
+)]
+pub mod cluster {
+    tonic::include_proto!("sterna.cluster.v1");
+}
+
+/// What nodes ask of each other (`node.proto`): a client and a trait for each of `Raft`, `Metadata` and `Enrolment`.
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    clippy::pedantic,
+    reason = "generated code; the `.proto` file has the documentation"
+)]
+pub mod node {
+    tonic::include_proto!("sterna.node.v1");
 }

@@ -4,11 +4,13 @@
 //! * [`disk_server`]: what tests that kill need of any server. * [`guest`]: a real machine on its disks.
 //! * [`oracle`]: what a disk may hold after a crash, and the loop that kills and looks. * [`random`]: repeatable choices.
 //! * [`fio_loop`]: the same with fio as the judge.
+//! * [`cluster`]: several nodes that have joined each other.
 //! * [`node`]: a running `sterna node`, and commands for it. [`small_disk`]: a file system for it that can be filled.
 //! * [`flush`]: one connection flushes what another has written. [`tree`]: what is in a directory.
 //! * [`strace`]: system calls of our program, watched or made to fail. * [`tool`]: other people's programs, run with a time limit.
 //! * [`client`]: a raw NBD client, which can say what no well-behaved client would; [`reply`]: what it hears.
 //! * [`certificates`]: an authority, a server and clients for the tests of TLS.
+//! * [`wan`]: an emulated wide-area network, by hand the program `wan` (`src/bin/wan/`, `docs/wan.md`).
 //!
 //! The tests themselves are in `tests/tests/`, one file per subject. The program `tidy` (`src/bin/tidy/`) checks the
 //! repository for what the compiler and clippy do not see.
@@ -17,6 +19,7 @@
 
 pub mod certificates;
 pub mod client;
+pub mod cluster;
 pub mod disk_server;
 pub mod fio_loop;
 pub mod flush;
@@ -30,3 +33,4 @@ pub mod small_disk;
 pub mod strace;
 pub mod tool;
 pub mod tree;
+pub mod wan;

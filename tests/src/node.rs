@@ -48,11 +48,18 @@ impl Node {
     /// # Errors
     /// It cannot be made.
     pub fn init(directory: &Path) -> Result<Self> {
+        Self::init_with(directory, ["--site", "ams", "--bootstrap"])
+    }
+
+    /// Makes the data directory of a node in `directory` as these arguments of `sterna node init` say, and does not run it.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn init_with(directory: &Path, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Result<Self> {
         let (directory, strace) = (directory.to_owned(), Vec::new());
         let node = Self { directory, log_level: "debug", strace, child: None };
         let data = node.data();
-        let args = [OsStr::new("node"), "init".as_ref(), data.as_os_str(), "--site".as_ref(), "ams".as_ref()];
-        Tool::new(sterna()).args(args).args(["--bootstrap"]).succeed()?;
+        Tool::new(sterna()).args([OsStr::new("node"), "init".as_ref(), data.as_os_str()]).args(args).succeed()?;
         Ok(node)
     }
 

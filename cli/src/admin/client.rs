@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use hyper_util::rt::TokioIo;
 use sterna_proto::admin::admin_client::AdminClient;
+use sterna_proto::cluster::cluster_client::ClusterClient;
 use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status, Streaming};
@@ -17,6 +18,8 @@ use crate::nbd_uri;
 pub(crate) struct Node {
     /// What can be asked of it.
     pub(crate) client: AdminClient<Channel>,
+    /// What can be asked of it about its cluster.
+    pub(crate) cluster: ClusterClient<Channel>,
     nbd_socket: PathBuf,
 }
 
@@ -47,8 +50,9 @@ impl Node {
         // The address is never used; HTTP asks for one.
         let channel = Endpoint::from_static("http://node.invalid").connect_with_connector(connector).await;
         let channel = channel.with_context(|| format!("what listens on {} is no node of sterna", socket.display()))?;
+        let cluster = ClusterClient::new(channel.clone()).max_decoding_message_size(MAX_REPLY_BYTES);
         let client = AdminClient::new(channel).max_decoding_message_size(MAX_REPLY_BYTES);
-        Ok(Self { client, nbd_socket: directory.join(NBD_SOCKET) })
+        Ok(Self { client, cluster, nbd_socket: directory.join(NBD_SOCKET) })
     }
 
     /// The URI of a volume's export on this machine.

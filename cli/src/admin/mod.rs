@@ -3,12 +3,14 @@
 //! * [`client`]: the connection, and what its errors mean.
 //! * [`views`]: what a volume and a snapshot look like, for people and for programs.
 //! * [`volumes`]: volumes and snapshots by name. [`contents`]: what is in them. [`upkeep`]: the node and its store.
+//! * [`cluster`]: the nodes, tokens for new ones, and who decides.
 //! * [`import`]: disk images on their way in; [`image`]: what an image is; [`foreign`]: those that `qemu-img` reads.
 //!
 //! Nothing here decides anything about volumes: values were checked where they entered (`args`), and the rest is the
 //! node's.
 
 mod client;
+mod cluster;
 mod contents;
 mod foreign;
 mod image;
@@ -21,15 +23,15 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use crate::args::VolumeCommand;
 use crate::args::values::Rate;
+use crate::args::{ClusterCommand, VolumeCommand};
 use crate::console::output::{Output, unless_reader_left};
 use client::Node;
 
 /// What a node is asked to do.
 pub(crate) enum Work {
-    /// Show itself and its cluster.
-    Status,
+    /// Something about its cluster.
+    Cluster(ClusterCommand),
     /// Something about volumes.
     Volume(VolumeCommand),
     /// Free what nothing needs.
@@ -62,7 +64,7 @@ struct Session {
 impl Session {
     async fn run(&mut self, work: Work) -> Result<()> {
         match work {
-            Work::Status => self.status().await,
+            Work::Cluster(command) => self.cluster(command).await,
             Work::CollectGarbage => self.collect_garbage().await,
             Work::Scrub(rate) => self.scrub(rate).await,
             Work::Volume(command) => self.volume(command).await,

@@ -6,6 +6,7 @@ use sterna_proto::admin::{self, collect_garbage_reply, scrub_reply};
 
 use super::Session;
 use super::client::{CallError, for_each};
+use super::cluster::{NodeView, Nodes, table};
 use super::contents::NO_RESULT;
 use super::views::{DamageView, if_any};
 use crate::args::values::Rate;
@@ -23,6 +24,9 @@ struct StatusView {
     version: String,
     data_directory: String,
     leader: Option<String>,
+    /// Why this node cannot say what has been decided; none where it can.
+    cut_off: Option<String>,
+    nodes: Vec<NodeView>,
     volumes: u64,
     open_volumes: u64,
     chunks: u64,
@@ -72,8 +76,11 @@ enum ScrubView {
 impl Session {
     pub(super) async fn status(&mut self) -> Result<()> {
         let reply = self.node.client.status(admin::StatusRequest {}).await.map_err(CallError::from)?.into_inner();
+        let Nodes { views: nodes, cut_off } = self.nodes().await?;
         let chunks = reply.chunks.unwrap_or_default();
         let view = StatusView {
+            cut_off,
+            nodes,
             cluster: reply.cluster,
             node: reply.node,
             node_id: reply.node_id,
@@ -92,8 +99,11 @@ impl Session {
             nbd_connections: reply.nbd_connections,
             uptime_seconds: reply.uptime_seconds,
         };
-        let facts = Facts::new(facts(&view));
-        self.output.result(&view, facts)
+        let mut text = Facts::new(facts(&view)).to_string();
+        if view.nodes.len() > 1 {
+            text.push_str(&format!("\n\n{}", table(&view.nodes)));
+        }
+        self.output.result(&view, text)
     }
 
     pub(super) async fn collect_garbage(&mut self) -> Result<()> {
@@ -239,11 +249,12 @@ fn facts(status: &StatusView) -> Vec<(&'static str, String)> {
     // Whole seconds are enough for people; a clock that runs backwards is none of their concern.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "`as` saturates, which is right here")]
     let uptime = status.uptime_seconds as u64;
-    vec![
+    let mut facts = vec![
         ("node", format!("{} (id {}), version {}", status.node, status.node_id, status.version)),
         ("site", status.site.clone()),
         ("cluster", status.cluster.clone()),
         ("leader", status.leader.clone().unwrap_or_else(|| "nobody is known to lead".to_owned())),
+        ("cut off", status.cut_off.clone().unwrap_or_default()),
         ("directory", status.data_directory.clone()),
         ("volumes", format!("{}, {} open", status.volumes, status.open_volumes)),
         ("chunks", format!("{} in {}", count(status.chunks, "chunk"), count(status.packs, "pack"))),
@@ -251,5 +262,7 @@ fn facts(status: &StatusView) -> Vec<(&'static str, String)> {
         ("available", about(status.available_bytes)),
         ("NBD", format!("{} on {}", count(status.nbd_connections, "connection"), status.nbd_addresses.join(", "))),
         ("up for", duration(uptime)),
-    ]
+    ];
+    facts.retain(|(_, value)| !value.is_empty());
+    facts
 }

@@ -1,8 +1,9 @@
 //! The command line, parsed into what the rest of the program works with: a value that can never be right is refused
 //! here, with exit code 2, and nothing behind this sees it.
 //!
-//! One file for each family of commands: [`nbd`], [`node`], [`volume`]. [`values`] has what they share.
+//! One file for each family of commands: [`cluster`], [`nbd`], [`node`], [`volume`]. [`values`] has what they share.
 
+pub(crate) mod cluster;
 pub(crate) mod nbd;
 pub(crate) mod node;
 pub(crate) mod values;
@@ -15,6 +16,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
+pub(crate) use cluster::ClusterCommand;
 pub(crate) use nbd::NbdCommand;
 pub(crate) use node::NodeCommand;
 pub(crate) use volume::VolumeCommand;
@@ -101,12 +103,6 @@ pub(crate) enum Command {
         /// Where to; it is made if it is not there.
         directory: PathBuf,
     },
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum ClusterCommand {
-    /// Show the node, its cluster, and what it holds.
-    Status,
 }
 
 #[derive(Debug, clap::Args)]

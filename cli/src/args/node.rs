@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Subcommand;
+use sterna_transport::JoinToken;
+use sterna_transport::token::InvalidToken;
 use sterna_types::{NodeName, SiteName};
 
 #[derive(Debug, Subcommand)]
@@ -30,13 +32,31 @@ pub(crate) struct Init {
     #[arg(long)]
     pub(crate) name: Option<NodeName>,
 
-    /// Where the nodes of other sites reach this one, such as 10.77.0.1:7400.
-    #[arg(long, value_name = "ADDRESS:PORT")]
+    /// Where other nodes reach this one, such as 10.77.0.1:7400: an address of this machine, which it listens on. Without
+    /// it the node stays the only one of its cluster.
+    #[arg(long, value_name = "ADDRESS:PORT", required_unless_present = "bootstrap")]
     pub(crate) listen: Option<SocketAddr>,
 
+    #[command(flatten)]
+    pub(crate) cluster: WhichCluster,
+}
+
+/// The cluster that a new node is in.
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct WhichCluster {
     /// Begin a new cluster, with this node in it.
-    #[arg(long, required = true)]
+    #[arg(long)]
     pub(crate) bootstrap: bool,
+
+    /// Join the cluster that has given out this token (sterna cluster token create).
+    #[arg(long, value_name = "TOKEN", value_parser = join_token)]
+    pub(crate) join: Option<JoinToken>,
+}
+
+/// Its text is a secret: what is wrong is said without it.
+fn join_token(text: &str) -> Result<JoinToken, InvalidToken> {
+    text.parse()
 }
 
 #[derive(Debug, clap::Args)]

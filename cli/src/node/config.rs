@@ -7,14 +7,17 @@ use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::time::Duration;
 
-use serde::de::Error;
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
+use sterna_consensus::MetadataConfig;
 use sterna_nbd_server::tls::TlsFiles;
 use sterna_storage_node::volume::StorageOptions;
 use sterna_types::ByteSize;
+
+mod values;
+
+use values::{Age, Bounded, Bounds, Size, Wrong, set, set_time};
 
 /// What a node is run with.
 #[derive(Clone, Debug, Default)]
@@ -23,6 +26,25 @@ pub struct Config {
     pub nbd: NbdConfig,
     /// How they are kept.
     pub storage: StorageConfig,
+    /// How other nodes are met.
+    pub cluster: ClusterConfig,
+}
+
+/// How other nodes are met.
+#[derive(Clone, Copy, Debug)]
+pub struct ClusterConfig {
+    /// Where this node listens to them; `None` for one that is alone.
+    pub listen: Option<SocketAddr>,
+    /// How patient it is with them.
+    pub metadata: MetadataConfig,
+    /// How long certificates are valid that this node signs.
+    pub certificate_lifetime: Duration,
+}
+
+impl Default for ClusterConfig {
+    fn default() -> Self {
+        Self { listen: None, metadata: MetadataConfig::default(), certificate_lifetime: CERTIFICATE_LIFETIME }
+    }
 }
 
 /// How volumes are served.
@@ -106,7 +128,8 @@ impl Config {
             .map_err(|error| unusable(format!("byte {} is not part of a text in UTF-8", error.valid_up_to())))?;
         let file: ConfigFile = toml::from_str(text).map_err(|error| unusable(error.to_string().trim().to_owned()))?;
         let directory = path.parent().unwrap_or(Path::new(""));
-        let settings = file.nbd(directory).and_then(|nbd| Ok(Self { nbd, storage: file.storage()? }));
+        let settings =
+            file.nbd(directory).and_then(|nbd| Ok(Self { nbd, storage: file.storage()?, cluster: file.cluster()? }));
         settings.map_err(|Wrong { key, value, remedy }| ConfigError::Value {
             path: path.to_owned(),
             key,
@@ -116,18 +139,12 @@ impl Config {
     }
 }
 
-/// A value that cannot be.
-struct Wrong {
-    key: &'static str,
-    value: String,
-    remedy: &'static str,
-}
-
 /// The file as it is written.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct ConfigFile {
     nbd: NbdSection,
+    cluster: ClusterSection,
     journal: JournalSection,
     space: SpaceSection,
     memory: MemorySection,
@@ -147,6 +164,18 @@ struct TlsSection {
     certificate: PathBuf,
     key: PathBuf,
     client_ca: Option<PathBuf>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct ClusterSection {
+    listen: Option<SocketAddr>,
+    heartbeat: Option<Age>,
+    election_min: Option<Age>,
+    election_max: Option<Age>,
+    snapshot: Option<Age>,
+    patience: Option<Age>,
+    certificate_lifetime: Option<Age>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -172,43 +201,6 @@ struct MemorySection {
     index_cache: Option<Size>,
 }
 
-/// A size as people write it.
-#[derive(Clone, Copy, Debug)]
-struct Size(ByteSize);
-
-impl<'de> Deserialize<'de> for Size {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        text.parse().map(Self).map_err(D::Error::custom)
-    }
-}
-
-/// A time as people write it.
-#[derive(Clone, Copy, Debug)]
-struct Age {
-    milliseconds: u64,
-}
-
-impl FromStr for Age {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
-        let factor = UNITS.iter().find_map(|(name, milliseconds)| (*name == unit).then_some(*milliseconds));
-        let milliseconds =
-            factor.zip(number.parse::<u64>().ok()).and_then(|(factor, number)| number.checked_mul(factor));
-        let invalid = || format!("'{text}' is not a time: give a number with ms, s or min behind it");
-        milliseconds.map(|milliseconds| Self { milliseconds }).ok_or_else(invalid)
-    }
-}
-
-impl<'de> Deserialize<'de> for Age {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        text.parse().map_err(D::Error::custom)
-    }
-}
-
 impl ConfigFile {
     fn nbd(&self, directory: &Path) -> Result<NbdConfig, Wrong> {
         let NbdSection { listen, lanes, tls } = &self.nbd;
@@ -231,13 +223,38 @@ impl ConfigFile {
         Ok(config)
     }
 
+    fn cluster(&self) -> Result<ClusterConfig, Wrong> {
+        let section = &self.cluster;
+        let mut config = ClusterConfig { listen: section.listen, ..ClusterConfig::default() };
+        if let Some(address) = section.listen.filter(|address| address.ip().is_unspecified() || address.port() == 0) {
+            let remedy = "other nodes are told it, so take an address of this machine, and a port";
+            return Err(Wrong { key: "cluster.listen", value: format!("\"{address}\""), remedy });
+        }
+        let metadata = &mut config.metadata;
+        set_time(&mut metadata.heartbeat, section.heartbeat, HEARTBEAT)?;
+        set_time(&mut metadata.election_min, section.election_min, ELECTION_MIN)?;
+        set_time(&mut metadata.election_max, section.election_max, ELECTION_MAX)?;
+        set_time(&mut metadata.snapshot, section.snapshot, SNAPSHOT)?;
+        set_time(&mut metadata.patience, section.patience, PATIENCE)?;
+        set_time(&mut config.certificate_lifetime, section.certificate_lifetime, LIFETIME)?;
+        let metadata = &config.metadata;
+        let shown = |time: Duration| Age::from(time).shown();
+        if metadata.election_min < 2 * metadata.heartbeat {
+            let remedy = "take at least twice cluster.heartbeat, so that one that is lost elects nobody";
+            return Err(Wrong { key: "cluster.election_min", value: shown(metadata.election_min), remedy });
+        }
+        if metadata.election_max <= metadata.election_min {
+            let remedy = "take more than cluster.election_min, so that not all want to lead at once";
+            return Err(Wrong { key: "cluster.election_max", value: shown(metadata.election_max), remedy });
+        }
+        Ok(config)
+    }
+
     fn storage(&self) -> Result<StorageConfig, Wrong> {
         let mut config = StorageConfig::default();
         let options = &mut config.options;
         set(&mut options.seal_after_bytes, self.journal.seal_after, SEAL_AFTER)?;
-        let mut seal_age_ms = u64::try_from(options.seal_age.as_millis()).unwrap_or(u64::MAX);
-        set(&mut seal_age_ms, self.journal.seal_age, SEAL_AGE)?;
-        options.seal_age = Duration::from_millis(seal_age_ms);
+        set_time(&mut options.seal_age, self.journal.seal_age, SEAL_AGE)?;
         set(&mut options.journal_limit_bytes, self.journal.limit, JOURNAL_LIMIT)?;
         set(&mut options.reserve_bytes, self.space.reserve, RESERVE)?;
         set(&mut options.segment_cache_bytes, self.memory.segment_cache, SEGMENT_CACHE)?;
@@ -253,66 +270,16 @@ impl ConfigFile {
     }
 }
 
-/// A value that has bounds.
-trait Bounded: Copy {
-    /// In bytes, in milliseconds, or as it is; `None` where it is below all of them.
-    fn number(self) -> Option<u64>;
-    /// As it is written.
-    fn shown(self) -> String;
-}
-
-impl Bounded for Size {
-    fn number(self) -> Option<u64> {
-        Some(self.0.0)
-    }
-
-    fn shown(self) -> String {
-        format!("\"{}\"", self.0)
-    }
-}
-
-impl Bounded for Age {
-    fn number(self) -> Option<u64> {
-        Some(self.milliseconds)
-    }
-
-    fn shown(self) -> String {
-        let largest = UNITS.iter().find(|(_, milliseconds)| self.milliseconds.is_multiple_of(*milliseconds));
-        let (unit, milliseconds) = largest.unwrap_or(&UNITS[UNITS.len() - 1]);
-        format!("\"{}{unit}\"", self.milliseconds / milliseconds)
-    }
-}
-
-impl Bounded for i64 {
-    fn number(self) -> Option<u64> {
-        u64::try_from(self).ok()
-    }
-
-    fn shown(self) -> String {
-        self.to_string()
-    }
-}
-
-/// Between which values a setting has to be.
-#[derive(Clone, Copy)]
-struct Bounds {
-    key: &'static str,
-    least: u64,
-    most: u64,
-    remedy: &'static str,
-}
-
-fn set<T: TryFrom<u64>>(setting: &mut T, given: Option<impl Bounded>, bounds: Bounds) -> Result<(), Wrong> {
-    let Some(given) = given else { return Ok(()) };
-    let is_allowed = |number: &u64| (bounds.least..=bounds.most).contains(number);
-    let allowed = given.number().filter(is_allowed).and_then(|number| T::try_from(number).ok());
-    *setting = allowed.ok_or_else(|| Wrong { key: bounds.key, value: given.shown(), remedy: bounds.remedy })?;
-    Ok(())
-}
-
-/// The units of times, in milliseconds, the largest first.
-const UNITS: [(&str, u64); 3] = [("min", 60_000), ("s", 1000), ("ms", 1)];
-
+/// Not so long that the sessions of a cluster lapse before it has a new leader.
+const HEARTBEAT: Bounds = times("cluster.heartbeat", 10, 10_000, "take \"10ms\" to \"10s\"");
+const ELECTION_MIN: Bounds = times("cluster.election_min", 50, 60_000, "take \"50ms\" to \"1min\"");
+const ELECTION_MAX: Bounds = times("cluster.election_max", 100, 120_000, "take \"100ms\" to \"2min\"");
+const SNAPSHOT: Bounds = times("cluster.snapshot", 100, 600_000, "take \"100ms\" to \"10min\"");
+/// Not so short that a node cannot be off for a night, but for tests.
+const LIFETIME: Bounds = times("cluster.certificate_lifetime", 10_000, 157_680_000_000, "take \"10s\" to \"1825d\"");
+/// A node may be off for a month: its certificate is renewed when two thirds of this have passed.
+const CERTIFICATE_LIFETIME: Duration = Duration::from_secs(90 * 24 * 3600);
+const PATIENCE: Bounds = times("cluster.patience", 0, 600_000, "take \"0ms\" to \"10min\"");
 const LANES: Bounds = Bounds { key: "nbd.lanes", least: 0, most: 256, remedy: "take 0 to 256" };
 const SEAL_AFTER: Bounds =
     Bounds { key: "journal.seal_after", least: 1 << 20, most: 16 << 30, remedy: "take \"1M\" to \"16G\"" };
@@ -333,6 +300,10 @@ const INDEX_CACHE: Bounds = memory("memory.index_cache");
 /// More than a machine has networks.
 const MAX_ADDRESSES: usize = 64;
 
+const fn times(key: &'static str, least: u64, most: u64, remedy: &'static str) -> Bounds {
+    Bounds { key, least, most, remedy }
+}
+
 const fn memory(key: &'static str) -> Bounds {
     Bounds { key, least: 1 << 20, most: 1 << 40, remedy: "take \"1M\" to \"1T\"" }
 }
@@ -340,7 +311,7 @@ const fn memory(key: &'static str) -> Bounds {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::template::TEMPLATE;
+    use crate::node::template::{TEMPLATE, template};
 
     fn parse(text: &str) -> Result<Config, String> {
         Config::parse(text.as_bytes(), Path::new("/data/sterna.toml")).map_err(|error| error.to_string())
@@ -365,9 +336,16 @@ mod tests {
         let is_setting = |line: &str| line.starts_with('#') && !line.starts_with("# ") && line != "#";
         let uncommented = |line: &str| if is_setting(line) { line[1..].to_owned() } else { line.to_owned() };
         let text = shown.lines().map(uncommented).collect::<Vec<_>>().join("\n");
-        assert_eq!(text.lines().filter(|line| line.contains(" = ") && !line.starts_with('#')).count(), 10);
-        let config = parse(&text).expect("the template's defaults");
+        assert_eq!(text.lines().filter(|line| line.contains(" = ") && !line.starts_with('#')).count(), 17);
+        let config = parse(&text.replace("listen = \"10.77.0.1:7400\"", "")).expect("the template's defaults");
         assert_eq!(format!("{config:?}"), format!("{:?}", Config::default()));
+    }
+
+    #[test]
+    fn a_node_that_others_reach_listens_where_it_was_told_to() {
+        let address = "10.77.0.3:7400".parse().expect("an address");
+        let config = parse(&template(Some(address))).expect("the template with an address");
+        assert_eq!(config.cluster.listen, Some(address));
     }
 
     #[test]
@@ -393,12 +371,20 @@ mod tests {
             ("[nbd]\nlanes = 65537\n", ["nbd.lanes", "65537", "take 0 to 256"]),
             ("[nbd]\nlanes = -1\n", ["nbd.lanes", "-1", "take 0 to 256"]),
             ("[nbd]\nlisten = [\"10.0.0.1:10809\"]\n", ["nbd.listen", "10.0.0.1:10809", "[nbd.tls]"]),
+            (
+                "[cluster]\nlisten = \"0.0.0.0:7400\"\n",
+                ["cluster.listen", "0.0.0.0:7400", "an address of this machine"],
+            ),
+            ("[cluster]\nheartbeat = \"1min\"\n", ["cluster.heartbeat", "\"1min\"", "\"10ms\" to \"10s\""]),
+            ("[cluster]\nheartbeat = \"1500ms\"\n", ["cluster.election_min", "2s", "twice cluster.heartbeat"]),
+            ("[cluster]\nelection_max = \"2s\"\n", ["cluster.election_max", "2s", "more than"]),
             ("[journal]\nlimit = \"63M\"\n", ["journal.limit", "63 MiB", "\"64M\" to"]),
             ("[journal]\nseal_after = \"513M\"\n", ["journal.limit", "1 GiB", "twice journal.seal_after"]),
             ("[journal]\nseal_after = \"1K\"\n", ["journal.seal_after", "1 KiB", "\"1M\" to \"16G\""]),
             ("[journal]\nseal_age = \"99ms\"\n", ["journal.seal_age", "\"99ms\"", "\"100ms\" to \"10min\""]),
             ("[journal]\nseal_age = \"601s\"\n", ["journal.seal_age", "\"601s\"", "\"100ms\" to \"10min\""]),
-            ("[journal]\nseal_age = \"1h\"\n", ["seal_age", "'1h' is not a time", "ms, s or min"]),
+            ("[journal]\nseal_age = \"1h\"\n", ["journal.seal_age", "\"1h\"", "\"100ms\" to \"10min\""]),
+            ("[journal]\nseal_age = \"1w\"\n", ["seal_age", "'1w' is not a time", "ms, s, min, h or d"]),
             ("[journal]\nseal_age = 5\n", ["seal_age = 5", "line 2", "expected a string"]),
             ("[journal]\nseals_at_once = 300\n", ["journal.seals_at_once", "300", "1 to 64"]),
             ("[journal]\nseals_at_once = 0\n", ["journal.seals_at_once", "0", "1 to 64"]),

@@ -5,6 +5,7 @@
 //! | `format` | version and identity ([`super::format`]); there from the moment on at which the directory is complete |
 //! | `LOCK` | locked by the process that uses the directory |
 //! | `sterna.toml` | settings, the administrator's ([`super::config`]) |
+//! | `pki` | the node's key and certificate ([`super::credentials`]) |
 //! | `metadata` | Raft's log and state, the consensus crate's |
 //! | `index`, `packs`, `journal-pool`, `volumes` | the storage engine's |
 //! | `nbd.sock`, `admin.sock` | sockets of the running node |
@@ -24,6 +25,7 @@ use std::sync::Arc;
 
 use sterna_storage_node::disk::{OpenDiskError, SystemDisk};
 
+use super::credentials::PKI;
 use super::format::{Identity, InvalidFormat};
 
 /// A complete data directory, taken for this process alone.
@@ -267,7 +269,7 @@ const CONFIG: &str = "sterna.toml";
 const METADATA: &str = "metadata";
 const INDEX: &str = "index";
 /// What may be in an unfinished directory beside `LOCK` and `format.new`.
-const PARTS: [&str; 6] = [CONFIG, METADATA, INDEX, "packs", "journal-pool", "volumes"];
+const PARTS: [&str; 7] = [CONFIG, METADATA, INDEX, PKI, "packs", "journal-pool", "volumes"];
 /// Disks of virtual machines are nobody else's business.
 const DIRECTORY_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;

@@ -1,45 +1,51 @@
-//! `sterna node init`: the data directory of a new node.
+//! `sterna node init`: the data directory of a new node, the first of its cluster or one that joins.
+
+use std::net::SocketAddr;
 
 use anyhow::{Context, Result};
 use serde::Serialize;
 use sterna_consensus::state::command::Bootstrap;
 use sterna_consensus::{MetadataConfig, MetadataNode};
+use sterna_transport::JoinToken;
 use sterna_types::{ClusterId, NodeName};
 
-use super::directory::UnfinishedDirectory;
+use super::config::ClusterConfig;
+use super::directory::{DataDirectory, UnfinishedDirectory};
 use super::format::Identity;
-use super::template::TEMPLATE;
-use super::{random, storage};
+use super::join::{Newcomer, join};
+use super::template::template;
+use super::{credentials, random, storage};
 use crate::args::node::Init;
 
-/// Makes it, with a new cluster in which this node is the only one. All of it is durable on return, or nothing of it is
-/// left.
+/// Makes it. All of it is durable on return, or nothing of it is left.
 ///
 /// # Errors
-/// What is wrong with the directory or the disk.
+/// What is wrong with the directory or the disk, or why the cluster did not let the node in.
 pub(super) fn run(init: Init, json: bool) -> Result<()> {
     let node = match init.name {
         Some(name) => name,
         None => default_name(&init.site.to_string())?,
     };
-    let identity = Identity { cluster: ClusterId::from_bytes(random::bytes()?), node, site: init.site };
-    let unfinished = UnfinishedDirectory::begin(&init.directory, identity.clone())?;
-    unfinished.write_config(TEMPLATE)?;
+    let cluster = match &init.cluster.join {
+        Some(token) => token.cluster(),
+        None => ClusterId::from_bytes(random::bytes()?),
+    };
+    let identity = Identity { cluster, node, site: init.site };
+    let unfinished = UnfinishedDirectory::begin(&init.directory, identity)?;
+    unfinished.write_config(&template(init.listen))?;
     let directory = unfinished.directory();
     storage::create_index(directory)?;
-    let bootstrap = Bootstrap {
-        cluster: identity.cluster,
-        site: identity.site.clone(),
-        node: identity.node.clone(),
-        address: init.listen,
-    };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     runtime.block_on(async {
-        let made = MetadataNode::bootstrap(&directory.metadata(), MetadataConfig::default(), bootstrap).await;
-        made.context("cannot make the metadata")?.shutdown().await;
-        anyhow::Ok(())
+        match init.cluster.join {
+            None => begin_cluster(directory, init.listen).await,
+            Some(token) => {
+                let address = init.listen.context("a node that joins needs --listen, where the others reach it")?;
+                join_cluster(directory, &token, address).await
+            }
+        }
     })?;
-    let root = directory.root().to_owned();
+    let (root, identity) = (directory.root().to_owned(), directory.identity().clone());
     unfinished.complete()?;
     let made = Made {
         node: identity.node.to_string(),
@@ -51,10 +57,29 @@ pub(super) fn run(init: Init, json: bool) -> Result<()> {
         println!("{}", serde_json::to_string(&made)?);
     } else {
         let Made { node, site, cluster, directory } = made;
-        println!("node {node} at {site}, the first of cluster {cluster}, is in {directory}");
+        println!("node {node} at {site}, of cluster {cluster}, is in {directory}");
         println!("settings: {directory}/sterna.toml; start it: sterna node run {directory}");
     }
     Ok(())
+}
+
+/// The metadata of a new cluster, its authority, and the credentials of its first node.
+async fn begin_cluster(directory: &DataDirectory, address: Option<SocketAddr>) -> Result<()> {
+    let Identity { cluster, node, site } = directory.identity().clone();
+    let lifetime = ClusterConfig::default().certificate_lifetime;
+    credentials::create(&credentials::files(directory.root()), cluster, lifetime)?;
+    let bootstrap = Bootstrap { cluster, site, node, address };
+    let made = MetadataNode::bootstrap(&directory.metadata(), MetadataConfig::default(), bootstrap).await;
+    made.context("cannot make the metadata")?.shutdown().await;
+    Ok(())
+}
+
+/// A place in a cluster that is there already.
+async fn join_cluster(directory: &DataDirectory, token: &JoinToken, address: SocketAddr) -> Result<()> {
+    let Identity { node: name, site, .. } = directory.identity().clone();
+    let (node, credentials) = join(token, &Newcomer { name, site, address }).await?;
+    credentials::files(directory.root()).store(&credentials).context("cannot keep the node's credentials")?;
+    MetadataNode::prepare(&directory.metadata(), node).await.context("cannot make the metadata")
 }
 
 /// What is told when it is done.

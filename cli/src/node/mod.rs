@@ -3,7 +3,10 @@
 //! From the outside in:
 //! * `init`, `run`: the two commands. `announce`, `sockets`: what a running node shows of itself.
 //! * `directory`, `format`, [`config`], `template`: the data directory, what it says about itself, its settings.
+//! * `credentials`, `join`: who the node is to others, and how new ones come in. `peers`: what it answers to other nodes.
+//!   `renewal`: new certificates in time.
 //! * `node`: the open node. `storage`: its engine. `volumes`: its open volumes. `imports`: those being filled.
+//! * `ownership`: the right to answer for a volume. `session`: what that rests on. `clock`: the time of day.
 //! * `background`: threads that give way to those that serve guests.
 //! * `catalog`: volumes as NBD exports. `publish`: volumes' roots to the metadata.
 //! * `admin`: what administrators ask for.
@@ -14,16 +17,23 @@ mod admin;
 mod announce;
 mod background;
 mod catalog;
+mod clock;
 pub mod config;
+mod credentials;
 mod directory;
 mod format;
 mod imports;
 mod init;
+mod join;
 #[expect(clippy::module_inception, reason = "the type that this module is named after has a file of its own")]
 mod node;
+mod ownership;
+mod peers;
 mod publish;
 mod random;
+mod renewal;
 mod run;
+mod session;
 mod sockets;
 mod storage;
 mod template;

@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use sterna_consensus::session::Lease;
 use sterna_consensus::state::volume::{Volume as VolumeEntry, VolumeFormat, VolumeState};
-use sterna_consensus::{Metadata, MetadataConfig, MetadataNode};
+use sterna_consensus::{Metadata, MetadataNode};
 use sterna_storage_node::chunking::ChunkingParameters;
 use sterna_storage_node::volume::VolumeSpec;
+use sterna_transport::Tls;
 use sterna_types::{Root, VolumeId};
 use tokio::runtime::Handle;
 use tokio::sync::RwLock;
@@ -17,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::background::Background;
 use super::config::Config;
+use super::credentials::{self, load_or_create};
 use super::directory::DataDirectory;
 use super::format::Identity;
 use super::imports::Imports;
@@ -35,7 +38,13 @@ pub(super) struct Node {
     /// Where its data is.
     pub(super) directory: PathBuf,
     /// Its part in the metadata.
-    pub(super) metadata: MetadataNode,
+    pub(super) metadata: Arc<MetadataNode>,
+    /// Who it is to others.
+    pub(super) tls: Tls,
+    /// How long the certificates are valid that it signs, where it holds the cluster's authority.
+    pub(super) certificate_lifetime: Duration,
+    /// Under which it answers clients.
+    pub(super) lease: Arc<Lease>,
     /// Its storage engine.
     pub(super) engine: Engine,
     /// Its open volumes.
@@ -52,25 +61,38 @@ pub(super) struct Node {
     pub(super) started: Instant,
     /// Cancelled when it shuts down: long work ends.
     pub(super) stopping: CancellationToken,
+    /// Cancelled later: other nodes are answered until the session is closed.
+    pub(super) peers_stopping: CancellationToken,
     /// Last, so that the directory is locked until everything else is closed.
     _lock: DataDirectory,
 }
 
 impl Node {
-    /// Opens the node of a data directory, and brings what is kept of volumes in line with the metadata.
+    /// Opens the node of a data directory.
     ///
     /// # Errors
     /// What is damaged, missing, or of another version.
     pub(super) async fn open(directory: DataDirectory, config: &Config, background: Background) -> Result<Arc<Self>> {
-        let metadata = MetadataNode::open(&directory.metadata(), MetadataConfig::default()).await?;
+        let files = credentials::files(directory.root());
+        let (cluster, path) = (directory.identity().cluster, directory.metadata());
+        let lifetime = config.cluster.certificate_lifetime;
+        let credentials =
+            tokio::task::spawn_blocking(move || load_or_create(&files, cluster, &path, lifetime)).await??;
+        let tls = Tls::new(credentials).context("the node's credentials cannot be used")?;
+        let others = config.cluster.listen.map(|_| tls.clone());
+        let metadata = MetadataNode::open(&directory.metadata(), config.cluster.metadata, others).await?;
         match Self::open_engine(directory, config, &metadata).await {
             Ok((directory, engine)) => {
-                let storage = Arc::clone(&engine.storage);
-                let volumes = Volumes::new(storage, Handle::current(), &background, config.storage.seals_at_once);
+                let (storage, lease) = (Arc::clone(&engine.storage), Arc::<Lease>::default());
+                let seals = config.storage.seals_at_once;
+                let volumes = Volumes::new(storage, Handle::current(), &background, seals, Arc::clone(&lease));
                 Ok(Arc::new(Self {
                     identity: directory.identity().clone(),
                     directory: directory.root().to_owned(),
-                    metadata,
+                    metadata: Arc::new(metadata),
+                    tls,
+                    certificate_lifetime: config.cluster.certificate_lifetime,
+                    lease,
                     engine,
                     volumes: Arc::new(volumes),
                     background,
@@ -79,6 +101,7 @@ impl Node {
                     imports: Arc::default(),
                     started: Instant::now(),
                     stopping: CancellationToken::new(),
+                    peers_stopping: CancellationToken::new(),
                     _lock: directory,
                 }))
             }
@@ -94,15 +117,28 @@ impl Node {
         config: &Config,
         metadata: &MetadataNode,
     ) -> Result<(DataDirectory, Engine)> {
-        let known = metadata.linearizable().await?;
-        check_identity(&known, directory.identity(), directory.root())?;
+        let known = metadata.read();
+        // A node that has just joined knows nothing yet.
+        if known.cluster().is_some() {
+            check_identity(&known, directory.identity(), directory.root())?;
+        }
         let config = config.storage;
         let opening = tokio::task::spawn_blocking(move || {
             let engine = Engine::open(&directory, &config)?;
-            remove_deleted(&engine, &known)?;
             Ok((directory, engine))
         });
         opening.await.context("opening the storage panicked")?
+    }
+
+    /// Removes what is kept of volumes that the metadata has deleted: the node was killed between the two. Only metadata that
+    /// has everything says so; a volume that it does not know yet may be the newest of all.
+    ///
+    /// # Errors
+    /// What is damaged.
+    pub(super) async fn remove_deleted(self: &Arc<Self>) -> Result<()> {
+        let known = self.metadata.linearizable().await?;
+        let own = Arc::clone(self);
+        tokio::task::spawn_blocking(move || remove_deleted(&own.engine, &known)).await?
     }
 
     /// Keeps a root's chunks from being collected for as long as what is returned lives. The caller has taken the root
@@ -112,9 +148,8 @@ impl Node {
         HeldRoot { node: Arc::clone(self), root }
     }
 
-    /// The roots that the metadata names, and those that are being read.
-    pub(super) fn named_roots(&self) -> Vec<Root> {
-        let metadata = self.metadata.read();
+    /// The roots that the metadata names, which has all that was decided, and those that are being read.
+    pub(super) fn named_roots(&self, metadata: &Metadata) -> Vec<Root> {
         let mut roots: Vec<_> = self.held().keys().copied().collect();
         for volume in metadata.volumes() {
             roots.push(volume.published.root);

@@ -2,7 +2,7 @@
 //!
 //! The order of the start: the directory is locked, the sockets are bound (clients that come early wait), metadata and
 //! storage are opened, and only then is anybody served. The end goes the other way: clients first, then the volumes, which
-//! are sealed, then the metadata.
+//! are sealed, then the session, then the metadata, which other nodes may need until then.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -20,7 +20,10 @@ use super::catalog::VolumeCatalog;
 use super::config::Config;
 use super::directory::DataDirectory;
 use super::node::Node;
+use super::peers;
 use super::publish;
+use super::renewal;
+use super::session::Session;
 use super::sockets::Sockets;
 use crate::args::node::Run;
 
@@ -36,7 +39,7 @@ pub(super) fn run(run: &Run, json: bool) -> Result<()> {
         Some(files) => TlsPolicy::Required(files.load().context("[nbd.tls] cannot be used")?),
         None => TlsPolicy::Off,
     };
-    let sockets = Sockets::bind(&directory, &config.nbd)?;
+    let sockets = Sockets::bind(&directory, &config.nbd, config.cluster.listen)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let background = BackgroundThreads::start()?;
     let result = runtime.block_on(serve(directory, config, background.handle(), tls, sockets, json));
@@ -61,12 +64,14 @@ async fn serve(
     };
     let parts = Parts::start(node, &config, tls, &mut sockets)?;
     announce(&parts.node, &sockets, json)?;
-    let Parts { node, nbd, mut admin, mut publisher } = parts;
+    let Parts { node, nbd, mut admin, mut publisher, mut peers, mut renewal, session } = parts;
     let ending = tokio::select! {
         () = signals.next() => Ok(()),
         ending = node.metadata.ended() => Err(anyhow::anyhow!("the metadata has ended: {ending}")),
         ended = &mut admin => Err(ending_of(ended, "the admin socket")),
         ended = &mut publisher => Err(ending_of(ended.map(Ok), "publishing roots")),
+        ended = &mut renewal => Err(ending_of(ended.map(Ok), "renewing the certificate")),
+        ended = &mut peers => Err(ending_of(ended, "listening to other nodes")),
     };
     if let Err(error) = &ending {
         tracing::error!("shutting down: {error:#}");
@@ -75,7 +80,7 @@ async fn serve(
     }
     let unfinished = "ended before all volumes were sealed; what was acknowledged is in their journals";
     tokio::select! {
-        () = drain(&node, &nbd) => {}
+        () = drain(&node, &nbd, session) => {}
         () = signals.next() => bail!(unfinished),
     }
     // What the socket and the publisher would say now follows from the shutdown.
@@ -99,11 +104,20 @@ struct Parts {
     nbd: Arc<NbdServer>,
     admin: JoinHandle<Result<()>>,
     publisher: JoinHandle<()>,
+    peers: JoinHandle<Result<()>>,
+    renewal: JoinHandle<()>,
+    session: Session,
 }
 
 impl Parts {
     fn start(node: Arc<Node>, config: &Config, tls: TlsPolicy, sockets: &mut Sockets) -> Result<Self> {
-        let catalog = Arc::new(VolumeCatalog::new(Arc::clone(&node)));
+        let peers = match sockets.take_peers() {
+            Some(listener) => tokio::spawn(peers::serve(Arc::clone(&node), listener)),
+            None => tokio::spawn(std::future::pending()),
+        };
+        let renewal = tokio::spawn(renewal::run(Arc::clone(&node)));
+        let session = Session::keep(&node, config.cluster.listen);
+        let catalog = Arc::new(VolumeCatalog::new(Arc::clone(&node), session.news()));
         let server = ServerConfig { tls, lanes: config.nbd.lanes.into(), ..ServerConfig::new(catalog) };
         let nbd = Arc::new(NbdServer::start(server).context("cannot start the NBD server")?);
         for listener in sockets.take_nbd() {
@@ -113,12 +127,12 @@ impl Parts {
         let listener = sockets.take_admin().context("the admin socket was taken already")?;
         let admin = tokio::spawn(admin::serve(service, listener));
         let publisher = tokio::spawn(publish::run(Arc::clone(&node)));
-        Ok(Self { node, nbd, admin, publisher })
+        Ok(Self { node, nbd, admin, publisher, peers, renewal, session })
     }
 }
 
 /// Ends everything in good order, each part within its time.
-async fn drain(node: &Arc<Node>, nbd: &NbdServer) {
+async fn drain(node: &Arc<Node>, nbd: &NbdServer, session: Session) {
     node.stopping.cancel();
     nbd.shutdown().await;
     in_time(SEAL_TIMEOUT, node.volumes.close_all(), "volumes are still being sealed; their journals have it all").await;
@@ -128,6 +142,9 @@ async fn drain(node: &Arc<Node>, nbd: &NbdServer) {
         }
     };
     in_time(METADATA_TIMEOUT, publishing, "the metadata does not answer").await;
+    // Nobody is answered any more, and all that was is published or in the journals.
+    in_time(METADATA_TIMEOUT, session.close(), "the session is not closed").await;
+    node.peers_stopping.cancel();
     in_time(METADATA_TIMEOUT, node.metadata.shutdown(), "the metadata does not end").await;
 }
 

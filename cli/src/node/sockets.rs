@@ -1,5 +1,6 @@
 //! The sockets of a running node.
 
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 
@@ -15,6 +16,7 @@ use crate::{nbd_uri, socket};
 pub(super) struct Sockets {
     nbd: Vec<Listener>,
     admin: Option<UnixListener>,
+    peers: Option<TcpListener>,
     uris: Vec<String>,
     files: Files,
 }
@@ -23,14 +25,14 @@ pub(super) struct Sockets {
 struct Files(Vec<PathBuf>);
 
 impl Sockets {
-    /// Binds `nbd.sock`, `admin.sock`, the configured TCP addresses, and takes what systemd has handed over. Clients can
+    /// Binds `nbd.sock`, `admin.sock`, the configured TCP addresses and that for other nodes, and takes what systemd has handed over. Clients can
     /// connect from now on, and wait.
     ///
     /// # Errors
     /// Which cannot be bound, and why.
-    pub(super) fn bind(directory: &DataDirectory, config: &NbdConfig) -> Result<Self> {
+    pub(super) fn bind(directory: &DataDirectory, config: &NbdConfig, peers: Option<SocketAddr>) -> Result<Self> {
         let nbd = activation::inherited_listeners().context("a socket that was handed over cannot be used")?;
-        let mut sockets = Self { nbd, admin: None, uris: Vec::new(), files: Files::default() };
+        let mut sockets = Self { nbd, admin: None, peers: None, uris: Vec::new(), files: Files::default() };
         let path = directory.nbd_socket();
         sockets.nbd.push(Listener::Unix(sockets.files.bind(&path)?));
         sockets.uris.push(nbd_uri::unix(&path, ""));
@@ -39,6 +41,7 @@ impl Sockets {
             sockets.uris.push(nbd_uri::tcp(listener.local_addr()?, ""));
             sockets.nbd.push(Listener::Tcp(listener));
         }
+        sockets.peers = peers.map(socket::tcp_listener).transpose().context("[cluster] listen")?;
         sockets.admin = Some(sockets.files.bind(&directory.admin_socket())?);
         Ok(sockets)
     }
@@ -51,6 +54,11 @@ impl Sockets {
     /// The sockets for NBD clients, for whoever serves them.
     pub(super) fn take_nbd(&mut self) -> Vec<Listener> {
         std::mem::take(&mut self.nbd)
+    }
+
+    /// The socket for other nodes, for whoever serves them; none where the node is alone.
+    pub(super) fn take_peers(&mut self) -> Option<TcpListener> {
+        self.peers.take()
     }
 
     /// The socket for administrators, for whoever serves it.

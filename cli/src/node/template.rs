@@ -1,9 +1,42 @@
 //! What `node init` writes into `sterna.toml`: every setting, with its default and what it means.
 
+use std::net::SocketAddr;
+
+/// The file for a node that other nodes reach at `listen`.
+pub(crate) fn template(listen: Option<SocketAddr>) -> String {
+    match listen {
+        Some(address) => TEMPLATE.replace(NO_ADDRESS, &format!("listen = \"{address}\"\n")),
+        None => TEMPLATE.to_owned(),
+    }
+}
+
+const NO_ADDRESS: &str = "#listen = \"10.77.0.1:7400\"\n";
+
 /// The file. All settings are commented out, each with its default.
 pub(crate) const TEMPLATE: &str = r#"# The settings of this node. What is not set here has the default that is shown. They are read when the node starts.
 #
 # Sizes are written "512M", "20G" (powers of 1024), times "500ms", "5s", "2min".
+
+[cluster]
+# Where this node listens to the others of its cluster. Without it the node is alone. It tells the others when it starts.
+#listen = "10.77.0.1:7400"
+
+# How often the node that leads shows the others that it lives. More than the longest round trip between two nodes.
+#heartbeat = "500ms"
+
+# How long a node waits without that before it wants to lead itself: each draws a time between the two.
+#election_min = "2s"
+#election_max = "4s"
+
+# How long a piece of a snapshot of the metadata may take on its way.
+#snapshot = "30s"
+
+# How long a command waits for somebody to lead before it fails.
+#patience = "10s"
+
+# How long the certificates of nodes are valid that this node signs. They are renewed when two thirds of that have passed, so a node
+# may be off for a third of it. "10s" to "1825d".
+#certificate_lifetime = "90d"
 
 [nbd]
 # Where NBD clients connect over TCP, such as ["127.0.0.1:10809"]. The socket nbd.sock in this directory is always there.

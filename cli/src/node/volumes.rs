@@ -9,12 +9,16 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use sterna_consensus::Metadata;
+use sterna_consensus::session::Lease;
+use sterna_consensus::state::volume::Volume as VolumeEntry;
 use sterna_storage_node::volume::{Sealer, Storage, Volume, VolumeDevice, VolumeError, VolumeSpec};
-use sterna_types::{Epoch, VolumeId};
+use sterna_types::{Epoch, NodeId, VolumeId};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedMutexGuard, Semaphore};
 
 use super::background::Background;
+use super::ownership::{OwnedDevice, Ownership};
 
 /// The volumes that are open on this node.
 #[derive(Debug)]
@@ -25,6 +29,8 @@ pub(super) struct Volumes {
     /// Where sealers run.
     sealing: Handle,
     seals: Arc<Semaphore>,
+    /// Under which they are served.
+    lease: Arc<Lease>,
     slots: Mutex<HashMap<VolumeId, Slot>>,
     /// Those that are open, for who may not wait for a slot.
     open: Mutex<HashMap<VolumeId, OpenVolume>>,
@@ -35,6 +41,8 @@ pub(super) struct Volumes {
 pub(super) struct OpenVolume {
     pub(super) volume: Arc<Volume>,
     pub(super) epoch: Epoch,
+    /// The right to answer for it.
+    pub(super) ownership: Arc<Ownership>,
 }
 
 type Slot = Arc<tokio::sync::Mutex<Option<InUse>>>;
@@ -43,6 +51,7 @@ type Slot = Arc<tokio::sync::Mutex<Option<InUse>>>;
 struct InUse {
     device: Arc<VolumeDevice>,
     epoch: Epoch,
+    ownership: Arc<Ownership>,
     sealer: Sealer,
 }
 
@@ -62,10 +71,17 @@ pub(super) enum OpenError {
 
 impl Volumes {
     /// None is open yet. At most `seals_at_once` are sealed at the same time, in the
-    /// `background`. Volumes are opened and closed on `runtime`.
-    pub(super) fn new(storage: Arc<Storage>, runtime: Handle, background: &Background, seals_at_once: u8) -> Self {
+    /// `background`. Volumes are opened and closed on `runtime`, and clients are answered under `lease`.
+    pub(super) fn new(
+        storage: Arc<Storage>,
+        runtime: Handle,
+        background: &Background,
+        seals_at_once: u8,
+        lease: Arc<Lease>,
+    ) -> Self {
         let seals = Arc::new(Semaphore::new(seals_at_once.max(1).into()));
         Self {
+            lease,
             storage,
             runtime,
             sealing: background.seals().clone(),
@@ -83,6 +99,17 @@ impl Volumes {
     /// The volume, if it is open.
     pub(super) fn get(&self, id: VolumeId) -> Option<OpenVolume> {
         lock(&self.open).get(&id).cloned()
+    }
+
+    /// Has nothing acknowledged any more for those that `metadata` does not give to `node` in the epoch in which they are open.
+    pub(super) fn give_up(&self, metadata: &Metadata, node: NodeId) {
+        for (id, open) in lock(&self.open).iter() {
+            let is_own = |volume: &Arc<VolumeEntry>| volume.owner == node && volume.epoch == open.epoch;
+            if !metadata.volume(*id).is_some_and(is_own) && !open.ownership.is_over() {
+                tracing::warn!(volume = %id, epoch = %open.epoch, "this node does not own the volume any more");
+                open.ownership.end();
+            }
+        }
     }
 
     /// How many are open.
@@ -141,7 +168,9 @@ impl HeldSlot {
     pub(super) async fn device(&mut self, spec: &VolumeSpec) -> Result<Arc<VolumeDevice>, OpenError> {
         assert_eq!(spec.id, self.id, "a volume in the slot of another");
         let is_spent = self.slot.as_ref().is_some_and(|open| open.device.volume().status().poisoned);
-        if is_spent && !self.is_in_use() {
+        // Whoever attached under an earlier epoch is answered with errors for good, and needs nothing of it.
+        let is_other = self.slot.as_ref().is_some_and(|open| open.epoch != spec.epoch);
+        if is_other || is_spent && !self.is_in_use() {
             self.close().await;
         }
         if let Some(open) = &*self.slot {
@@ -158,9 +187,20 @@ impl HeldSlot {
             Sealer::start(Arc::clone(&volume), Arc::clone(&self.volumes.seals))
         };
         let device = Arc::new(VolumeDevice::new(Arc::clone(&volume)));
-        *self.slot = Some(InUse { device: Arc::clone(&device), epoch: spec.epoch, sealer });
-        lock(&self.volumes.open).insert(self.id, OpenVolume { volume, epoch: spec.epoch });
+        let (epoch, ownership) = (spec.epoch, Arc::new(Ownership::new(Arc::clone(&self.volumes.lease))));
+        *self.slot = Some(InUse { device: Arc::clone(&device), epoch, ownership: Arc::clone(&ownership), sealer });
+        lock(&self.volumes.open).insert(self.id, OpenVolume { volume, epoch, ownership });
         Ok(device)
+    }
+
+    /// The device for a client, which is answered as long as this node owns the volume.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub(super) async fn attach(&mut self, spec: &VolumeSpec) -> Result<OwnedDevice, OpenError> {
+        let device = self.device(spec).await?;
+        let ownership = self.slot.as_ref().map(|open| Arc::clone(&open.ownership));
+        Ok(OwnedDevice::new(device, ownership.ok_or(OpenError::ShuttingDown)?))
     }
 
     /// The volume; it is opened where it is not open.
@@ -168,9 +208,8 @@ impl HeldSlot {
     /// # Errors
     /// [`OpenError`].
     pub(super) async fn volume(&mut self, spec: &VolumeSpec) -> Result<OpenVolume, OpenError> {
-        let volume = Arc::clone(self.device(spec).await?.volume());
-        let epoch = self.slot.as_ref().map_or(spec.epoch, |open| open.epoch);
-        Ok(OpenVolume { volume, epoch })
+        self.device(spec).await?;
+        lock(&self.volumes.open).get(&self.id).cloned().ok_or(OpenError::ShuttingDown)
     }
 
     /// Whether a client is attached to the volume.
@@ -219,7 +258,7 @@ mod tests {
         let (salts, options) = (SaltSource::new([7; 32]), StorageOptions::default());
         let storage = Storage::new(disk, Arc::new(MemoryChunkStore::new()), records, salts, options);
         let background = Background::on(&Handle::current());
-        Arc::new(Volumes::new(storage.expect("storage"), Handle::current(), &background, 2))
+        Arc::new(Volumes::new(storage.expect("storage"), Handle::current(), &background, 2, Arc::default()))
     }
 
     fn spec(id: u64) -> VolumeSpec {

@@ -25,6 +25,16 @@ pub enum OpenError {
         /// The cluster.
         cluster: ClusterId,
     },
+    /// It is that of another node.
+    #[error("the metadata in {dir} is that of node {found}, not of node {expected}", dir = dir.display())]
+    OtherNode {
+        /// The directory.
+        dir: PathBuf,
+        /// Whose it is.
+        found: NodeId,
+        /// Whose it should be.
+        expected: NodeId,
+    },
     /// Another process has it open.
     #[error("the metadata in {dir} is in use by another process: stop that one first", dir = dir.display())]
     InUse {
@@ -92,6 +102,14 @@ pub enum ProposeError {
         /// Who does, if that is known.
         leader: Option<NodeId>,
     },
+    /// The node that leads cannot be reached from this one; nothing was proposed.
+    #[error("this node is cut off: it cannot reach node {leader}, which leads the metadata's group: {what}")]
+    CutOff {
+        /// Who leads, as far as this node knows.
+        leader: NodeId,
+        /// What happened.
+        what: String,
+    },
     /// The metadata is not running (any more); nothing was proposed.
     #[error("the metadata is not running: {what}")]
     Stopped {
@@ -114,6 +132,14 @@ pub enum ReadError {
     NotLeader {
         /// Who does, if that is known.
         leader: Option<NodeId>,
+    },
+    /// The node that leads does not answer this one.
+    #[error("this node is cut off: it cannot ask node {leader}, which leads the metadata's group: {what}")]
+    CutOff {
+        /// Who leads, as far as this node knows.
+        leader: NodeId,
+        /// What happened.
+        what: String,
     },
     /// The metadata is not running (any more).
     #[error("the metadata is not running: {what}")]

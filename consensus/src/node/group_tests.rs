@@ -14,7 +14,12 @@ use tempfile::TempDir;
 
 use super::tests::new_bootstrap;
 use super::*;
+use crate::state::cluster::MetadataVersion;
+use crate::state::command::RequestId;
+use crate::state::layout::NodeChange;
+use crate::state::outcome::Outcome;
 use crate::state::tests::create_volume;
+use crate::state::tests::nodes::{admission, new_token};
 
 /// Which nodes can be reached.
 #[derive(Clone, Default)]
@@ -98,7 +103,7 @@ impl Group {
         let dir = self.temp.path().join(format!("node-{id}"));
         let mut store = Store::open(&dir, Absent::Create).unwrap();
         store.set_node(NodeId(id)).unwrap();
-        let node = MetadataNode::start(&dir, self.config, store, self.network.clone()).await.unwrap();
+        let node = MetadataNode::start(&dir, self.config, store, self.network.clone(), None).await.unwrap();
         self.network.nodes.lock().unwrap().insert(id, node.raft.clone());
         self.nodes.insert(id, node);
     }
@@ -106,6 +111,32 @@ impl Group {
     async fn stop(&mut self, id: u64) {
         self.network.nodes.lock().unwrap().remove(&id);
         self.nodes.remove(&id).unwrap().shutdown().await;
+    }
+
+    /// Lets a node in, and starts it; the node that leads has Raft take it in by itself.
+    async fn admit(&mut self, id: u64) {
+        let first = &self.nodes[&1];
+        first.watch().wait_for(|metadata| metadata.version() == MetadataVersion::CURRENT).await.unwrap();
+        first.propose(Command::CreateToken(new_token(id))).await.unwrap();
+        let admission = admission(id, &format!("n{id}"), &format!("s{id}"));
+        let admitted = first.propose(Command::AdmitNode(admission)).await.unwrap();
+        assert_eq!(admitted, Outcome::Admitted { node: NodeId(id) });
+        self.start(id).await;
+    }
+
+    /// Makes nodes voters, and waits until Raft has followed.
+    async fn promote(&self, ids: &[u64]) {
+        let first = &self.nodes[&1];
+        for id in ids {
+            first.propose(Command::StageChange(NodeChange::Promote(NodeId(*id)))).await.unwrap();
+        }
+        let revision = first.read().layout().revision;
+        first.propose(Command::ApplyChanges { revision }).await.unwrap();
+        let wanted: BTreeSet<u64> = first.read().layout().voters.iter().map(|id| id.0).collect();
+        let followed = |metrics: &openraft::RaftMetrics<u64, EmptyNode>| {
+            metrics.membership_config.membership().get_joint_config() == &vec![wanted.clone()]
+        };
+        first.raft.wait(None).metrics(followed, "the voters are those of the layout").await.unwrap();
     }
 
     /// Has a volume made, by whoever leads; asks again until it is known to be.
@@ -137,7 +168,9 @@ impl Group {
 /// Quick to elect, and yet slower than a machine that is busy with other tests.
 fn quick() -> MetadataConfig {
     let ms = Duration::from_millis;
-    MetadataConfig { heartbeat: ms(100), election_min: ms(1_000), election_max: ms(2_000), ..MetadataConfig::default() }
+    let (heartbeat, election_min, election_max) = (ms(100), ms(1_000), ms(2_000));
+    // Who asks the wrong node hears so at once.
+    MetadataConfig { heartbeat, election_min, election_max, patience: Duration::ZERO, ..MetadataConfig::default() }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -145,10 +178,9 @@ async fn three_nodes_agree_and_go_on_without_the_one_that_led() {
     let mut group = Group::begun(quick()).await;
     group.make(0).await;
     for id in [2, 3] {
-        group.start(id).await;
-        group.nodes[&1].raft.add_learner(id, EmptyNode {}, true).await.unwrap();
+        group.admit(id).await;
     }
-    group.nodes[&1].raft.change_membership(BTreeSet::from([1, 2, 3]), false).await.unwrap();
+    group.promote(&[2, 3]).await;
     for number in 1..20 {
         group.make(number).await;
     }
@@ -182,8 +214,7 @@ async fn a_node_that_lacks_entries_which_were_dropped_takes_a_snapshot() {
     }
     let purged = |metrics: &openraft::RaftMetrics<u64, EmptyNode>| metrics.purged.is_some_and(|id| id.index > 30);
     group.nodes[&1].raft.wait(None).metrics(purged, "the log is dropped").await.unwrap();
-    group.start(2).await;
-    group.nodes[&1].raft.add_learner(2, EmptyNode {}, true).await.unwrap();
+    group.admit(2).await;
     group.all_have(60).await;
     assert!(group.nodes[&2].raft.metrics().borrow().snapshot.is_some(), "there was no snapshot to be had otherwise");
 

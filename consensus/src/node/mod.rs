@@ -15,31 +15,48 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use openraft::error::{CheckIsLeaderError, RaftError};
+use openraft::error::RaftError;
 use openraft::network::RaftNetworkFactory;
+use sterna_proto::node::metadata_server::MetadataServer;
+use sterna_proto::node::raft_server::RaftServer;
+use sterna_transport::{Channels, Tls};
 use sterna_types::NodeId;
-use tokio::sync::{Mutex, mpsc, oneshot, watch};
+use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinHandle;
+use tonic::codec::CompressionEncoding;
+use tonic::service::Routes;
 
 mod config;
 mod error;
 #[cfg(test)]
 mod group_tests;
+mod leader;
+mod leadership;
+mod others;
+mod overdue;
 mod proposer;
+mod requests;
+mod service;
 #[cfg(test)]
 mod tests;
 
 pub use config::{InvalidConfig, MetadataConfig};
 pub use error::{Ending, OpenError, ProposeError, ReadError};
+pub use others::{PingError, Pong};
 
+use leader::Leader;
+use leadership::Leadership;
 use proposer::{Proposal, Proposer};
+use service::MetadataService;
 
-use crate::limits::LONE_ELECTION_TIMEOUT;
+use crate::callers::Callers;
+use crate::limits::{LONE_ELECTION_TIMEOUT, MAX_MESSAGE_BYTES};
 use crate::raft::network::NoNetwork;
+use crate::raft::peers::Peers;
+use crate::raft::service::RaftService;
 use crate::raft::{Fatal, Raft, TypeConfig};
 use crate::state::Metadata;
-use crate::state::command::{Bootstrap, Command, Request, RequestId};
-use crate::state::outcome::Outcome;
+use crate::state::command::{Bootstrap, Command};
 use crate::store::{Absent, Store, StoreError};
 
 /// This node's part in the metadata, running.
@@ -62,7 +79,7 @@ use crate::store::{Absent, Store, StoreError};
 /// let metadata = MetadataNode::bootstrap(&dir, MetadataConfig::default(), bootstrap).await?;
 /// metadata.shutdown().await;
 ///
-/// let metadata = MetadataNode::open(&dir, MetadataConfig::default()).await?;
+/// let metadata = MetadataNode::open(&dir, MetadataConfig::default(), None).await?;
 /// assert_eq!(metadata.read().cluster().map(|cluster| cluster.id), Some(cluster));
 /// metadata.shutdown().await;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -75,8 +92,11 @@ pub struct MetadataNode {
     raft: Raft,
     view: watch::Receiver<Arc<Metadata>>,
     proposals: mpsc::Sender<Proposal>,
-    /// The proposer; taken by the first to shut down.
-    proposer: Mutex<Option<JoinHandle<()>>>,
+    way_to_leader: Leader,
+    channels: Option<Channels>,
+    patience: Duration,
+    /// The proposer, and what it does when it leads; taken by the first to shut down.
+    tasks: Mutex<Vec<JoinHandle<()>>>,
     /// Ends once the database is closed.
     closed: watch::Receiver<()>,
     #[cfg(test)]
@@ -97,7 +117,7 @@ impl MetadataNode {
         if store.node.is_none() {
             store = on_disk(dir, move || store.set_node(NodeId::FIRST).map(|()| store)).await?;
         }
-        let node = Self::start(dir, config, store, NoNetwork).await?;
+        let node = Self::start(dir, config, store, NoNetwork, None).await?;
         let begun = node.begin(bootstrap).await;
         match begun {
             Ok(()) => Ok(node),
@@ -108,28 +128,52 @@ impl MetadataNode {
         }
     }
 
+    /// Makes the place for the metadata of a node that has just been let into a cluster. It is empty; the node that leads
+    /// fills it once this one runs. Durable on return.
+    ///
+    /// # Errors
+    /// [`OpenError::AlreadyInitialised`] where another node's metadata is there.
+    ///
+    /// # Cancel safety
+    /// Dropped halfway, it may be tried again.
+    pub async fn prepare(dir: &Path, node: NodeId) -> Result<(), OpenError> {
+        let mut store = open_store(dir, Absent::Create).await?;
+        if let Some(found) = store.node.filter(|found| *found != node) {
+            return Err(OpenError::OtherNode { dir: dir.to_owned(), found, expected: node });
+        }
+        on_disk(dir, move || store.set_node(node)).await
+    }
+
     /// Opens the metadata in `dir` and runs this node's part. A node that is a group of its own leads it on return, and its
-    /// view has all that was ever acknowledged; another one catches up behind.
+    /// view has all that was ever acknowledged; another one catches up behind. Other nodes are reached by `tls`, at the
+    /// addresses that the metadata says; a node without it is alone.
     ///
     /// # Errors
     /// [`OpenError`].
     ///
     /// # Cancel safety
     /// Dropped halfway, it may be tried again.
-    pub async fn open(dir: &Path, config: MetadataConfig) -> Result<Self, OpenError> {
+    pub async fn open(dir: &Path, config: MetadataConfig, tls: Option<Tls>) -> Result<Self, OpenError> {
         let store = open_store(dir, Absent::Refuse).await?;
-        if store.node.is_none() {
+        let Some(id) = store.node else {
             return Err(OpenError::NotInitialised { dir: dir.to_owned() });
-        }
-        let node = Self::start(dir, config, store, NoNetwork).await?;
+        };
+        let view = store.view.clone();
+        let address = move |node: NodeId| view.borrow().node(node).and_then(|node| node.address);
+        let node = match tls.map(|tls| Channels::new(tls, address)) {
+            Some(channels) => Self::start(dir, config, store, Peers::new(channels.clone()), Some(channels)).await?,
+            None => Self::start(dir, config, store, NoNetwork, None).await?,
+        };
         let opened = match node.raft.is_initialized().await {
             Ok(true) => node.lead_alone().await,
+            // It was let in, and nobody has told it anything yet.
+            Ok(false) if id != NodeId::FIRST => return Ok(node),
             Ok(false) => Err(OpenError::NotInitialised { dir: dir.to_owned() }),
             Err(fatal) => Err(node.failed_to_open(&fatal)),
         };
         let begun = opened.and_then(|()| match node.read().cluster() {
-            Some(_) => Ok(()),
-            None => Err(OpenError::NotInitialised { dir: dir.to_owned() }),
+            None if id == NodeId::FIRST => Err(OpenError::NotInitialised { dir: dir.to_owned() }),
+            _ => Ok(()),
         });
         match begun {
             Ok(()) => Ok(node),
@@ -138,6 +182,26 @@ impl MetadataNode {
                 Err(error)
             }
         }
+    }
+
+    /// What this node answers other nodes, for the server that listens to them. They see nothing of it before it is served.
+    pub fn routes(&self) -> Routes {
+        let callers = Arc::new(Callers::new(self.id, self.view.clone()));
+        let raft = RaftServer::new(RaftService::new(self.raft.clone(), Arc::clone(&callers)))
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .accept_compressed(CompressionEncoding::Zstd)
+            .send_compressed(CompressionEncoding::Zstd);
+        let metadata = MetadataService::new(self.raft.clone(), self.proposals.clone(), callers);
+        let metadata = MetadataServer::new(metadata)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .accept_compressed(CompressionEncoding::Zstd)
+            .send_compressed(CompressionEncoding::Zstd);
+        Routes::new(raft).add_service(metadata)
+    }
+
+    /// The ways to the other nodes; `None` for a node that is alone.
+    pub fn channels(&self) -> Option<&Channels> {
+        self.channels.as_ref()
     }
 
     /// This node's id.
@@ -154,49 +218,6 @@ impl MetadataNode {
     /// Shows each change of what [`MetadataNode::read`] returns; changes that come fast are shown as one.
     pub fn watch(&self) -> watch::Receiver<Arc<Metadata>> {
         self.view.clone()
-    }
-
-    /// The metadata with everything in it that was acknowledged to anybody before this call.
-    ///
-    /// # Errors
-    /// [`ReadError`] where that cannot be said.
-    ///
-    /// # Cancel safety
-    /// May be dropped at any time.
-    pub async fn linearizable(&self) -> Result<Arc<Metadata>, ReadError> {
-        match self.raft.ensure_linearizable().await {
-            Ok(_) => Ok(self.read()),
-            Err(RaftError::Fatal(fatal)) => Err(ReadError::Stopped { what: fatal.to_string() }),
-            Err(RaftError::APIError(CheckIsLeaderError::ForwardToLeader(forward))) => {
-                Err(ReadError::NotLeader { leader: forward.leader_id.map(NodeId) })
-            }
-            Err(RaftError::APIError(CheckIsLeaderError::QuorumNotEnough(_))) => {
-                Err(ReadError::NotLeader { leader: None })
-            }
-        }
-    }
-
-    /// Has a command carried out. On return its outcome is durable on a majority of the voters, and in this node's view.
-    ///
-    /// # Errors
-    /// [`ProposeError`], which tells a refusal from an outcome that is not known.
-    ///
-    /// # Cancel safety
-    /// Dropped before its answer, the command may be carried out or not.
-    pub async fn propose(&self, command: Command) -> Result<Outcome, ProposeError> {
-        self.submit(Request { id: None, command }).await
-    }
-
-    /// As [`MetadataNode::propose`], for a command that must not be carried out twice: proposed again with the same `id`
-    /// after its answer was lost, it is answered with the outcome of the first time.
-    ///
-    /// # Errors
-    /// As [`MetadataNode::propose`].
-    ///
-    /// # Cancel safety
-    /// As [`MetadataNode::propose`].
-    pub async fn propose_once(&self, id: RequestId, command: Command) -> Result<Outcome, ProposeError> {
-        self.submit(Request { id: Some(id), command }).await
     }
 
     /// Waits until this node's part has ended, and says how. Until then it is alive.
@@ -226,19 +247,11 @@ impl MetadataNode {
         if let Err(error) = self.raft.shutdown().await {
             tracing::error!(%error, "the metadata's task did not end in order");
         }
-        if let Some(proposer) = self.proposer.lock().await.take() {
-            proposer.abort();
+        for task in self.tasks.lock().await.drain(..) {
+            task.abort();
         }
         let mut closed = self.closed.clone();
         while closed.changed().await.is_ok() {}
-    }
-
-    async fn submit(&self, request: Request) -> Result<Outcome, ProposeError> {
-        let (answer, answered) = oneshot::channel();
-        let stopped = || ProposeError::Stopped { what: "it was shut down".to_owned() };
-        self.proposals.send(Proposal { request, answer }).await.map_err(|_| stopped())?;
-        let lost = |_| ProposeError::Unknown { what: "the metadata was shut down meanwhile".to_owned() };
-        answered.await.map_err(lost)?
     }
 
     /// Runs Raft on what is in the store, over a network.
@@ -247,8 +260,10 @@ impl MetadataNode {
         config: MetadataConfig,
         store: Store,
         network: impl RaftNetworkFactory<TypeConfig>,
+        channels: Option<Channels>,
     ) -> Result<Self, OpenError> {
         let id = store.node.unwrap_or(NodeId::FIRST);
+        let patience = config.patience;
         let config = Arc::new(config.for_raft("sterna".to_owned())?);
         let Store { database, log, machine, view, .. } = store;
         let closed = database.closed();
@@ -257,15 +272,20 @@ impl MetadataNode {
         drop(database);
         let started = Raft::new(id.0, config, network, log, machine).await;
         let raft = started.map_err(|fatal| failed_to_open(dir, &fatal))?;
-        let (proposer, proposals) = Proposer::new(raft.clone(), id);
-        let proposer = Mutex::new(Some(tokio::spawn(proposer.run())));
+        let leader = Leader::new(channels.clone());
+        let (proposer, proposals) = Proposer::new(raft.clone(), id, leader.clone());
+        let leadership = Leadership::new(id, raft.clone(), view.clone(), proposals.clone());
+        let tasks = Mutex::new(vec![tokio::spawn(proposer.run()), tokio::spawn(leadership.run())]);
         Ok(Self {
             dir: dir.to_owned(),
             id,
             raft,
             view,
             proposals,
-            proposer,
+            way_to_leader: leader,
+            channels,
+            patience,
+            tasks,
             closed,
             #[cfg(test)]
             database: weak,
@@ -298,15 +318,15 @@ impl MetadataNode {
             return Ok(());
         }
         self.raft.trigger().elect().await.map_err(|fatal| self.failed_to_open(&fatal))?;
+        // An election by oneself is over in one write; it is asked for once, and looked for often.
         let elected = async {
-            // An election by oneself is over in one write; it is asked for once, and looked for often.
-            while let Err(error) = self.linearizable().await {
-                match error {
-                    ReadError::NotLeader { .. } => tokio::time::sleep(LONE_ELECTION_PAUSE).await,
-                    ReadError::Stopped { .. } => return Err(self.ended().await),
+            loop {
+                match self.raft.ensure_linearizable().await {
+                    Ok(_) => return Ok(()),
+                    Err(RaftError::APIError(_)) => tokio::time::sleep(LONE_ELECTION_PAUSE).await,
+                    Err(RaftError::Fatal(_)) => return Err(self.ended().await),
                 }
             }
-            Ok(())
         };
         match tokio::time::timeout(LONE_ELECTION_TIMEOUT, elected).await {
             Ok(Ok(())) => Ok(()),

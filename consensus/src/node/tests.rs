@@ -12,8 +12,9 @@ use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
 use super::*;
+use crate::state::command::RequestId;
 use crate::state::command::RootPublication;
-use crate::state::outcome::Refusal;
+use crate::state::outcome::{Outcome, Refusal};
 use crate::state::tests::{bootstrap_command, create_volume, root};
 use crate::state::volume::Generation;
 
@@ -40,7 +41,7 @@ async fn begun(dir: &Path) -> MetadataNode {
 }
 
 async fn error_of_open(dir: &Path) -> OpenError {
-    MetadataNode::open(dir, config()).await.map(|_| ()).expect_err("nothing to open")
+    MetadataNode::open(dir, config(), None).await.map(|_| ()).expect_err("nothing to open")
 }
 
 fn names(metadata: &Metadata) -> Vec<String> {
@@ -55,7 +56,7 @@ async fn what_was_proposed_is_there_after_a_restart() {
     node.propose(create_volume("b")).await.unwrap();
     let before = node.read();
     node.shutdown().await;
-    let node = MetadataNode::open(&dir, config()).await.unwrap();
+    let node = MetadataNode::open(&dir, config(), None).await.unwrap();
     assert_eq!(node.read(), before);
     assert_eq!(names(&node.linearizable().await.unwrap()), ["a", "b"]);
     let outcome = node.propose(create_volume("c")).await.unwrap();
@@ -74,7 +75,7 @@ async fn metadata_is_begun_once() {
     let error = MetadataNode::bootstrap(&dir, config(), other).await.map(|_| ()).expect_err("a second cluster");
     let first = new_bootstrap().cluster;
     assert!(matches!(error, OpenError::AlreadyInitialised { cluster, .. } if cluster == first), "{error}");
-    let node = MetadataNode::open(&dir, config()).await.unwrap();
+    let node = MetadataNode::open(&dir, config(), None).await.unwrap();
     assert_eq!(node.read().cluster().unwrap().id, first);
     node.shutdown().await;
 }
@@ -88,7 +89,7 @@ async fn a_beginning_that_was_cut_off_goes_on_from_where_it_was() {
             store.set_node(NodeId::FIRST).unwrap();
         }
         if steps >= 3 {
-            let node = MetadataNode::start(&dir, config(), store, NoNetwork).await.unwrap();
+            let node = MetadataNode::start(&dir, config(), store, NoNetwork, None).await.unwrap();
             node.raft.initialize(BTreeSet::from([1])).await.unwrap();
             node.shutdown().await;
         } else {
@@ -123,7 +124,7 @@ async fn a_request_that_is_proposed_again_is_answered_with_its_first_outcome_eve
     let outcome = node.propose_once(RequestId(5), create_volume("a")).await.unwrap();
     assert_eq!(node.propose_once(RequestId(5), create_volume("a")).await.unwrap(), outcome);
     node.shutdown().await;
-    let node = MetadataNode::open(&dir, config()).await.unwrap();
+    let node = MetadataNode::open(&dir, config(), None).await.unwrap();
     assert_eq!(node.propose_once(RequestId(5), create_volume("a")).await.unwrap(), outcome);
     assert_eq!(node.read().volume_count(), 1);
     node.shutdown().await;
@@ -194,7 +195,7 @@ async fn the_log_before_a_snapshot_is_dropped_and_nothing_of_it_is_missing() {
     node.raft.wait(None).metrics(purged, "the log is dropped").await.unwrap();
     let before = node.read();
     node.shutdown().await;
-    let node = MetadataNode::open(&dir, few).await.unwrap();
+    let node = MetadataNode::open(&dir, few, None).await.unwrap();
     assert_eq!(node.read(), before);
     node.propose(create_volume("one-more")).await.unwrap();
     assert_eq!(node.read().check(), Ok(()));
@@ -214,7 +215,7 @@ async fn a_disk_that_fails_ends_the_nodes_part_and_costs_nothing_that_was_acknow
     let error = node.propose(create_volume("c")).await.expect_err("no metadata any more");
     assert!(matches!(error, ProposeError::Stopped { .. }), "{error}");
     node.shutdown().await;
-    let node = MetadataNode::open(&dir, config()).await.unwrap();
+    let node = MetadataNode::open(&dir, config(), None).await.unwrap();
     assert_eq!(names(&node.read()), ["a"]);
     node.shutdown().await;
 }
@@ -227,7 +228,7 @@ fn what_was_acknowledged_is_there_after_everything_was_dropped_at_once() {
         runtime.block_on(async {
             let node = match round {
                 0 => begun(&dir).await,
-                _ => MetadataNode::open(&dir, config()).await.unwrap(),
+                _ => MetadataNode::open(&dir, config(), None).await.unwrap(),
             };
             assert_eq!(node.read().volume_count(), round * 10);
             for number in 0..10 {
@@ -244,7 +245,7 @@ async fn metadata_that_cannot_be_understood_is_refused_with_its_directory() {
     begun(&dir).await.shutdown().await;
     fs::write(dir.join("FORMAT"), "sterna-metadata 7\n").unwrap();
     let error = error_of_open(&dir).await;
-    assert!(matches!(error, OpenError::NewerFormat { found: 7, known: 1, .. }), "{error}");
+    assert!(matches!(error, OpenError::NewerFormat { found: 7, known: 2, .. }), "{error}");
     assert!(error.to_string().contains(dir.to_str().unwrap()), "{error}");
     fs::write(dir.join("FORMAT"), "sterna-metadata 1\n").unwrap();
     fs::remove_dir_all(dir.join("db")).unwrap();
@@ -280,7 +281,7 @@ fn what_was_acknowledged_is_there_after_kill_9() {
         victim.kill().unwrap();
         victim.wait().unwrap();
         Runtime::new().unwrap().block_on(async {
-            let node = MetadataNode::open(&dir, config()).await.unwrap();
+            let node = MetadataNode::open(&dir, config(), None).await.unwrap();
             let metadata = node.read();
             assert!(metadata.volume_count() >= acknowledged, "of {acknowledged}, {} are left", metadata.volume_count());
             assert_eq!(metadata.check(), Ok(()));
@@ -294,7 +295,7 @@ fn what_was_acknowledged_is_there_after_kill_9() {
 
 async fn propose_until_killed(dir: &Path) {
     let few = MetadataConfig { snapshot_after_entries: 10, kept_entries: 2, ..config() };
-    let node = match MetadataNode::open(dir, few).await {
+    let node = match MetadataNode::open(dir, few, None).await {
         Err(OpenError::NotInitialised { .. }) => MetadataNode::bootstrap(dir, few, new_bootstrap()).await.unwrap(),
         opened => opened.unwrap(),
     };

@@ -9,6 +9,9 @@ use crate::state::command::Request;
 use crate::state::outcome::{Outcome, Refusal};
 
 pub(crate) mod network;
+pub(crate) mod peers;
+pub(crate) mod service;
+pub(crate) mod wire;
 
 openraft::declare_raft_types!(
     /// What Raft is run with. Nodes are known by their number alone; the metadata says where they are.

@@ -1,5 +1,5 @@
-//! The way to the other nodes. There is none yet: each node is a group of one, and a node that is asked for is truthfully
-//! unreachable. With one voter nobody asks.
+//! The way to the other nodes for one that has no network: a node that is being made, or that listens to none. Whoever is
+//! asked for is truthfully unreachable; a group of one asks nobody.
 
 use openraft::error::{InstallSnapshotError, RPCError, RaftError, Unreachable};
 use openraft::network::{RPCOption, RaftNetwork, RaftNetworkFactory};

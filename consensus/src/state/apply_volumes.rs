@@ -25,6 +25,9 @@ impl Metadata {
         if self.node(new.owner).is_none() {
             return Err(Refusal::NoSuchNode { node: new.owner });
         }
+        if self.layout.draining.contains(&new.owner) {
+            return Err(Refusal::Draining { node: new.owner });
+        }
         if self.volumes.len() >= MAX_VOLUMES {
             return Err(Refusal::TooManyVolumes);
         }

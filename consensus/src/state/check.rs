@@ -7,8 +7,12 @@ use sterna_types::{NodeId, NodeName, SiteName, SnapshotName, VolumeId, VolumeNam
 
 use super::Metadata;
 use super::cluster::MetadataVersion;
+use super::token::TokenId;
 use super::volume::Volume;
-use crate::limits::{MAX_SNAPSHOTS, MAX_SNAPSHOTS_PER_VOLUME, MAX_VOLUMES};
+use crate::limits::{
+    MAX_NODES, MAX_SITES, MAX_SNAPSHOTS, MAX_SNAPSHOTS_PER_VOLUME, MAX_STAGED_CHANGES, MAX_TOKENS, MAX_VOLUMES,
+    MAX_VOTERS,
+};
 
 /// What is not true of the metadata, though it always should be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -49,6 +53,12 @@ pub enum BrokenInvariant {
     /// A snapshot is larger than its volume.
     #[error("snapshot '{1}' is larger than its volume {0}")]
     SnapshotTooLarge(VolumeId, SnapshotName),
+    /// The layout names a node that there is not, or leaves nobody to decide.
+    #[error("the layout has no voter, or names node {0}, which there is not")]
+    Layout(NodeId),
+    /// A token stands under an id that it does not have.
+    #[error("token {0} stands under another id")]
+    MisplacedToken(TokenId),
     /// What is kept for speed contradicts what it is made from.
     #[error("an index contradicts what it is made from")]
     Index,
@@ -71,6 +81,7 @@ impl Metadata {
             Some(_) => {}
         }
         self.check_places()?;
+        self.check_layout()?;
         let mut snapshots = 0;
         for (id, volume) in self.volumes.iter() {
             if *id != volume.id || id.0 == 0 || id.0 > self.last_volume {
@@ -79,8 +90,9 @@ impl Metadata {
             self.check_volume(volume)?;
             snapshots += volume.snapshots.len();
         }
-        let pages = self.sites.check() && self.nodes.check() && self.volumes.check() && self.names.check();
-        if !pages || !self.answered.check() || self.names.len() != self.volumes.len() || snapshots != self.snapshots {
+        let maps = self.sites.check() && self.nodes.check() && self.tokens.check();
+        let maps = maps && self.volumes.check() && self.names.check();
+        if !maps || !self.answered.check() || self.names.len() != self.volumes.len() || snapshots != self.snapshots {
             return Err(BrokenInvariant::Index);
         }
         if self.volumes.len() > MAX_VOLUMES || snapshots > MAX_SNAPSHOTS {
@@ -106,6 +118,23 @@ impl Metadata {
             }
         }
         Ok(())
+    }
+
+    fn check_layout(&self) -> Result<(), BrokenInvariant> {
+        let layout = &self.layout;
+        let is_unknown = |id: &&NodeId| self.cluster.is_some() && !self.nodes.contains(id);
+        let named = layout.voters.iter().chain(&layout.draining).find(is_unknown).copied();
+        if let Some(id) = named.or(layout.voters.is_empty().then_some(NodeId::FIRST)) {
+            return Err(BrokenInvariant::Layout(id));
+        }
+        let is_full = layout.voters.len() > MAX_VOTERS || layout.staged.len() > MAX_STAGED_CHANGES;
+        if is_full || self.tokens.len() > MAX_TOKENS || self.nodes.len() > MAX_NODES || self.sites.len() > MAX_SITES {
+            return Err(BrokenInvariant::LimitExceeded);
+        }
+        match self.tokens.iter().find(|(id, token)| **id != token.id) {
+            Some((id, _)) => Err(BrokenInvariant::MisplacedToken(*id)),
+            None => Ok(()),
+        }
     }
 
     fn check_volume(&self, volume: &Volume) -> Result<(), BrokenInvariant> {

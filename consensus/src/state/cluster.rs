@@ -1,9 +1,13 @@
 //! The cluster, its sites and its nodes, as the metadata knows them.
 
+use std::fmt;
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 use sterna_types::{ClusterId, NodeId, NodeName, SiteName};
+
+use super::session::{Session, SessionLength};
+use super::token::Digest;
 
 /// The cluster itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -13,6 +17,9 @@ pub struct Cluster {
     pub id: ClusterId,
     /// What every node has to understand to apply the metadata's commands.
     pub version: MetadataVersion,
+    /// How long nodes' sessions last after each renewal.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub session: SessionLength,
 }
 
 /// The version of the metadata's commands and of what they mean. All nodes apply the same log with the same rules, so a rule
@@ -20,13 +27,30 @@ pub struct Cluster {
 ///
 /// | version | since | what |
 /// |---|---|---|
-/// | 1 | 0.2 | the first |
+/// | 2 | 0.3 | several nodes: tokens, sessions, the layout, taking over |
+/// | 1 | 0.2 | the first: one node |
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct MetadataVersion(pub u32);
 
 impl MetadataVersion {
     /// What this program makes and understands.
-    pub const CURRENT: Self = Self(1);
+    pub const CURRENT: Self = Self::MANY_NODES;
+    /// That of a cluster that has just begun.
+    pub const FIRST: Self = Self(1);
+    /// From which on there can be more nodes than one.
+    pub const MANY_NODES: Self = Self(2);
+}
+
+impl Default for MetadataVersion {
+    fn default() -> Self {
+        Self::FIRST
+    }
+}
+
+impl fmt::Display for MetadataVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
 }
 
 /// A place with its own failures.
@@ -49,4 +73,18 @@ pub struct Node {
     pub site: SiteName,
     /// Where other nodes reach it; `None` for one that listens to none.
     pub address: Option<SocketAddr>,
+    /// What it understands, as it said when it opened its newest session.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub knows: MetadataVersion,
+    /// The hash of the public key that it came with; `None` for the first node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<Digest>,
+    /// Its newest session; `None` before its first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<Session>,
+}
+
+/// Whether a field need not be written down. What a version without it wrote reads as this.
+pub(super) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }

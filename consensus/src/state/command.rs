@@ -10,8 +10,12 @@ use sterna_types::{
     ClusterId, Epoch, NodeId, NodeName, Root, SiteName, SnapshotName, VolumeId, VolumeName, VolumeSize,
 };
 
+use super::cluster::MetadataVersion;
+use super::layout::{LayoutRevision, NodeChange};
 use super::policy::{AttachPolicy, Durability};
+use super::session::{SessionLength, SessionNumber};
 use super::text_form::as_text;
+use super::token::{Digest, TokenId};
 use super::volume::{Generation, UnixTime, VolumeFormat};
 
 /// A command, and optionally a name for this very request, so that it is carried out once however often it is sent.
@@ -121,6 +125,80 @@ pub enum Command {
         /// From now on.
         attach: AttachPolicy,
     },
+    /// Has the commands of a later version of the metadata understood, from now on and by all nodes. Done where they are.
+    RaiseVersion {
+        /// That version.
+        version: MetadataVersion,
+    },
+    /// Gives out a token by which one node can join.
+    CreateToken(NewToken),
+    /// Takes a token back.
+    RevokeToken {
+        /// Which.
+        token: TokenId,
+    },
+    /// Lets a node in, by a token.
+    AdmitNode(Admission),
+    /// Says where a node is reached from now on.
+    SetNodeAddress {
+        /// The node.
+        node: NodeId,
+        /// Where.
+        address: SocketAddr,
+    },
+    /// Begins a session: the node has started, or its last one has lapsed. It ends the one before.
+    OpenSession {
+        /// The node.
+        node: NodeId,
+        /// What its program understands.
+        knows: MetadataVersion,
+    },
+    /// Makes a session last, from now on.
+    RenewSession {
+        /// The node.
+        node: NodeId,
+        /// Its session.
+        number: SessionNumber,
+    },
+    /// Ends a session: the node acknowledges nothing more.
+    CloseSession {
+        /// The node.
+        node: NodeId,
+        /// Its session.
+        number: SessionNumber,
+    },
+    /// Ends a session that has not been renewed in time. Only who leads says so, having waited for longer than the node does.
+    LapseSession {
+        /// The node.
+        node: NodeId,
+        /// Its session.
+        number: SessionNumber,
+        /// How often that had been renewed, as far as was known.
+        renewals: u64,
+    },
+    /// Changes how long sessions last, from each one's next renewal on.
+    SetSessionLength {
+        /// From now on.
+        length: SessionLength,
+    },
+    /// Prepares a change of the layout, which [`Command::ApplyChanges`] makes.
+    StageChange(NodeChange),
+    /// Gives up what is staged.
+    DiscardChanges,
+    /// Makes all changes that are staged.
+    ApplyChanges {
+        /// The revision that was looked at; refused if anything has happened to the layout since.
+        revision: LayoutRevision,
+    },
+    /// Gives a volume to another node after its owner's session has lapsed, with the contents published last.
+    TakeOver {
+        /// The volume.
+        volume: VolumeId,
+        /// Its epoch; refused if it has another owner since.
+        epoch: Epoch,
+        /// Its owner from now on, which has a session.
+        node: NodeId,
+    },
 }
 
 /// See [`Command::Bootstrap`].
@@ -135,6 +213,44 @@ pub struct Bootstrap {
     pub node: NodeName,
     /// Where other nodes reach that; `None` if it listens to none.
     pub address: Option<SocketAddr>,
+}
+
+/// See [`Command::CreateToken`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewToken {
+    /// Chosen at random.
+    pub id: TokenId,
+    /// The hash of its secret.
+    pub secret: Digest,
+    /// When it was made.
+    pub at: UnixTime,
+    /// From when on it lets nobody in.
+    pub expires: UnixTime,
+    /// The one site at which it lets a node in; `None` for any, also a new one.
+    pub site: Option<SiteName>,
+}
+
+/// See [`Command::AdmitNode`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Admission {
+    /// The token that it came with.
+    pub token: TokenId,
+    /// The hash of the secret that it came with.
+    pub secret: Digest,
+    /// When it came, by the clock of the node that it came to.
+    pub at: UnixTime,
+    /// What its program understands.
+    pub knows: MetadataVersion,
+    /// The hash of its public key.
+    pub key: Digest,
+    /// What it is to be called.
+    pub name: NodeName,
+    /// Where it is.
+    pub site: SiteName,
+    /// Where other nodes reach it.
+    pub address: SocketAddr,
 }
 
 /// See [`Command::CreateVolume`].
@@ -214,6 +330,39 @@ pub struct RootPublication {
     pub root: Root,
     /// The seal that made them.
     pub generation: Generation,
+}
+
+impl Command {
+    /// The version of the metadata from which on it can be carried out.
+    pub fn since(&self) -> MetadataVersion {
+        match self {
+            Self::Bootstrap(_)
+            | Self::CreateVolume(_)
+            | Self::FinishImport { .. }
+            | Self::DeleteVolume { .. }
+            | Self::RenameVolume { .. }
+            | Self::ResizeVolume { .. }
+            | Self::CreateSnapshot(_)
+            | Self::DeleteSnapshot { .. }
+            | Self::PublishRoots(_)
+            | Self::SetDurability { .. }
+            | Self::SetAttach { .. }
+            | Self::RaiseVersion { .. } => MetadataVersion::FIRST,
+            Self::CreateToken(_)
+            | Self::RevokeToken { .. }
+            | Self::AdmitNode(_)
+            | Self::SetNodeAddress { .. }
+            | Self::OpenSession { .. }
+            | Self::RenewSession { .. }
+            | Self::CloseSession { .. }
+            | Self::LapseSession { .. }
+            | Self::SetSessionLength { .. }
+            | Self::StageChange(_)
+            | Self::DiscardChanges
+            | Self::ApplyChanges { .. }
+            | Self::TakeOver { .. } => MetadataVersion::MANY_NODES,
+        }
+    }
 }
 
 impl Request {

@@ -2,10 +2,11 @@
 //!
 //! From the bottom up:
 //! * [`shared_map`]: an ordered map whose copies cost nothing until they differ;
-//! * [`policy`], [`volume`], [`cluster`]: what is known about one volume, one node;
+//! * [`policy`], [`volume`]: what is known about one volume; [`cluster`], [`session`], [`token`], [`layout`]: about the
+//!   cluster and its nodes;
 //! * [`command`] and [`outcome`]: what can be asked, and what comes of it;
 //! * `answered`: the outcomes of the last requests, for those that are sent again;
-//! * `apply_volumes`, `apply_snapshots`: what each command does;
+//! * `apply_volumes`, `apply_snapshots`, `apply_nodes`, `apply_sessions`: what each command does;
 //! * `record`: how all of it is written down; `check`: what is always true of it.
 //!
 //! Nothing here reads a clock, a disk or a random number: every node applies the same commands in the same order, and has to
@@ -16,18 +17,23 @@ use std::sync::Arc;
 use sterna_types::{NodeId, SiteName, VolumeId, VolumeName};
 
 mod answered;
+mod apply_nodes;
+mod apply_sessions;
 mod apply_snapshots;
 mod apply_volumes;
 mod check;
 pub mod cluster;
 pub mod command;
+pub mod layout;
 pub mod outcome;
 pub mod policy;
 mod record;
+pub mod session;
 pub mod shared_map;
 #[cfg(test)]
 pub(crate) mod tests;
 mod text_form;
+pub mod token;
 pub mod volume;
 
 pub use check::BrokenInvariant;
@@ -35,8 +41,11 @@ pub use check::BrokenInvariant;
 use answered::Answered;
 use cluster::{Cluster, MetadataVersion, Node, Site};
 use command::{Bootstrap, Command, Request};
+use layout::Layout;
 use outcome::{Outcome, Refusal};
+use session::SessionLength;
 use shared_map::SharedMap;
+use token::{Token, TokenId};
 use volume::Volume;
 
 /// All of the metadata at one moment. A copy is O(1) and shares all that is the same.
@@ -66,6 +75,8 @@ pub struct Metadata {
     sites: SharedMap<SiteName, Arc<Site>>,
     nodes: SharedMap<NodeId, Arc<Node>>,
     volumes: SharedMap<VolumeId, Arc<Volume>>,
+    tokens: SharedMap<TokenId, Arc<Token>>,
+    layout: Layout,
     /// The last id that was given to a volume; 0 before the first.
     last_volume: u64,
     /// The last id that was given to a node; 0 before the first.
@@ -96,6 +107,26 @@ impl Metadata {
     /// The node with this id.
     pub fn node(&self, id: NodeId) -> Option<&Arc<Node>> {
         self.nodes.get(&id)
+    }
+
+    /// The join tokens that were given out, by id. Expired ones go when the next one is made.
+    pub fn tokens(&self) -> impl Iterator<Item = &Arc<Token>> {
+        self.tokens.values()
+    }
+
+    /// Who votes, who drains, and what is to be changed of that.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Which commands can be carried out; before there is a cluster, the first.
+    pub fn version(&self) -> MetadataVersion {
+        self.cluster.map_or(MetadataVersion::FIRST, |cluster| cluster.version)
+    }
+
+    /// How long a session lasts after a renewal.
+    pub fn session_length(&self) -> SessionLength {
+        self.cluster.map_or(SessionLength::DEFAULT, |cluster| cluster.session)
     }
 
     /// The volumes, by id: in the order in which they were made.
@@ -140,6 +171,9 @@ impl Metadata {
         if self.cluster.is_none() {
             return Err(Refusal::NotBootstrapped);
         }
+        if command.since() > self.version() {
+            return Err(Refusal::NeedsVersion { required: command.since(), current: self.version() });
+        }
         match command {
             Command::Bootstrap(bootstrap) => self.bootstrap(bootstrap),
             Command::CreateVolume(new) => self.create_volume(new),
@@ -156,6 +190,20 @@ impl Metadata {
                 self.change_volume(*volume, |volume| volume.durability = *durability)
             }
             Command::SetAttach { volume, attach } => self.change_volume(*volume, |volume| volume.attach = *attach),
+            Command::TakeOver { volume, epoch, node } => self.take_over(*volume, *epoch, *node),
+            Command::RaiseVersion { version } => self.raise_version(*version),
+            Command::CreateToken(new) => self.create_token(new),
+            Command::RevokeToken { token } => self.revoke_token(*token),
+            Command::AdmitNode(admission) => self.admit_node(admission),
+            Command::SetNodeAddress { node, address } => self.set_node_address(*node, *address),
+            Command::OpenSession { node, knows } => self.open_session(*node, *knows),
+            Command::RenewSession { node, number } => self.renew_session(*node, *number),
+            Command::CloseSession { node, number } => self.end_session(*node, *number, None),
+            Command::LapseSession { node, number, renewals } => self.end_session(*node, *number, Some(*renewals)),
+            Command::SetSessionLength { length } => self.set_session_length(*length),
+            Command::StageChange(change) => self.stage_change(*change),
+            Command::DiscardChanges => self.discard_changes(),
+            Command::ApplyChanges { revision } => self.apply_changes(*revision),
         }
     }
 
@@ -165,9 +213,17 @@ impl Metadata {
         }
         let Bootstrap { cluster, site, node, address } = bootstrap;
         let id = NodeId::FIRST;
-        self.cluster = Some(Cluster { id: *cluster, version: MetadataVersion::CURRENT });
+        self.cluster = Some(Cluster { id: *cluster, version: MetadataVersion::FIRST, session: SessionLength::DEFAULT });
         self.sites.insert(site.clone(), Arc::new(Site { name: site.clone() }));
-        let node = Node { id, name: node.clone(), site: site.clone(), address: *address };
+        let node = Node {
+            id,
+            name: node.clone(),
+            site: site.clone(),
+            address: *address,
+            knows: MetadataVersion::FIRST,
+            key: None,
+            session: None,
+        };
         self.nodes.insert(id, Arc::new(node));
         self.last_node = id.0;
         Ok(Outcome::Done)

@@ -1,10 +1,17 @@
 //! What came of a command.
 
 use serde::{Deserialize, Serialize};
-use sterna_types::{ByteSize, ClusterId, Epoch, NodeId, SnapshotName, VolumeId, VolumeName};
+use sterna_types::{ByteSize, ClusterId, Epoch, NodeId, NodeName, SiteName, SnapshotName, VolumeId, VolumeName};
 
+use super::cluster::MetadataVersion;
+use super::layout::LayoutRevision;
+use super::session::{SessionLength, SessionNumber};
+use super::token::TokenId;
 use super::volume::{Generation, VolumeFormat};
-use crate::limits::{MAX_ROOTS_PER_COMMAND, MAX_SNAPSHOTS, MAX_SNAPSHOTS_PER_VOLUME, MAX_VOLUMES};
+use crate::limits::{
+    MAX_NODES, MAX_ROOTS_PER_COMMAND, MAX_SITES, MAX_SNAPSHOTS, MAX_SNAPSHOTS_PER_VOLUME, MAX_STAGED_CHANGES,
+    MAX_TOKENS, MAX_VOLUMES, MAX_VOTERS,
+};
 
 /// What a command that was carried out has brought.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +30,28 @@ pub enum Outcome {
     Published {
         /// The volumes whose roots were refused, in the command's order, and why.
         refused: Vec<(VolumeId, Refusal)>,
+    },
+    /// A node was let in.
+    Admitted {
+        /// Its id.
+        node: NodeId,
+    },
+    /// A session was opened or renewed.
+    Session {
+        /// Which.
+        number: SessionNumber,
+        /// How long it lasts, counted from before the request was sent.
+        length: SessionLength,
+    },
+    /// Something happened to the layout.
+    Layout {
+        /// Its revision since.
+        revision: LayoutRevision,
+    },
+    /// A volume has another owner.
+    TakenOver {
+        /// The epoch that began with that.
+        epoch: Epoch,
     },
 }
 
@@ -185,5 +214,174 @@ pub enum Refusal {
     RootHasMoved {
         /// The volume.
         volume: VolumeId,
+    },
+    /// The cluster's metadata is older than the command.
+    #[error(
+        "this takes version {required} of the metadata, and the cluster uses {current}: all nodes have to run a newer program first"
+    )]
+    NeedsVersion {
+        /// Of the command.
+        required: MetadataVersion,
+        /// Of the cluster.
+        current: MetadataVersion,
+    },
+    /// No program that carries this out knows it.
+    #[error("version {version} of the metadata is not known")]
+    UnknownVersion {
+        /// Which.
+        version: MetadataVersion,
+    },
+    /// A node understands less than it has to.
+    #[error(
+        "node {node} knows version {knows} of the metadata, and {required} is needed: give it a newer program first"
+    )]
+    ProgramTooOld {
+        /// The node.
+        node: NodeId,
+        /// What it understands.
+        knows: MetadataVersion,
+        /// What it has to.
+        required: MetadataVersion,
+    },
+    /// A node that wants to join understands less than it has to.
+    #[error(
+        "the new node knows version {knows} of the metadata, and the cluster uses {required}: give it a newer program"
+    )]
+    NewcomerTooOld {
+        /// What it understands.
+        knows: MetadataVersion,
+        /// What it has to.
+        required: MetadataVersion,
+    },
+    /// There is a token of this id.
+    #[error("there is a token {token} already")]
+    TokenTaken {
+        /// The id.
+        token: TokenId,
+    },
+    /// [`MAX_TOKENS`].
+    #[error("there are {MAX_TOKENS} tokens that have not expired: revoke some first")]
+    TooManyTokens,
+    /// There is no such token, or its secret is another one.
+    #[error("there is no token {token} with this secret: ask for a new one with 'sterna cluster token create'")]
+    NoSuchToken {
+        /// The id.
+        token: TokenId,
+    },
+    /// It is too late.
+    #[error("token {token} has expired: ask for a new one with 'sterna cluster token create'")]
+    TokenExpired {
+        /// The id.
+        token: TokenId,
+    },
+    /// It lets in one node only.
+    #[error("token {token} was used by node {node}: ask for a new one with 'sterna cluster token create'")]
+    TokenUsed {
+        /// The id.
+        token: TokenId,
+        /// By whom.
+        node: NodeId,
+    },
+    /// It is for another site.
+    #[error("token {token} lets a node in at site '{site}' only")]
+    TokenForOtherSite {
+        /// The id.
+        token: TokenId,
+        /// The site that it is for.
+        site: SiteName,
+    },
+    /// Another node has the name.
+    #[error("there is a node '{name}' already: choose another name with --name")]
+    NodeNameTaken {
+        /// The name.
+        name: NodeName,
+    },
+    /// [`MAX_NODES`] or [`MAX_SITES`].
+    #[error("there are as many nodes or sites as a cluster can have: {MAX_NODES} and {MAX_SITES}")]
+    TooManyNodes,
+    /// Its session has ended, and cannot go on.
+    #[error("session {number} of node {node} has lapsed")]
+    SessionLapsed {
+        /// The node.
+        node: NodeId,
+        /// The session.
+        number: SessionNumber,
+    },
+    /// It was renewed meanwhile.
+    #[error("session {number} of node {node} was renewed")]
+    SessionRenewed {
+        /// The node.
+        node: NodeId,
+        /// The session.
+        number: SessionNumber,
+    },
+    /// The node has opened another one.
+    #[error("session {given} of node {node} is over: {current} is its newest")]
+    OtherSession {
+        /// The node.
+        node: NodeId,
+        /// Of the command.
+        given: SessionNumber,
+        /// Of the node.
+        current: SessionNumber,
+    },
+    /// The node has none.
+    #[error("node {node} has no session: it is not running, or cut off")]
+    NoSession {
+        /// The node.
+        node: NodeId,
+    },
+    /// [`MAX_STAGED_CHANGES`].
+    #[error("{MAX_STAGED_CHANGES} changes are staged: apply or discard them first")]
+    TooManyChanges,
+    /// Somebody else was at work.
+    #[error("revision {given} of the layout is not the newest, which is {current}: look at it, then apply that")]
+    LayoutHasChanged {
+        /// Of the command.
+        given: LayoutRevision,
+        /// Of the layout.
+        current: LayoutRevision,
+    },
+    /// Nobody would decide.
+    #[error("no voter would be left")]
+    NoVoters,
+    /// [`MAX_VOTERS`].
+    #[error("there would be more than {MAX_VOTERS} voters")]
+    TooManyVoters,
+    /// A node cannot take its own place.
+    #[error("node {node} cannot replace itself: a node that lost its disk joins anew, under another id")]
+    ReplacesItself {
+        /// The node.
+        node: NodeId,
+    },
+    /// Who goes may own nothing.
+    #[error("node {node} owns {count} volumes: move them to other nodes first, or delete them")]
+    OwnsVolumes {
+        /// The node.
+        node: NodeId,
+        /// How many.
+        count: usize,
+    },
+    /// It is given nothing more.
+    #[error("node {node} is draining: give the volume to another one, or undrain it")]
+    Draining {
+        /// The node.
+        node: NodeId,
+    },
+    /// It is the owner.
+    #[error("node {node} owns volume {volume} already")]
+    OwnsAlready {
+        /// The volume.
+        volume: VolumeId,
+        /// The node.
+        node: NodeId,
+    },
+    /// Its owner may still acknowledge writes.
+    #[error("the session of node {owner}, which owns volume {volume}, has not lapsed: it may still be serving")]
+    OwnerLives {
+        /// The volume.
+        volume: VolumeId,
+        /// Who.
+        owner: NodeId,
     },
 }

@@ -11,8 +11,10 @@ use sterna_types::{NodeId, SiteName, VolumeId};
 
 use super::Metadata;
 use super::answered::{Answer, Answered};
-use super::cluster::{Cluster, Node, Site};
+use super::cluster::{Cluster, Node, Site, is_default};
+use super::layout::Layout;
 use super::shared_map::SharedMap;
+use super::token::{Token, TokenId};
 use super::volume::Volume;
 
 /// The metadata as it is written down.
@@ -26,6 +28,12 @@ struct Record {
     last_volume: u64,
     last_node: u64,
     answered: Vec<Answer>,
+    /// Since version 2; one that wrote none had none.
+    #[serde(default, skip_serializing_if = "SharedMap::is_empty")]
+    tokens: SharedMap<TokenId, Arc<Token>>,
+    /// Since version 2; one that wrote none had its first node as its only voter.
+    #[serde(default, skip_serializing_if = "is_default")]
+    layout: Layout,
 }
 
 impl Serialize for Metadata {
@@ -38,6 +46,8 @@ impl Serialize for Metadata {
             last_volume: self.last_volume,
             last_node: self.last_node,
             answered: self.answered.answers(),
+            tokens: self.tokens.clone(),
+            layout: self.layout.clone(),
         };
         record.serialize(serializer)
     }
@@ -56,6 +66,8 @@ impl<'de> Deserialize<'de> for Metadata {
             last_volume: record.last_volume,
             last_node: record.last_node,
             answered: Answered::from_answers(record.answered),
+            tokens: record.tokens,
+            layout: record.layout,
         };
         metadata.check().map_err(D::Error::custom)?;
         Ok(metadata)

@@ -10,6 +10,8 @@ use super::volume::{Generation, Published, UnixTime, VolumeFormat, VolumeState};
 use super::*;
 use crate::limits::{MAX_ANSWERED_REQUESTS, MAX_SNAPSHOTS_PER_VOLUME};
 
+pub(crate) mod nodes;
+
 pub(crate) fn bootstrap_command() -> Command {
     let address = Some("10.77.0.1:7400".parse().unwrap());
     let (site, node) = ("ams".parse().unwrap(), "ams-1".parse().unwrap());
@@ -68,8 +70,13 @@ fn snapshot(volume: VolumeId, name: &str, number: u8, generation: u64) -> Comman
     Command::CreateSnapshot(NewSnapshot { volume, epoch, name, root: root(number), generation, size: blocks(100), at })
 }
 
-/// Few ids, names, roots and generations, so that random commands meet each other.
+/// Of either kind.
 fn any_command() -> impl Strategy<Value = Command> {
+    prop_oneof![2 => any_volume_command(), 1 => nodes::any_node_command()]
+}
+
+/// Few ids, names, roots and generations, so that random commands meet each other.
+fn any_volume_command() -> impl Strategy<Value = Command> {
     let id = || (0u64..12).prop_map(VolumeId);
     let epoch = || prop_oneof![9 => Just(Epoch::FIRST), 1 => Just(Epoch::FIRST.next())];
     let name = || (0u8..8).prop_map(|n| format!("v{n}").parse::<VolumeName>().unwrap());
@@ -136,16 +143,14 @@ fn check_step(before: &Metadata, after: &Metadata) {
         assert!(old.generation < new.generation || old == new, "the root of volume {} fell or changed", volume.id);
         assert!(was.state == volume.state || volume.state == VolumeState::Ready, "a volume became incomplete");
     }
-    for node in before.nodes() {
-        assert_eq!(after.node(node.id).map(|node| &node.name), Some(&node.name));
-    }
+    nodes::check_step(before, after);
 }
 
 proptest! {
     #[test]
     fn whatever_is_asked_the_invariants_hold_and_a_refusal_changes_nothing(requests in collection::vec(any_request(), 1..150)) {
-        let mut metadata = begun();
-        let mut twin = begun();
+        let mut metadata = nodes::raised();
+        let mut twin = nodes::raised();
         for request in &requests {
             let before = metadata.clone();
             let answered_before = request.id.is_some_and(|id| before.answered.outcome(id).is_some());
@@ -165,7 +170,7 @@ proptest! {
         first in collection::vec(any_request(), 1..100),
         second in collection::vec(any_request(), 1..50),
     ) {
-        let mut metadata = begun();
+        let mut metadata = nodes::raised();
         for request in &first {
             let _ = metadata.apply(request);
         }
@@ -201,7 +206,7 @@ fn the_longest_requests_are_no_longer_than_they_are_taken_for() {
         node: long.parse().unwrap(),
         address: Some("[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff%4294967295]:65535".parse().unwrap()),
     };
-    let mut commands = vec![Command::CreateVolume(volume), Command::Bootstrap(bootstrap)];
+    let mut commands = vec![Command::CreateVolume(volume), Command::Bootstrap(bootstrap), nodes::longest_admission()];
     commands.push(snapshot(VolumeId(u64::MAX), &long, 9, u64::MAX));
     commands.push(Command::PublishRoots(vec![publication; 1000]));
     for command in commands {
@@ -354,7 +359,7 @@ fn metadata_that_contradicts_itself_is_not_read() {
         ("\"owner\":1", "\"owner\":2"),
         ("\"last_volume\":1", "\"last_volume\":0"),
         ("\"id\":1,\"name\":\"a\"", "\"id\":2,\"name\":\"a\""),
-        ("\"version\":1", "\"version\":2"),
+        ("\"version\":1", "\"version\":3"),
         ("\"epoch\":1", "\"epoch\":0"),
         ("\"cluster\":{", "\"later\":1,\"cluster\":{"),
         ("\"root\":\"empty\",\"size\":409600", "\"root\":\"empty\",\"size\":4096000"),

@@ -77,6 +77,7 @@ impl Database {
         if absent == Absent::Refuse && found == Found::Known && !path.exists() {
             return Err(StoreError::NotThere { dir: dir.to_owned() });
         }
+        format::raise(dir)?;
         let options = options(absent);
         let column = |column: &Column| ColumnFamilyDescriptor::new(column.name(), column_options());
         let db = DB::open_cf_descriptors(&options, &path, Column::ALL.iter().map(column))

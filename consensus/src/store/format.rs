@@ -1,11 +1,15 @@
 //! The file `FORMAT`, which says that a directory holds Sterna's metadata and in which version it is written. It is read before
 //! the database is opened, so that a program that is too old changes nothing.
 //!
-//! One line of text: `sterna-metadata 1`.
+//! One line of text: `sterna-metadata 2`.
 //!
 //! | version | since | what |
 //! |---|---|---|
+//! | 2 | 0.3 | commands and fields about several nodes; what is written of version 1 is written as before |
 //! | 1 | 0.2 | the first: see `docs/on-disk-format.md` |
+//!
+//! A directory of an earlier version is raised when it is opened to be written to, before anything else is: the line is replaced
+//! as it was made, so that there is the old one or the new one. From then on programs that know only the old one refuse it.
 //!
 //! How it comes to be:
 //! 1. the directory is made, in one that is there;
@@ -24,7 +28,7 @@ use super::database::DATABASE_DIR;
 use super::{Absent, StoreError};
 
 /// The version that this program writes, and the highest that it reads.
-pub(super) const FORMAT_VERSION: u32 = 1;
+pub(super) const FORMAT_VERSION: u32 = 2;
 
 /// Whether there was something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,10 +65,26 @@ pub(super) fn check_or_make(dir: &Path, absent: Absent) -> Result<Found, StoreEr
     }
 }
 
+/// Raises the format of metadata that [`check_or_make`] has found to the one that this program writes. Durable on return.
+///
+/// # Errors
+/// [`StoreError::Io`]; then the format is the old one or the new one.
+pub(super) fn raise(dir: &Path) -> Result<(), StoreError> {
+    let failed = |source| StoreError::Io { dir: dir.to_owned(), source };
+    let text = fs::read(dir.join(FILE)).map_err(failed)?;
+    match version_of(&text) {
+        Some(version) if version < FORMAT_VERSION => write(dir).map_err(failed),
+        _ => Ok(()),
+    }
+}
+
+fn version_of(text: &[u8]) -> Option<u32> {
+    let line = std::str::from_utf8(text).ok()?.strip_suffix('\n')?;
+    line.strip_prefix(MAGIC)?.strip_prefix(' ')?.parse().ok()
+}
+
 fn check(dir: &Path, text: &[u8]) -> Result<(), StoreError> {
-    let line = std::str::from_utf8(text).ok().and_then(|text| text.strip_suffix('\n'));
-    let version = line.and_then(|line| line.strip_prefix(MAGIC)?.strip_prefix(' ')?.parse::<u32>().ok());
-    match version {
+    match version_of(text) {
         None | Some(0) => {
             let what = format!("its file {FILE} is not '{MAGIC}' and a version");
             Err(StoreError::Damaged { dir: dir.to_owned(), what })
@@ -84,6 +104,10 @@ fn make(dir: &Path) -> io::Result<()> {
     if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         File::open(parent)?.sync_all()?;
     }
+    write(dir)
+}
+
+fn write(dir: &Path) -> io::Result<()> {
     let new = dir.join(NEW_FILE);
     let mut file = File::create(&new)?;
     writeln!(file, "{MAGIC} {FORMAT_VERSION}")?;
@@ -110,15 +134,28 @@ mod tests {
         assert!(!dir.exists());
         assert_eq!(check_or_make(&dir, Absent::Create).unwrap(), Found::Made);
         assert_eq!(check_or_make(&dir, Absent::Refuse).unwrap(), Found::Known);
-        assert_eq!(fs::read_to_string(dir.join(FILE)).unwrap(), "sterna-metadata 1\n");
+        assert_eq!(fs::read_to_string(dir.join(FILE)).unwrap(), "sterna-metadata 2\n");
+    }
+
+    #[test]
+    fn what_an_earlier_version_wrote_is_known_and_raised_only_to_be_written_to() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join(FILE);
+        fs::write(&file, "sterna-metadata 1\n").unwrap();
+        assert_eq!(check_or_make(dir.path(), Absent::Refuse).unwrap(), Found::Known);
+        assert_eq!(fs::read_to_string(&file).unwrap(), "sterna-metadata 1\n");
+        raise(dir.path()).unwrap();
+        assert_eq!(fs::read_to_string(&file).unwrap(), "sterna-metadata 2\n");
+        raise(dir.path()).unwrap();
+        assert_eq!(check_or_make(dir.path(), Absent::Refuse).unwrap(), Found::Known);
     }
 
     #[test]
     fn what_a_newer_version_wrote_is_refused_and_left_alone() {
         let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join(FILE), "sterna-metadata 2\n").unwrap();
+        fs::write(dir.path().join(FILE), "sterna-metadata 3\n").unwrap();
         let error = check_or_make(dir.path(), Absent::Create).expect_err("a newer format");
-        assert!(matches!(error, StoreError::NewerFormat { found: 2, known: 1, .. }), "{error}");
+        assert!(matches!(error, StoreError::NewerFormat { found: 3, known: 2, .. }), "{error}");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 

@@ -25,7 +25,7 @@ mod format;
 mod log;
 mod machine;
 mod read_only;
-mod record;
+pub(crate) mod record;
 mod snapshots;
 #[cfg(test)]
 mod tests;
@@ -42,6 +42,7 @@ pub(crate) use log::LogStore;
 pub(crate) use machine::StateMachine;
 pub use read_only::FoundMetadata;
 pub(crate) use read_only::read_only;
+pub(crate) use record::to_json;
 
 use crate::raft::LogId;
 use crate::state::Metadata;

@@ -37,7 +37,7 @@ pub(super) struct LogIdRecord {
 /// An entry of the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct EntryRecord {
+pub(crate) struct EntryRecord {
     id: LogIdRecord,
     payload: PayloadRecord,
 }
@@ -65,7 +65,7 @@ pub(super) struct MembershipRecord {
 /// What a snapshot is, without its contents.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct SnapshotRecord {
+pub(crate) struct SnapshotRecord {
     /// Under which number its pieces stand.
     pub(super) serial: u64,
     /// The last entry that is in it.
@@ -143,7 +143,7 @@ impl From<EntryRecord> for Entry {
 
 impl SnapshotRecord {
     /// The record of a snapshot with these contents.
-    pub(super) fn new(serial: u64, meta: &SnapshotMeta, contents: &[u8]) -> Self {
+    pub(crate) fn new(serial: u64, meta: &SnapshotMeta, contents: &[u8]) -> Self {
         Self {
             serial,
             last: meta.last_log_id.map(Into::into),
@@ -156,7 +156,7 @@ impl SnapshotRecord {
     }
 
     /// What openraft wants to know of it.
-    pub(super) fn meta(&self) -> SnapshotMeta {
+    pub(crate) fn meta(&self) -> SnapshotMeta {
         SnapshotMeta {
             last_log_id: self.last.map(Into::into),
             last_membership: StoredMembership::new(self.members_at.map(Into::into), self.members.clone().into()),
@@ -166,7 +166,7 @@ impl SnapshotRecord {
 }
 
 /// A record as bytes.
-pub(super) fn to_json(record: &impl Serialize) -> Vec<u8> {
+pub(crate) fn to_json(record: &impl Serialize) -> Vec<u8> {
     // No record has a map with keys that are no text, and none of them fails by itself.
     serde_json::to_vec(record).expect("every record can be written as JSON")
 }

@@ -159,7 +159,7 @@ async fn a_snapshot_that_cannot_be_read_replaces_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn reading_for_a_follower_stops_at_a_bound_but_not_before_the_first_entry() {
     let (_dir, mut store) = fresh();
-    let long = |index| entry(index, vec![Request { id: None, command: create_volume("v") }; 20_000]);
+    let long = |index| entry(index, vec![Request { id: None, command: create_volume("v") }; 625]);
     store.log.blocking_append((0..3).map(long)).await.unwrap();
     assert!(to_json(&EntryRecord::from(&long(0))).len() * 2 < crate::limits::MAX_READ_BYTES);
     assert!(to_json(&EntryRecord::from(&long(0))).len() * 3 > crate::limits::MAX_READ_BYTES);

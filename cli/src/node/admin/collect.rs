@@ -9,6 +9,7 @@ use sterna_storage_node::chunk_store::collect::CollectOptions;
 use tokio::sync::OwnedRwLockWriteGuard;
 use tonic::{Response, Status};
 
+use super::lookup::metadata;
 use super::reply;
 use super::status::IntoStatus;
 use super::work::{Replies, long_work, upkeep};
@@ -19,10 +20,11 @@ pub(super) fn collect(node: &Arc<Node>) -> Response<Replies<CollectGarbageReply>
     let own = Arc::clone(node);
     long_work(node, move |mut reporter| async move {
         let nothing_in_transit = nothing_in_transit(&own).await?;
+        let metadata = metadata(&own).await?;
         upkeep(&own, move |own| {
             let engine = &own.engine;
             let roots = || {
-                let roots = own.named_roots();
+                let roots = own.named_roots(&metadata);
                 drop(nothing_in_transit);
                 Ok(roots)
             };

@@ -31,7 +31,16 @@ pub(super) async fn held_volume(node: &Node, name: &VolumeName) -> Result<(HeldS
     let slot = node.volumes.hold(id).await;
     // It may have gone while the slot was waited for.
     let entry = Arc::clone(volume(&*metadata(node).await?, name)?);
+    if entry.owner != node.metadata.id() {
+        return Err(owned_elsewhere(&*metadata(node).await?, &entry));
+    }
     if entry.id == id { Ok((slot, entry)) } else { Err(Status::aborted(format!("'{name}' is another volume now"))) }
+}
+
+fn owned_elsewhere(metadata: &Metadata, entry: &VolumeEntry) -> Status {
+    let owner = metadata.node(entry.owner).map(|owner| format!("{} at {}", owner.name, owner.site));
+    let (name, owner) = (&entry.name, owner.unwrap_or_default());
+    Status::failed_precondition(format!("volume '{name}' is owned by node {owner}: give this command to that node"))
 }
 
 /// The volume of this name, open, for whatever is not about its being open.

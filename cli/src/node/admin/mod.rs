@@ -4,9 +4,11 @@
 //! * [`request`], [`status`], [`reply`]: between messages and the node's own types: what was asked, what went wrong, what
 //!   is answered.
 //! * [`lookup`]: from names to volumes and roots. [`work`]: long work, whose replies are a stream.
+//! * [`cluster`]: the nodes, tokens and the layout (`proto/cluster.proto`), a service of its own on the same socket.
 //! * one module for each call, or for each few that belong together.
 
 mod clone;
+mod cluster;
 mod collect;
 mod create;
 mod delete;
@@ -31,10 +33,13 @@ use std::os::unix::net::UnixListener;
 
 use anyhow::{Context, Result};
 use sterna_proto::admin::admin_server::AdminServer;
+use sterna_proto::cluster::cluster_server::ClusterServer;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
 
 pub(super) use service::Service;
+
+use cluster::ClusterService;
 
 /// Serves administrators until the node shuts down, and the calls that run then have ended.
 ///
@@ -47,8 +52,10 @@ pub(super) async fn serve(service: Service, listener: UnixListener) -> Result<()
     listener.set_nonblocking(true)?;
     let listener = tokio::net::UnixListener::from_std(listener).context("cannot watch the admin socket")?;
     let stopping = service.stopping();
+    let cluster = ClusterServer::new(ClusterService::new(service.node())).max_decoding_message_size(MAX_REQUEST_BYTES);
     let service = AdminServer::new(service).max_decoding_message_size(MAX_REQUEST_BYTES);
-    let server = Server::builder().max_concurrent_streams(MAX_CALLS_PER_CONNECTION).add_service(service);
+    let server =
+        Server::builder().max_concurrent_streams(MAX_CALLS_PER_CONNECTION).add_service(service).add_service(cluster);
     let incoming = UnixListenerStream::new(listener);
     server.serve_with_incoming_shutdown(incoming, stopping.cancelled_owned()).await?;
     Ok(())

@@ -15,9 +15,9 @@ use crate::node::node::Node;
 pub(super) async fn status(node: &Arc<Node>, nbd: &NbdServer, uris: &[String]) -> Result<admin::StatusReply, Status> {
     let metadata = node.metadata.read();
     let leader = match node.metadata.linearizable().await {
-        Ok(_) => Some(node.metadata.id()),
+        Ok(_) => node.metadata.leader(),
         Err(ReadError::NotLeader { leader }) => leader,
-        Err(ReadError::Stopped { .. }) => None,
+        Err(ReadError::CutOff { .. } | ReadError::Stopped { .. }) => None,
     };
     let leader = leader.and_then(|id| metadata.node(id)).map(|node| node.name.to_string());
     let engine = Arc::clone(node);

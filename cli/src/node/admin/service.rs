@@ -32,7 +32,7 @@ impl Service {
         self.node.stopping.clone()
     }
 
-    fn node(&self) -> Arc<Node> {
+    pub(super) fn node(&self) -> Arc<Node> {
         Arc::clone(&self.node)
     }
 }

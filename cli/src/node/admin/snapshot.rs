@@ -1,10 +1,9 @@
 //! CreateSnapshot: the volume is sealed, and its root recorded under a name.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use sterna_consensus::state::command::{Command, NewSnapshot};
-use sterna_consensus::state::volume::{Generation, UnixTime};
+use sterna_consensus::state::volume::Generation;
 use sterna_proto::admin;
 use sterna_types::{SnapshotName, VolumeName, VolumeSize};
 use tonic::Status;
@@ -13,6 +12,7 @@ use super::lookup::{metadata, open_volume, seal, subject, volume};
 use super::reply;
 use super::request::parsed;
 use super::status::IntoStatus;
+use crate::node::clock::now;
 use crate::node::node::Node;
 
 /// Keeps what was acknowledged so far under a name.
@@ -44,10 +44,4 @@ pub(super) async fn create(node: Arc<Node>, request: admin::CreateSnapshotReques
     let snapshot = entry.snapshots.get(&name);
     let snapshot = snapshot.ok_or_else(|| Status::aborted(format!("'{of}@{name}' was deleted at once")))?;
     Ok(reply::snapshot(entry, &name, snapshot))
-}
-
-fn now() -> UnixTime {
-    // A clock before 1970 is wrong, and nothing is decided by it.
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    UnixTime { unix_ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX) }
 }

@@ -29,7 +29,7 @@ impl IntoStatus for ProposeError {
     fn code(&self) -> Code {
         match self {
             Self::Refused(refusal) => code_of(refusal),
-            Self::NotLeader { .. } | Self::Stopped { .. } => Code::Unavailable,
+            Self::NotLeader { .. } | Self::CutOff { .. } | Self::Stopped { .. } => Code::Unavailable,
             Self::Unknown { .. } => Code::Unknown,
         }
     }
@@ -37,26 +37,22 @@ impl IntoStatus for ProposeError {
 
 fn code_of(refusal: &Refusal) -> Code {
     match refusal {
-        Refusal::NoSuchVolume { .. } | Refusal::NoSuchNode { .. } | Refusal::NoSuchSnapshot { .. } => Code::NotFound,
-        Refusal::VolumeNameTaken { .. } | Refusal::SnapshotNameTaken { .. } => Code::AlreadyExists,
-        Refusal::AlreadyBootstrapped { .. }
-        | Refusal::NotBootstrapped
-        | Refusal::TooManyVolumes
-        | Refusal::TooManySnapshotsOfVolume { .. }
-        | Refusal::TooManySnapshots
-        | Refusal::NoIdsLeft
-        | Refusal::HasSnapshots { .. }
-        | Refusal::WrongEpoch { .. }
-        | Refusal::OldGeneration { .. }
-        | Refusal::OtherRoot { .. }
-        | Refusal::NotImporting { .. }
-        | Refusal::StillImporting { .. }
-        | Refusal::RootHasMoved { .. } => Code::FailedPrecondition,
+        Refusal::NoSuchVolume { .. }
+        | Refusal::NoSuchNode { .. }
+        | Refusal::NoSuchSnapshot { .. }
+        | Refusal::NoSuchToken { .. } => Code::NotFound,
+        Refusal::VolumeNameTaken { .. }
+        | Refusal::SnapshotNameTaken { .. }
+        | Refusal::NodeNameTaken { .. }
+        | Refusal::TokenTaken { .. } => Code::AlreadyExists,
         Refusal::TooManyRoots { .. }
         | Refusal::WouldShrink { .. }
         | Refusal::SnapshotTooLarge { .. }
         | Refusal::SmallerThanOrigin { .. }
+        | Refusal::ReplacesItself { .. }
         | Refusal::OtherFormat { .. } => Code::InvalidArgument,
+        // Everything else can be done once something else has changed.
+        _ => Code::FailedPrecondition,
     }
 }
 

@@ -73,11 +73,21 @@ fn allowed(from: &str) -> Option<&'static [&'static str]> {
     match from {
         "types" => Some(&[]),
         "proto" | "nbd-server" => Some(&["types"]),
-        "consensus" | "storage-node" | "migrator" => Some(&["proto", "types"]),
-        "cli" => Some(&["types", "proto", "consensus", "storage-node", "migrator", "nbd-server"]),
-        "tests" | "benches" => {
-            Some(&["types", "proto", "consensus", "storage-node", "migrator", "nbd-server", "cli", "tests", "benches"])
-        }
+        "transport" => Some(&["types"]),
+        "consensus" | "storage-node" | "migrator" => Some(&["proto", "transport", "types"]),
+        "cli" => Some(&["types", "proto", "transport", "consensus", "storage-node", "migrator", "nbd-server"]),
+        "tests" | "benches" => Some(&[
+            "types",
+            "proto",
+            "transport",
+            "consensus",
+            "storage-node",
+            "migrator",
+            "nbd-server",
+            "cli",
+            "tests",
+            "benches",
+        ]),
         _ => None,
     }
 }

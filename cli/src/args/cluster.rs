@@ -1,0 +1,115 @@
+//! `sterna cluster`: the nodes, tokens for new ones, and who decides.
+
+use std::time::Duration;
+
+use clap::Subcommand;
+use sterna_types::{NodeName, SiteName};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ClusterCommand {
+    /// Show the node, its cluster, how the other nodes answer, and what this one holds.
+    Status,
+    /// Tokens by which new nodes join.
+    Token {
+        #[command(subcommand)]
+        command: TokenCommand,
+    },
+    /// Stage a change of what a node is there for. Nothing happens before `sterna cluster apply`.
+    Node {
+        #[command(subcommand)]
+        command: NodeChangeCommand,
+    },
+    /// Show who decides, what is staged, and what that would make of it.
+    Changes,
+    /// Make the staged changes, as they were shown under this revision.
+    Apply {
+        /// The revision that `sterna cluster changes` has shown.
+        revision: u64,
+    },
+    /// Give up the staged changes.
+    Discard,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenCommand {
+    /// Make a token by which one node can join. It is a secret, and is shown once.
+    Create(CreateToken),
+    /// List the tokens, without their secrets.
+    List,
+    /// Take a token back.
+    Revoke {
+        /// The token's id, as listed.
+        id: String,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct CreateToken {
+    /// The only site at which it lets a node in; without it any, also a new one.
+    #[arg(long)]
+    pub(crate) site: Option<SiteName>,
+
+    /// How long it can be used: 30min, 1h, 7d.
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = lifetime)]
+    pub(crate) expires: Duration,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum NodeChangeCommand {
+    /// It is to vote.
+    Promote(OneNode),
+    /// It is to listen only.
+    Demote(OneNode),
+    /// It is to be given no more volumes.
+    Drain(OneNode),
+    /// It is to be given volumes again.
+    Undrain(OneNode),
+    /// It is to go for good. It may own nothing.
+    Remove(OneNode),
+    /// A node is to go for good, and another one to have its voice: for one that lost its disk.
+    Replace {
+        /// The node that goes.
+        node: NodeName,
+        /// The node that takes its place; it has joined already.
+        by: NodeName,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct OneNode {
+    /// Its name.
+    pub(crate) node: NodeName,
+}
+
+/// A text that is not how long a token lasts.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("'{text}' is not a time: give a number with s, min, h or d behind it, at most 30d")]
+struct InvalidLifetime {
+    text: String,
+}
+
+fn lifetime(text: &str) -> Result<Duration, InvalidLifetime> {
+    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let seconds = UNITS.iter().find_map(|(name, seconds)| (*name == unit).then_some(*seconds));
+    let seconds = seconds.zip(number.parse::<u64>().ok()).and_then(|(unit, number)| number.checked_mul(unit));
+    let allowed = seconds.filter(|seconds| (1..=LONGEST_SECONDS).contains(seconds));
+    allowed.map(Duration::from_secs).ok_or_else(|| InvalidLifetime { text: text.to_owned() })
+}
+
+const UNITS: [(&str, u64); 4] = [("s", 1), ("min", 60), ("h", 3_600), ("d", 86_400)];
+const LONGEST_SECONDS: u64 = 30 * 86_400;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_lasts_as_long_as_is_said() {
+        for (text, seconds) in [("1s", 1), ("30min", 1_800), ("2h", 7_200), ("30d", LONGEST_SECONDS)] {
+            assert_eq!(lifetime(text), Ok(Duration::from_secs(seconds)), "{text}");
+        }
+        for bad in ["", "0s", "1", "1m", "31d", "-1h", "1.5h", "99999999999999999999d"] {
+            assert!(lifetime(bad).is_err(), "{bad} was taken for a time");
+        }
+    }
+}

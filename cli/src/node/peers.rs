@@ -1,0 +1,49 @@
+//! What the node answers to other nodes, and to those that want to join: one port, on which nobody is heard who has neither
+//! a certificate of the cluster nor a token.
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use sterna_proto::node::enrolment_server::EnrolmentServer;
+use sterna_transport::{Listener, ListenerConfig, http2};
+
+use super::join::EnrolmentService;
+use super::node::Node;
+
+/// Serves other nodes until the node shuts down.
+///
+/// # Errors
+/// The socket cannot be watched.
+///
+/// # Cancel safety
+/// Dropped, it ends all calls.
+pub(super) async fn serve(node: Arc<Node>, listener: TcpListener) -> Result<()> {
+    let stop = node.peers_stopping.clone();
+    let config = ListenerConfig::new(node.tls.clone(), stop.clone());
+    let listener = Listener::start(listener, config).context("cannot listen to other nodes")?;
+    let enrolment = EnrolmentServer::new(EnrolmentService::new(Arc::clone(&node)));
+    let enrolment = enrolment.max_decoding_message_size(MAX_ENROLMENT_BYTES);
+    let routes = node.metadata.routes().add_service(enrolment);
+    http2::server().add_routes(routes).serve_with_incoming_shutdown(listener, stop.cancelled_owned()).await?;
+    Ok(())
+}
+
+/// Tells the cluster where this node listens, where that has changed.
+///
+/// # Errors
+/// The metadata does not answer.
+pub(super) async fn tell_address(node: &Node, address: SocketAddr) -> Result<()> {
+    use sterna_consensus::state::command::Command;
+
+    let id = node.metadata.id();
+    let known = node.metadata.linearizable().await?.node(id).and_then(|node| node.address);
+    if known != Some(address) {
+        node.metadata.propose(Command::SetNodeAddress { node: id, address }).await?;
+        tracing::info!(%address, "the cluster knows this node's new address");
+    }
+    Ok(())
+}
+
+/// A request for a certificate, and names.
+const MAX_ENROLMENT_BYTES: usize = 64 << 10;

@@ -1,0 +1,74 @@
+//! The node's session while it runs, and what can be done only once there is one: with metadata that has everything.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sterna_consensus::session::{SessionKeeper, SessionNews};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::node::Node;
+use super::peers::tell_address;
+
+/// The tasks that keep the session.
+pub(super) struct Session {
+    keeper: JoinHandle<()>,
+    settling: JoinHandle<()>,
+    news: watch::Receiver<SessionNews>,
+    stop: CancellationToken,
+}
+
+impl Session {
+    /// Opens the session of a node that listens to others at `address`, and keeps it.
+    pub(super) fn keep(node: &Arc<Node>, address: Option<SocketAddr>) -> Self {
+        let (volumes, own) = (Arc::clone(&node.volumes), node.metadata.id());
+        let give_up = move |metadata: &_| volumes.give_up(metadata, own);
+        let keeper = SessionKeeper::new(Arc::clone(&node.metadata), Arc::clone(&node.lease), give_up);
+        let (news, stop) = (keeper.news(), CancellationToken::new());
+        let settling = tokio::spawn(settle(Arc::clone(node), news.clone(), address));
+        Self { keeper: tokio::spawn(keeper.run(stop.clone())), settling, news, stop }
+    }
+
+    /// Shows how it is.
+    pub(super) fn news(&self) -> watch::Receiver<SessionNews> {
+        self.news.clone()
+    }
+
+    /// Ends it: nothing is acknowledged any more, and nobody has to wait for it to lapse.
+    pub(super) async fn close(self) {
+        self.settling.abort();
+        self.stop.cancel();
+        if let Err(panic) = self.keeper.await {
+            tracing::error!(error = %panic, "the session's keeper failed");
+        }
+    }
+}
+
+/// Does, once there is a session, what a start leaves to do: removes what is left of deleted volumes, and tells the cluster
+/// where the node listens.
+async fn settle(node: Arc<Node>, mut news: watch::Receiver<SessionNews>, address: Option<SocketAddr>) {
+    if news.wait_for(|news| matches!(news, SessionNews::Open(_))).await.is_err() {
+        return;
+    }
+    loop {
+        let settled = async {
+            node.remove_deleted().await?;
+            match address {
+                Some(address) => tell_address(&node, address).await,
+                None => Ok(()),
+            }
+        };
+        match settled.await {
+            Ok(()) => return,
+            Err(error) => tracing::warn!("not settled yet, it is tried again: {error:#}"),
+        }
+        tokio::select! {
+            () = node.stopping.cancelled() => return,
+            () = tokio::time::sleep(PAUSE) => {}
+        }
+    }
+}
+
+const PAUSE: Duration = Duration::from_secs(5);

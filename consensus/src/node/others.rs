@@ -1,0 +1,58 @@
+//! How the other nodes are.
+
+use sterna_proto::node::PingRequest;
+use sterna_proto::node::metadata_client::MetadataClient;
+use sterna_transport::Lane;
+use sterna_types::NodeId;
+
+use super::MetadataNode;
+
+/// How another node has answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pong {
+    /// How far it has applied the log.
+    pub applied: u64,
+    /// The version of its program.
+    pub version: String,
+}
+
+/// Why another node has not answered.
+#[derive(Debug, thiserror::Error)]
+pub enum PingError {
+    /// This one has no network.
+    #[error("this node listens to no other node, and asks none")]
+    Alone,
+    /// What came instead.
+    #[error("{what}")]
+    Failed {
+        /// What happened.
+        what: String,
+    },
+}
+
+impl MetadataNode {
+    /// Asks another node how it is.
+    ///
+    /// # Errors
+    /// [`PingError`]. It waits for as long as the connection does: the caller bounds the time.
+    ///
+    /// # Cancel safety
+    /// May be dropped at any time.
+    pub async fn ping(&self, node: NodeId) -> Result<Pong, PingError> {
+        let channels = self.channels().ok_or(PingError::Alone)?;
+        let mut client = MetadataClient::new(channels.channel(node, Lane::Control));
+        let failed = |status: tonic::Status| PingError::Failed { what: status.message().to_owned() };
+        let pong = client.ping(PingRequest {}).await.map_err(failed)?.into_inner();
+        Ok(Pong { applied: pong.applied, version: pong.version })
+    }
+
+    /// How far this node has applied the log.
+    pub fn applied_index(&self) -> u64 {
+        self.raft.metrics().borrow().last_applied.map_or(0, |id| id.index)
+    }
+
+    /// Who leads, as far as this node knows.
+    pub fn leader(&self) -> Option<NodeId> {
+        self.raft.metrics().borrow().current_leader.map(NodeId)
+    }
+}

@@ -1,0 +1,169 @@
+//! The task that opens this node's session, renews it, and opens another one where it has lapsed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sterna_types::NodeId;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::boot_time::BootTime;
+use super::lease::Lease;
+use super::margin;
+use crate::node::{MetadataNode, ProposeError};
+use crate::state::Metadata;
+use crate::state::cluster::MetadataVersion;
+use crate::state::command::Command;
+use crate::state::outcome::{Outcome, Refusal};
+use crate::state::session::{SessionLength, SessionNumber};
+
+/// Keeps one node's session. See [`super`] for the steps.
+pub struct SessionKeeper<F> {
+    metadata: Arc<MetadataNode>,
+    lease: Arc<Lease>,
+    /// Step 5.
+    give_up: F,
+    news: watch::Sender<SessionNews>,
+    session: Option<(SessionNumber, SessionLength)>,
+    /// Until when the session's newest renewal lets this node acknowledge anything.
+    end: BootTime,
+}
+
+/// How the session is, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SessionNews {
+    /// There has been none yet.
+    NotOpen,
+    /// It lasts as long as the lease says.
+    Open(SessionNumber),
+    /// It cannot be renewed at the moment.
+    Failing {
+        /// Why.
+        what: String,
+    },
+}
+
+impl<F: FnMut(&Metadata) + Send> SessionKeeper<F> {
+    /// Will keep the session of `metadata`'s node. Before each prolongation of `lease`, `give_up` is shown the metadata that it
+    /// rests on, and has to see to it that nothing is acknowledged any more for volumes that this node does not own there.
+    pub fn new(metadata: Arc<MetadataNode>, lease: Arc<Lease>, give_up: F) -> Self {
+        Self {
+            metadata,
+            lease,
+            give_up,
+            news: watch::Sender::new(SessionNews::NotOpen),
+            session: None,
+            end: BootTime::START,
+        }
+    }
+
+    /// Shows how it goes.
+    pub fn news(&self) -> watch::Receiver<SessionNews> {
+        self.news.subscribe()
+    }
+
+    /// Keeps it until `stop`, and then closes it, so that nobody has to wait for it to lapse.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut view = self.metadata.watch();
+        loop {
+            let pause = self.renew().await;
+            let node = self.metadata.id();
+            let was_alone = is_alone(&view.borrow_and_update(), node);
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = tokio::time::sleep(pause) => {}
+                _ = view.wait_for(|metadata| is_alone(metadata, node) != was_alone) => {}
+            }
+            self.limit_lease();
+        }
+        self.close().await;
+    }
+
+    /// Has the lease last as long as it may. Of a cluster that consists of this node alone, nobody can take anything over, and
+    /// whoever could is let in by this node itself: there a disk that hangs for long makes clients wait, and fails none of them.
+    fn limit_lease(&self) {
+        let is_alone = self.session.is_some() && is_alone(&self.metadata.read(), self.metadata.id());
+        self.lease.set_end(if is_alone { BootTime::NEVER } else { self.end });
+    }
+
+    /// Opens the session or renews it; how long to wait until it has to be renewed again.
+    async fn renew(&mut self) -> Duration {
+        let metadata = self.metadata.read();
+        if metadata.version() < MetadataVersion::MANY_NODES {
+            return SHORTEST_PAUSE;
+        }
+        let node = self.metadata.id();
+        let command = match self.session {
+            Some((number, _)) => Command::RenewSession { node, number },
+            None => Command::OpenSession { node, knows: MetadataVersion::CURRENT },
+        };
+        let before = BootTime::now();
+        match self.metadata.propose(command).await {
+            Ok(Outcome::Session { number, length }) => {
+                self.session = Some((number, length));
+                (self.give_up)(&self.metadata.read());
+                self.end = before.plus(length.duration() - margin(length));
+                self.limit_lease();
+                self.tell(SessionNews::Open(number));
+                length.duration() / RENEWALS_PER_SESSION
+            }
+            Ok(other) => unreachable!("a renewal has the outcome {other:?}"),
+            Err(ProposeError::Refused(Refusal::SessionLapsed { .. })) => {
+                tracing::warn!(%node, "the session has lapsed; another one is opened");
+                self.session = None;
+                Duration::ZERO
+            }
+            Err(error) => self.failed(node, &error),
+        }
+    }
+
+    fn failed(&mut self, node: NodeId, error: &ProposeError) -> Duration {
+        if let ProposeError::Refused(refusal) = error {
+            // Another process has opened a session as this node, or it was removed: it has nothing to say any more.
+            self.end = BootTime::START;
+            self.session = None;
+            self.limit_lease();
+            tracing::error!(%node, %refusal, "this node may acknowledge nothing any more");
+        }
+        let what = error.to_string();
+        if !matches!(&*self.news.borrow(), SessionNews::Failing { .. }) {
+            tracing::warn!(%node, %error, "the session cannot be renewed; it is tried again");
+        }
+        self.tell(SessionNews::Failing { what });
+        let length = self.metadata.read().session_length().duration();
+        (length / RETRIES_PER_SESSION).max(SHORTEST_PAUSE)
+    }
+
+    async fn close(self) {
+        self.lease.set_end(BootTime::START);
+        let Some((number, _)) = self.session else { return };
+        let node = self.metadata.id();
+        let closing = self.metadata.propose(Command::CloseSession { node, number });
+        match tokio::time::timeout(CLOSE_TIMEOUT, closing).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "the session was not closed; it lapses by itself"),
+            Err(_) => tracing::warn!("the session was not closed in time; it lapses by itself"),
+        }
+    }
+
+    fn tell(&self, news: SessionNews) {
+        self.news.send_if_modified(|old| {
+            let is_new = *old != news;
+            *old = news;
+            is_new
+        });
+    }
+}
+
+/// Whether a cluster is this node, and no other.
+fn is_alone(metadata: &Metadata, node: NodeId) -> bool {
+    metadata.node(node).is_some() && metadata.nodes().nth(1).is_none()
+}
+
+/// Three: two renewals may be lost before the session is.
+const RENEWALS_PER_SESSION: u32 = 3;
+/// A renewal that failed is tried again soon, by all nodes of a cluster that has just elected a leader.
+const RETRIES_PER_SESSION: u32 = 30;
+const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
+/// Who shuts down does not wait for a cluster that does not answer.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);

@@ -1,0 +1,204 @@
+//! Several nodes: how they come together, what goes on without one of them, and who is not let in.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use sterna_proto::node::enrolment_client::EnrolmentClient;
+use sterna_proto::node::metadata_client::MetadataClient;
+use sterna_proto::node::raft_client::RaftClient;
+use sterna_proto::node::{AppendRequest, JoinRequest, PingRequest, RenewRequest};
+use sterna_tests::client::{Request, Style};
+use sterna_tests::cluster::Cluster;
+use sterna_tests::disk_server::DiskServer;
+use sterna_tests::node::{Node, is_refusal};
+use sterna_tests::server::sterna;
+use sterna_tests::tool::Tool;
+use sterna_transport::{JoinToken, connect_to_join};
+use tonic::Code;
+
+const SITES: [&str; 3] = ["ams", "chi", "icn"];
+/// Of the NBD protocol.
+const ESHUTDOWN: u32 = 108;
+
+#[test]
+fn heavy_three_nodes_agree_and_go_on_without_the_one_that_led() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let mut cluster = Cluster::start(directory.path(), &SITES)?;
+    cluster.nodes[1].create("made-at-chi", 1 << 30)?;
+    cluster.until("all nodes know the volume", |cluster| {
+        let known = cluster.nodes.iter().map(Node::volumes).collect::<Result<Vec<_>>>()?;
+        Ok(known.iter().all(|volumes| volumes == &["made-at-chi"]))
+    })?;
+    // A volume is served by the node that made it, and by no other.
+    let size = |node: &Node| Tool::new("nbdinfo").args(["--size", &node.uri("made-at-chi")]).run();
+    ensure!(size(&cluster.nodes[1])?.stdout.trim() == (1u64 << 30).to_string());
+    let elsewhere = size(&cluster.nodes[2])?;
+    ensure!(!elsewhere.status.success(), "a node served a volume that it does not own: {elsewhere}");
+    ensure!(cluster.nodes[2].log().contains("it is owned by chi-1 at chi"));
+    cluster.nodes[2].refuses(["volume", "snapshot", "made-at-chi", "now"], 1, &["owned by node chi-1 at chi"])?;
+
+    let leader = cluster.nodes[1].value(["cluster", "status"])?["leader"].as_str().context("a leader")?.to_owned();
+    let leader = SITES.iter().position(|site| leader == format!("{site}-1")).context("one of the nodes")?;
+    let others: Vec<usize> = (0..SITES.len()).filter(|&node| node != leader).collect();
+    cluster.nodes[leader].kill()?;
+    cluster.until("two nodes go on", |cluster| {
+        Ok(cluster.nodes[others[0]].sterna(["volume", "create", "made-by-two", "--size", "1G"]).run()?.status.success())
+    })?;
+    ensure!(cluster.nodes[others[1]].volumes()?.contains(&"made-by-two".to_owned()));
+
+    cluster.nodes[leader].run()?;
+    cluster.until("the third one has caught up", |cluster| {
+        Ok(cluster.nodes[leader].volumes()?.contains(&"made-by-two".to_owned()))
+    })?;
+    for node in &mut cluster.nodes {
+        node.terminate()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn heavy_a_node_that_is_cut_off_says_so_and_its_clients_get_errors_until_it_is_back() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let mut cluster = Cluster::start(directory.path(), &SITES)?;
+    cluster.nodes[2].create("disk", 64 << 20)?;
+    let (mut client, _) = cluster.nodes[2].disk("disk").attach(Style::Structured)?;
+    ensure!(client.call(Request::write(0, vec![7; 4096]))?.error() == 0);
+    for node in [0, 1] {
+        cluster.nodes[node].kill()?;
+    }
+    cluster.until("a command says why it cannot be carried out", |cluster| {
+        let refused = cluster.nodes[2].sterna(["volume", "create", "late", "--size", "1G"]).run()?;
+        // What was on its way when the others were killed is not known to have failed.
+        Ok(is_refusal(&refused, 1, &["metadata's group"]).is_ok())
+    })?;
+    // By its own count the session lasts 13.5 seconds at most; then every request is answered, and none with success.
+    cluster.until("the session has lapsed", |_| Ok(client.call(Request::read(0, 4096))?.error() == ESHUTDOWN))?;
+    for request in [Request::write(4096, vec![8; 4096]), Request::flush()] {
+        ensure!(client.call(request)?.error() == ESHUTDOWN, "something was acknowledged without a session");
+    }
+
+    for node in [0, 1] {
+        cluster.nodes[node].run()?;
+    }
+    cluster.until("the same connection is answered again", |_| Ok(client.call(Request::flush())?.error() == 0))?;
+    let read = client.call(Request::read(0, 4096))?;
+    ensure!(read.error() == 0 && read.data() == [7; 4096]);
+    Ok(())
+}
+
+#[test]
+fn a_token_lets_one_node_in_once_and_in_time() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let mut cluster = Cluster::start(directory.path(), &["ams"])?;
+    cluster.join("chi")?;
+    let join = |token: &str, name: &str| {
+        let data = directory.path().join(name);
+        let args = ["--site", "icn", "--name", name, "--listen", "127.0.0.1:1", "--join", token];
+        Tool::new(sterna()).args(["node", "init"]).args([data.as_os_str()]).args(args).run()
+    };
+    let token = cluster.token()?;
+    is_refusal(&join(&token, "ams-1")?, 1, &["there is a node 'ams-1' already"])?;
+    ensure!(join(&token, "icn-1")?.status.success());
+    is_refusal(&join(&token, "icn-2")?, 1, &["was used by node 3"])?;
+
+    let short = cluster.nodes[0].value(["cluster", "token", "create", "--expires", "1s"])?;
+    std::thread::sleep(Duration::from_millis(1_100));
+    is_refusal(&join(short["token"].as_str().context("a token")?, "icn-2")?, 1, &["has expired"])?;
+
+    let revoked = cluster.nodes[0].value(["cluster", "token", "create"])?;
+    cluster.nodes[0].sterna(["cluster", "token", "revoke", revoked["id"].as_str().context("an id")?]).succeed()?;
+    is_refusal(&join(revoked["token"].as_str().context("a token")?, "icn-2")?, 1, &["there is no token"])?;
+
+    is_refusal(&join(&token[..token.len() - 1], "icn-2")?, 2, &["--join"])?;
+    let elsewhere = cluster.nodes[0].value(["cluster", "token", "create", "--site", "fra"])?;
+    is_refusal(&join(elsewhere["token"].as_str().context("a token")?, "icn-2")?, 1, &["at site 'fra' only"])?;
+    ensure!(!directory.path().join("icn-2").exists(), "a directory was left of a node that was not let in");
+    ensure!(cluster.nodes[0].log().contains("a node was not let in"));
+
+    // Where there are several nodes, keys that are gone are not made up.
+    let first = &mut cluster.nodes[0];
+    first.kill()?;
+    std::fs::remove_file(first.data().join("pki/identity.pem"))?;
+    ensure!(first.run().is_err(), "a node ran without its key");
+    ensure!(first.log().contains("the node's credentials are missing"));
+    Ok(())
+}
+
+#[test]
+fn a_data_directory_from_before_there_were_several_nodes_opens() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let mut node = Node::init(directory.path())?;
+    // What an earlier version made has neither keys nor this format; its metadata is what is there before the first run.
+    std::fs::remove_dir_all(node.data().join("pki"))?;
+    std::fs::write(node.data().join("metadata/FORMAT"), "sterna-metadata 1\n")?;
+    node.run()?;
+    node.create("disk", 1 << 20)?;
+    ensure!(node.data().join("pki/identity.pem").exists() && node.data().join("pki/authority.pem").exists());
+    ensure!(std::fs::read_to_string(node.data().join("metadata/FORMAT"))? == "sterna-metadata 2\n");
+    node.terminate()?;
+
+    // Killed between the two files, it goes on with the authority that there is.
+    let authority = std::fs::read(node.data().join("pki/authority.pem"))?;
+    std::fs::remove_file(node.data().join("pki/identity.pem"))?;
+    node.run()?;
+    ensure!(std::fs::read(node.data().join("pki/authority.pem"))? == authority);
+    node.terminate()
+}
+
+#[test]
+fn certificates_are_renewed_while_the_nodes_go_on() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let cluster = Cluster::start_with(directory.path(), &["ams", "chi"], "certificate_lifetime = \"20s\"")?;
+    // The first node signed its own certificate when it was made, and before it was told this; the other one's lasts 20 s.
+    let path = cluster.nodes[1].data().join("pki/identity.pem");
+    let mut before = std::fs::read(&path)?;
+    for renewal in ["once", "twice"] {
+        cluster.until(&format!("a certificate is renewed {renewal}"), |_| Ok(std::fs::read(&path)? != before))?;
+        before = std::fs::read(&path)?;
+    }
+    // Volumes are made at one node, and so by the other one's vote.
+    cluster.nodes[1].create("disk", 1 << 20)?;
+    ensure!(cluster.nodes[0].volumes()? == ["disk"]);
+    ensure!(cluster.nodes[1].log().contains("this node has a new certificate"));
+    Ok(())
+}
+
+#[test]
+fn strangers_are_heard_by_nothing_but_the_way_in() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let cluster = Cluster::start(directory.path(), &["ams"])?;
+    let token: JoinToken = cluster.token()?.parse()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let channel = connect_to_join(&token).await?;
+        let refusals = [
+            RaftClient::new(channel.clone()).append(AppendRequest::default()).await.map(drop),
+            MetadataClient::new(channel.clone()).ping(PingRequest {}).await.map(drop),
+            EnrolmentClient::new(channel.clone()).renew(RenewRequest::default()).await.map(drop),
+            EnrolmentClient::new(channel)
+                .join(JoinRequest { secret: vec![0; 16], ..JoinRequest::default() })
+                .await
+                .map(drop),
+        ];
+        for (number, refusal) in refusals.into_iter().enumerate() {
+            let code = refusal.err().map(|status| status.code());
+            ensure!(code == Some(Code::PermissionDenied), "call {number} was answered with {code:?}");
+        }
+        anyhow::Ok(())
+    })?;
+
+    let mut plain = TcpStream::connect(cluster.address(0))?;
+    plain.set_read_timeout(Some(Duration::from_secs(30)))?;
+    plain.write_all(b"GET / HTTP/1.1\r\nhost: sterna\r\n\r\n")?;
+    let mut answer = Vec::new();
+    // It is closed, with or without a last word in TLS.
+    let _ = plain.read_to_end(&mut answer);
+    ensure!(!answer.starts_with(b"HTTP"), "a stranger was answered without TLS");
+    cluster.until("the log tells of both", |cluster| {
+        let log = cluster.nodes[0].log();
+        Ok(log.contains("this is for nodes of the cluster only") && log.contains("127.0.0.1"))
+    })?;
+    Ok(())
+}

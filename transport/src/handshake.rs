@@ -1,0 +1,97 @@
+//! The accepting end of one handshake: who is there, or why it is nobody of ours.
+
+use std::io;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::{self, CertificateError};
+use tokio_rustls::server::TlsStream;
+
+use crate::connect::{set_up, tls_error};
+use crate::refusals::RefusalReason;
+use crate::subject::Peer;
+use crate::tls::{ALPN, PeerError, Settings};
+
+/// Why a connection is not let in.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum HandshakeError {
+    #[error("the handshake took longer than {limit:?}")]
+    TooSlow { limit: Duration },
+    #[error("the connection broke")]
+    Broken(#[source] io::Error),
+    #[error("TLS was not agreed upon")]
+    Tls(#[source] rustls::Error),
+    #[error("the peer does not offer HTTP/2")]
+    NoHttp2,
+    #[error("the peer's certificate is valid, and of nobody that we know")]
+    Nobody(#[from] PeerError),
+    #[error("there are as many connections as there may be ({0})")]
+    NoRoom(RefusalReason),
+}
+
+impl HandshakeError {
+    pub(crate) fn reason(&self) -> RefusalReason {
+        match self {
+            Self::TooSlow { .. } => RefusalReason::TooSlow,
+            Self::Broken(_) => RefusalReason::Departed,
+            Self::Tls(error) => reason(error),
+            Self::NoHttp2 => RefusalReason::Incompatible,
+            Self::Nobody(_) => RefusalReason::BadCertificate,
+            Self::NoRoom(reason) => *reason,
+        }
+    }
+}
+
+/// Shakes hands with who has connected.
+///
+/// # Errors
+/// [`HandshakeError`], after at most `limit`; the peer was told by an alert, where it could be.
+///
+/// # Cancel safety
+/// Dropped, it closes the connection.
+pub(crate) async fn handshake(
+    tcp: TcpStream,
+    settings: &Settings,
+    limit: Duration,
+) -> Result<(TlsStream<TcpStream>, Peer), HandshakeError> {
+    set_up(&tcp).map_err(HandshakeError::Broken)?;
+    let accept = TlsAcceptor::from(settings.server.clone()).accept(tcp);
+    let stream = timeout(limit, accept).await.map_err(|_| HandshakeError::TooSlow { limit })?.map_err(failed)?;
+    let connection = stream.get_ref().1;
+    if connection.alpn_protocol() != Some(ALPN) {
+        return Err(HandshakeError::NoHttp2);
+    }
+    let peer = settings.peer(connection.peer_certificates())?;
+    Ok((stream, peer))
+}
+
+fn failed(error: io::Error) -> HandshakeError {
+    match tls_error(&error) {
+        Some(error) => HandshakeError::Tls(error.clone()),
+        None => HandshakeError::Broken(error),
+    }
+}
+
+fn reason(error: &rustls::Error) -> RefusalReason {
+    match error {
+        rustls::Error::InvalidMessage(_)
+        | rustls::Error::InappropriateMessage { .. }
+        | rustls::Error::InappropriateHandshakeMessage { .. }
+        | rustls::Error::PeerSentOversizedRecord => RefusalReason::NotTls,
+        rustls::Error::InvalidCertificate(error) => certificate_reason(error),
+        rustls::Error::AlertReceived(_) => RefusalReason::RefusedUs,
+        _ => RefusalReason::Incompatible,
+    }
+}
+
+fn certificate_reason(error: &CertificateError) -> RefusalReason {
+    match error {
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => RefusalReason::Expired,
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => RefusalReason::NotYetValid,
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => RefusalReason::OtherAuthority,
+        CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => RefusalReason::WrongUse,
+        _ => RefusalReason::BadCertificate,
+    }
+}

@@ -1,0 +1,26 @@
+//! Lanes: each has a connection of its own, so that what is urgent never waits behind what is long.
+
+use std::fmt;
+
+/// What a channel is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Lane {
+    /// Short messages that others wait for: Raft's, sessions', administrators'.
+    Control,
+    /// Long transfers: snapshots.
+    Bulk,
+}
+
+impl Lane {
+    /// All lanes.
+    pub const ALL: [Self; 2] = [Self::Control, Self::Bulk];
+}
+
+impl fmt::Display for Lane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Control => "control",
+            Self::Bulk => "bulk",
+        })
+    }
+}

@@ -1,0 +1,118 @@
+//! What a peer can make this crate hold or do, and why that much.
+
+use std::time::Duration;
+
+// Certificates and tokens.
+
+/// How far before its making a certificate is valid from: the clocks of two nodes may differ by as much.
+pub const BACKDATING: Duration = Duration::from_secs(10 * 60);
+
+/// How long an authority is valid. Replacing it is a ceremony of the whole cluster, so longer than the machines last.
+pub const AUTHORITY_LIFETIME: Duration = Duration::from_secs(20 * 365 * 24 * 3600);
+
+/// Most authorities that are trusted at a time: the old one and the new one while they change, and one more for a
+/// change that was begun twice.
+pub const MAX_AUTHORITIES: usize = 3;
+
+/// The longest certificate or request for one that is looked at, in bytes. Ours have fewer than 700.
+pub const MAX_CERTIFICATE_BYTES: usize = 8 << 10;
+
+/// Most addresses in a join token: it is pasted by a person, and one reachable node is enough to join.
+pub const MAX_TOKEN_ADDRESSES: usize = 8;
+
+/// The longest text that is looked at as a join token, in bytes: one with the most addresses, all of IPv6, has 472.
+pub const MAX_TOKEN_BYTES: usize = 512;
+
+/// The longest file of credentials that is read, in bytes: a key, a certificate and the most authorities take 6 KiB.
+pub const MAX_FILE_BYTES: u64 = 64 << 10;
+
+// Who comes in.
+
+/// Most handshakes at a time; further connections wait in the kernel's backlog. One takes about a millisecond of a
+/// processor, and the peer's round trips: after a restart all peers of a large cluster are through in a second.
+pub const MAX_HANDSHAKES: usize = 64;
+
+/// From accepting a connection to the end of its handshake. Three round trips of the longest way that is planned for
+/// (300 ms) with lost packets sent again take less than half of it.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Most connections at a time. A cluster of 100 nodes with four lanes each takes 400.
+pub const MAX_CONNECTIONS: usize = 1024;
+
+/// Most connections of one address at a time, so that one confused peer leaves room for the others. All nodes of a site
+/// may stand behind one address.
+pub const MAX_CONNECTIONS_PER_ADDRESS: usize = 256;
+
+/// Most connections without a certificate at a time. They are for joining, which a person does for one node at a time;
+/// each can make the node hold [`SERVER_CONNECTION_WINDOW_BYTES`].
+pub const MAX_STRANGERS: usize = 16;
+
+/// How long a connection without a certificate lasts at most, so that a few that only wait do not keep others from
+/// joining. Joining takes three round trips and two synced writes.
+pub const STRANGER_LIFETIME: Duration = Duration::from_secs(60);
+
+/// Connections that are through their handshake and wait to be taken. The taker does nothing but spawn a task for each.
+pub const ACCEPTED_BACKLOG: usize = 16;
+
+/// After the system refused to accept a connection (out of descriptors, say), how long until it is asked again.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How many refusals of one reason are logged in each [`REFUSAL_LOG_PERIOD`]: enough to see who it is, and 13 MB in a
+/// year in which somebody tries day and night.
+pub const REFUSALS_LOGGED: u32 = 3;
+
+/// The period of [`REFUSALS_LOGGED`].
+pub const REFUSAL_LOG_PERIOD: Duration = Duration::from_secs(60);
+
+// Connecting.
+
+/// From the look for an address to the first byte that the peer sends after its handshake: as long as the peer allows
+/// ([`HANDSHAKE_TIMEOUT`]), less the way there.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// The wait after the first failed attempt to connect; it doubles with each one after, ...
+pub const BACKOFF_MIN: Duration = Duration::from_millis(100);
+
+/// ... up to this: how long a node that is back may go unnoticed. Less than Raft's shortest election.
+pub const BACKOFF_MAX: Duration = Duration::from_millis(1600);
+
+/// A connection that ended sooner than this counts as a failed attempt: a peer that accepts and hangs up is not tried
+/// in a tight loop.
+pub const STABLE_AFTER: Duration = Duration::from_secs(10);
+
+/// How long a TCP connection is quiet before the kernel asks whether the peer is still there. HTTP/2's pings ask
+/// sooner; this is for what stands before and behind them.
+pub const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
+
+// HTTP/2. A window is what the receiver takes before the sender has heard from it again: a stream runs at no more than
+// window / round trip. The protocol's own, 64 KiB, makes 0.6 MB/s of any line at 100 ms.
+
+/// What comes back on one stream of the control lane: a Raft message or an answer, none over 1 MiB.
+pub const CONTROL_STREAM_WINDOW_BYTES: u32 = 1 << 20;
+
+/// What comes back on all streams of a control connection.
+pub const CONTROL_CONNECTION_WINDOW_BYTES: u32 = 2 << 20;
+
+/// What comes back on one stream of the bulk lane: 1.3 Gbit/s at 100 ms.
+pub const BULK_STREAM_WINDOW_BYTES: u32 = 16 << 20;
+
+/// What comes back on all streams of a bulk connection: two of them at full speed, while a third stands still.
+pub const BULK_CONNECTION_WINDOW_BYTES: u32 = 48 << 20;
+
+/// What a server takes on one stream. It does not know lanes, so as much as the bulk lane.
+pub const SERVER_STREAM_WINDOW_BYTES: u32 = BULK_STREAM_WINDOW_BYTES;
+
+/// What a server takes on all streams of a connection: one at full speed, while another stands still.
+pub const SERVER_CONNECTION_WINDOW_BYTES: u32 = 32 << 20;
+
+/// Most calls of one connection at a time.
+pub const MAX_STREAMS_PER_CONNECTION: u32 = 256;
+
+/// How often each end of a connection asks whether the other is still there, ...
+pub const PING_INTERVAL: Duration = Duration::from_secs(5);
+
+/// ... and how long it waits for the answer before it gives the connection up.
+pub const PING_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Requests that wait in a channel for its connection. Callers bound what they have in flight; this is a backstop.
+pub const CHANNEL_QUEUE: usize = 256;
