@@ -5,7 +5,7 @@
 //!   measured, [`data`] fills its disk, [`measure`] takes the figures, [`report`] holds those of several side by side.
 //! * [`images`]: two Debian root disks, what they share, import and export. * [`scale`]: very many volumes and snapshots.
 //! * [`soak`]: random writes for an hour. * [`crash`]: `kill -9` under load.
-//! * [`wan`]: the emulated network that tests run on. [`facts`] holds the figures of these five.
+//! * [`wan`]: the emulated network that tests run on. [`metadata`]: a cluster on it. [`facts`] holds the figures of these six.
 //! * [`goal`]: what a figure is to reach.
 //!
 //! `scripts/bench` builds and runs this. No figure here decides whether a test passes.
@@ -19,6 +19,7 @@ mod images;
 mod lean;
 mod measure;
 mod median;
+mod metadata;
 mod nbd;
 mod program;
 mod report;
@@ -80,6 +81,8 @@ enum Command {
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
+    /// A cluster of three sites on an emulated network: what a decision costs, and when others see it. Needs root.
+    Metadata(metadata::Measure),
     /// The emulated network that tests run on, beside what is asked of it: delays, rates, loss. Needs root.
     Wan(wan::Measure),
 }
@@ -93,6 +96,7 @@ fn main() -> Result<()> {
         Command::Scale(scale) => publish(&scale::measure(scale)?, json),
         Command::Soak(soak) => publish(&soak::measure(soak)?, json),
         Command::Crash { cycles, seed } => publish(&crash::measure(cycles, seed)?, json),
+        Command::Metadata(metadata) => publish(&metadata::measure(metadata)?, json),
         Command::Wan(wan) => publish(&wan::measure(wan)?, json),
     }
 }

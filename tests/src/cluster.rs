@@ -3,17 +3,21 @@
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::node::Node;
+use crate::wan::Wan;
 
 /// A cluster. Its nodes are killed when it is dropped.
 pub struct Cluster {
     directory: PathBuf,
     setting: &'static str,
+    /// The network that they are in; without it they are all on this machine's loopback addresses.
+    wan: Option<Arc<Wan>>,
     /// In the order in which they joined.
     pub nodes: Vec<Node>,
     addresses: Vec<SocketAddr>,
@@ -33,9 +37,21 @@ impl Cluster {
     /// # Errors
     /// As [`Cluster::start`].
     pub fn start_with(directory: &Path, sites: &[&str], setting: &'static str) -> Result<Self> {
+        Self::begin(directory, sites, setting, None)
+    }
+
+    /// As [`Cluster::start`], with each node in the namespace of its site, and with the timeouts that nodes have by themselves.
+    ///
+    /// # Errors
+    /// As [`Cluster::start`].
+    pub fn start_on(wan: Arc<Wan>, directory: &Path, sites: &[&str]) -> Result<Self> {
+        Self::begin(directory, sites, "", Some(wan))
+    }
+
+    fn begin(directory: &Path, sites: &[&str], setting: &'static str, wan: Option<Arc<Wan>>) -> Result<Self> {
         let (first, others) = sites.split_first().context("a cluster has at least one site")?;
         let (directory, nodes, addresses) = (directory.to_owned(), Vec::new(), Vec::new());
-        let mut cluster = Self { directory, setting, nodes, addresses };
+        let mut cluster = Self { directory, setting, wan, nodes, addresses };
         cluster.add(first, &["--bootstrap".to_owned()])?;
         for site in others {
             cluster.join(site)?;
@@ -115,13 +131,16 @@ impl Cluster {
     }
 
     fn add(&mut self, site: &str, cluster: &[String]) -> Result<()> {
-        let address = free_address()?;
+        let (namespace, address) = match &self.wan {
+            Some(wan) => (Some(wan.namespace(site)?), SocketAddr::from((wan.address(site)?, PORT))),
+            None => (None, free_address()?),
+        };
         let directory = self.directory.join(format!("{site}-{}", self.nodes.len()));
         fs::create_dir(&directory)?;
         let (listen, args) = (address.to_string(), ["--site", site, "--listen"]);
         let args = args.into_iter().chain([listen.as_str()]).chain(cluster.iter().map(String::as_str));
-        let mut node = Node::init_with(&directory, args)?;
-        configure(&node.data().join("sterna.toml"), self.setting)?;
+        let mut node = Node::init_in(namespace, &directory, args)?.log_level("info");
+        configure(&node.data().join("sterna.toml"), self.setting, self.wan.is_none())?;
         node.run()?;
         self.nodes.push(node);
         self.addresses.push(address);
@@ -129,9 +148,12 @@ impl Cluster {
     }
 }
 
-/// Elections that suit a machine that is busy with other tests rather than the width of an ocean.
-fn configure(config: &Path, setting: &str) -> Result<()> {
+/// The settings of a node. Near each other they have elections that suit a machine that is busy with other tests rather than the width of an ocean.
+fn configure(config: &Path, setting: &str, is_near: bool) -> Result<()> {
     let text = fs::read_to_string(config)?;
+    if !is_near {
+        return Ok(());
+    }
     let quick = text.replace("#heartbeat = \"500ms\"", "heartbeat = \"200ms\"");
     let quick = quick.replace("#election_min = \"2s\"", "election_min = \"1s\"");
     let quick = quick.replace("#election_max = \"4s\"", "election_max = \"2s\"");
@@ -152,4 +174,6 @@ fn last_lines(log: &str) -> String {
 
 /// Several elections on a machine that does other things as well.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Of each node in a namespace of its own.
+const PORT: u16 = 7400;
 const PAUSE: Duration = Duration::from_millis(50);

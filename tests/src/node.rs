@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use crate::disk_server::{Disk, DiskServer};
 use crate::server::sterna;
 use crate::strace;
 use crate::tool::{self, Ended, Tool};
+use crate::wan::command_inside;
 
 /// From the start of the process to the line that says it is ready: it has to read its store, and to become the leader of
 /// its own metadata.
@@ -39,6 +40,8 @@ pub struct Node {
     log_level: &'static str,
     /// What strace is told; nothing where there is none.
     strace: Vec<String>,
+    /// The network namespace that it runs in; that of this process where there is none.
+    namespace: Option<String>,
     child: Option<Child>,
 }
 
@@ -56,11 +59,36 @@ impl Node {
     /// # Errors
     /// It cannot be made.
     pub fn init_with(directory: &Path, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Result<Self> {
-        let (directory, strace) = (directory.to_owned(), Vec::new());
-        let node = Self { directory, log_level: "debug", strace, child: None };
+        Self::init_in(None, directory, args)
+    }
+
+    /// The same, in a network namespace, in which it runs as well.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn init_in(
+        namespace: Option<&str>,
+        directory: &Path,
+        args: impl IntoIterator<Item = impl AsRef<OsStr>>,
+    ) -> Result<Self> {
+        let (directory, strace, namespace) = (directory.to_owned(), Vec::new(), namespace.map(str::to_owned));
+        let node = Self { directory, log_level: "debug", strace, namespace, child: None };
         let data = node.data();
-        Tool::new(sterna()).args([OsStr::new("node"), "init".as_ref(), data.as_os_str()]).args(args).succeed()?;
+        let tool = match &node.namespace {
+            Some(namespace) => Tool::new("ip").args(["netns", "exec", namespace]).args([sterna()]),
+            None => Tool::new(sterna()),
+        };
+        tool.args([OsStr::new("node"), "init".as_ref(), data.as_os_str()]).args(args).succeed()?;
         Ok(node)
+    }
+
+    /// The program, to be run where the node is.
+    fn command(&self) -> Command {
+        let program = strace::command(&self.strace, &self.strace_path());
+        let Some(namespace) = &self.namespace else { return program };
+        let mut command = command_inside(namespace, program.get_program());
+        command.args(program.get_args());
+        command
     }
 
     /// Has it log at this level from its next start on. Without it that is `debug`.
@@ -104,7 +132,8 @@ impl Node {
     /// It runs already, or does not come to be ready, with its log.
     pub fn run(&mut self) -> Result<()> {
         ensure!(self.child.is_none(), "the node runs already");
-        let child = strace::command(&self.strace, &self.strace_path())
+        let child = self
+            .command()
             .args(["--json", "node", "run"])
             .arg(self.data())
             .env("STERNA_LOG", self.log_level)

@@ -168,7 +168,7 @@ fn what_is_no_format_or_of_a_newer_one_is_refused_and_left_alone() -> Result<()>
         (&metadata, b"sterna-metadata 9\n", "format 9"),
         (&metadata, b"\xff\x00garbage", "FORMAT"),
         (&settings, b"\xff\xfe", "byte 0"),
-        (&settings, b"[journal]\nseal_age = \"1h\"\n", "ms, s or min"),
+        (&settings, b"[journal]\nseal_age = \"1w\"\n", "ms, s, min, h or d"),
     ];
     for (path, damaged, word) in cases {
         let mine = fs::read(path)?;

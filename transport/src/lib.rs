@@ -67,5 +67,5 @@ pub use request::CertificateRequest;
 pub use sections::SectionsError;
 pub use subject::{AdministratorName, Peer, Role, Subject};
 pub use tls::Tls;
-pub use token::{JoinToken, SecretHash, TokenId, TokenSecret};
+pub use token::{JoinToken, SecretHash, TokenSecret};
 pub use verifier::NotANode;

@@ -23,39 +23,12 @@ use std::hint::black_box;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
-use sterna_types::ClusterId;
+use sterna_types::{ClusterId, TokenId};
 
 use crate::fingerprint::{Fingerprint, sha256};
 use crate::hex;
 use crate::limits::{MAX_TOKEN_ADDRESSES, MAX_TOKEN_BYTES};
 use crate::random::{self, NoRandomBytes};
-
-/// Which token it is: random, public, written as 16 hexadecimal digits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct TokenId(pub u64);
-
-/// A text that is not a [`TokenId`].
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("'{text}' is not the id of a join token: it takes 16 hexadecimal digits in lower case")]
-pub struct InvalidTokenId {
-    /// What was given.
-    pub text: String,
-}
-
-impl fmt::Display for TokenId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}", self.0)
-    }
-}
-
-impl FromStr for TokenId {
-    type Err = InvalidTokenId;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let bytes = hex::decode(text).and_then(|bytes| bytes.try_into().ok());
-        bytes.map(|bytes| Self(u64::from_be_bytes(bytes))).ok_or_else(|| InvalidTokenId { text: text.to_owned() })
-    }
-}
 
 /// What proves that a node was invited: 128 random bits. Neither shown nor compared; see [`SecretHash::matches`].
 #[derive(Clone)]

@@ -160,6 +160,34 @@ impl FromStr for ClusterId {
     }
 }
 
+/// Which join token it is: 8 random bytes, no secret, written as 16 hexadecimal digits in lower case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TokenId(pub u64);
+
+/// A text that is not a [`TokenId`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("'{text}' is not the id of a join token: it takes 16 hexadecimal digits in lower case")]
+pub struct InvalidTokenId {
+    /// What was given.
+    pub text: String,
+}
+
+impl fmt::Display for TokenId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl FromStr for TokenId {
+    type Err = InvalidTokenId;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let is_lower = !text.bytes().any(|c| c.is_ascii_uppercase());
+        let bytes = from_hex(text).filter(|_| is_lower);
+        bytes.map(|bytes| Self(u64::from_be_bytes(bytes))).ok_or_else(|| InvalidTokenId { text: text.to_owned() })
+    }
+}
+
 /// How often a volume has changed its owner; it never falls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Epoch(u64);

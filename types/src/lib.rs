@@ -19,7 +19,7 @@ mod serialised;
 pub mod units;
 
 pub use device::{BlockDevice, DeviceError};
-pub use ids::{ChunkId, ClusterId, Epoch, NodeId, Root, VolumeId};
+pub use ids::{ChunkId, ClusterId, Epoch, NodeId, Root, TokenId, VolumeId};
 pub use names::{NodeName, SiteName, SnapshotName, VolumeName};
 pub use units::{
     BLOCK_SIZE, BLOCKS_PER_SEGMENT, BlockIndex, ByteOffset, ByteRange, ByteSize, SEGMENT_SIZE, SegmentIndex, VolumeSize,

@@ -9,7 +9,7 @@ use std::str::FromStr;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::ids::{ChunkId, ClusterId, Epoch, NodeId, Root, VolumeId};
+use crate::ids::{ChunkId, ClusterId, Epoch, NodeId, Root, TokenId, VolumeId};
 use crate::names::{NodeName, SiteName, SnapshotName, VolumeName};
 use crate::units::{ByteSize, VolumeSize};
 
@@ -29,7 +29,7 @@ macro_rules! as_text {
     )*};
 }
 
-as_text!(ChunkId, ClusterId, Root, VolumeName, SnapshotName, SiteName, NodeName);
+as_text!(ChunkId, ClusterId, Root, TokenId, VolumeName, SnapshotName, SiteName, NodeName);
 
 fn from_text<'de, T, D>(deserializer: D) -> Result<T, D::Error>
 where

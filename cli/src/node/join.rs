@@ -18,7 +18,7 @@ use sterna_consensus::ProposeError;
 use sterna_consensus::state::cluster::MetadataVersion;
 use sterna_consensus::state::command::{Admission, Command};
 use sterna_consensus::state::outcome::Outcome;
-use sterna_consensus::state::token::{Digest, TokenId};
+use sterna_consensus::state::token::Digest;
 use sterna_consensus::state::volume::UnixTime;
 use sterna_proto::node::enrolment_client::EnrolmentClient;
 use sterna_proto::node::enrolment_server::Enrolment;
@@ -28,7 +28,7 @@ use sterna_transport::{
     SecretHash, SignedCertificate, Subject, TokenSecret, connect_to_join,
 };
 use sterna_types::names::InvalidName;
-use sterna_types::{NodeId, NodeName, SiteName};
+use sterna_types::{NodeId, NodeName, SiteName, TokenId};
 use tonic::{Code, Request, Response, Status};
 
 use super::clock::now;

@@ -148,10 +148,11 @@ impl Node {
         HeldRoot { node: Arc::clone(self), root }
     }
 
-    /// The roots that the metadata names, which has all that was decided, and those that are being read.
+    /// The roots of this node's volumes that the metadata names, which has all that was decided, and those that are being read.
+    /// What others own is not here.
     pub(super) fn named_roots(&self, metadata: &Metadata) -> Vec<Root> {
         let mut roots: Vec<_> = self.held().keys().copied().collect();
-        for volume in metadata.volumes() {
+        for volume in metadata.volumes().filter(|volume| volume.owner == self.metadata.id()) {
             roots.push(volume.published.root);
             roots.extend(volume.snapshots.values().map(|snapshot| snapshot.root));
         }

@@ -64,12 +64,13 @@ async fn serve(
     };
     let parts = Parts::start(node, &config, tls, &mut sockets)?;
     announce(&parts.node, &sockets, json)?;
-    let Parts { node, nbd, mut admin, mut publisher, mut peers, mut renewal, session } = parts;
+    let Parts { node, nbd, mut admin, mut publisher, mut peers, mut renewal, mut session } = parts;
     let ending = tokio::select! {
         () = signals.next() => Ok(()),
         ending = node.metadata.ended() => Err(anyhow::anyhow!("the metadata has ended: {ending}")),
         ended = &mut admin => Err(ending_of(ended, "the admin socket")),
         ended = &mut publisher => Err(ending_of(ended.map(Ok), "publishing roots")),
+        error = session.ended() => Err(error),
         ended = &mut renewal => Err(ending_of(ended.map(Ok), "renewing the certificate")),
         ended = &mut peers => Err(ending_of(ended, "listening to other nodes")),
     };

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sterna_consensus::session::{SessionKeeper, SessionNews};
+use sterna_consensus::state::outcome::Refusal;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -14,7 +15,7 @@ use super::peers::tell_address;
 
 /// The tasks that keep the session.
 pub(super) struct Session {
-    keeper: JoinHandle<()>,
+    keeper: JoinHandle<Result<(), Refusal>>,
     settling: JoinHandle<()>,
     news: watch::Receiver<SessionNews>,
     stop: CancellationToken,
@@ -36,12 +37,29 @@ impl Session {
         self.news.clone()
     }
 
+    /// Waits until the node can have no session any more, and says why.
+    ///
+    /// # Cancel safety
+    /// May be dropped at any time.
+    pub(super) async fn ended(&mut self) -> anyhow::Error {
+        match (&mut self.keeper).await {
+            Ok(Err(refusal)) => anyhow::Error::new(refusal).context("this node can have no session any more"),
+            Ok(Ok(())) => anyhow::anyhow!("the session's keeper has ended by itself"),
+            Err(panic) => anyhow::Error::new(panic).context("the session's keeper has failed"),
+        }
+    }
+
     /// Ends it: nothing is acknowledged any more, and nobody has to wait for it to lapse.
     pub(super) async fn close(self) {
         self.settling.abort();
         self.stop.cancel();
-        if let Err(panic) = self.keeper.await {
-            tracing::error!(error = %panic, "the session's keeper failed");
+        if self.keeper.is_finished() {
+            return;
+        }
+        match self.keeper.await {
+            Ok(Ok(())) => {}
+            Ok(Err(refusal)) => tracing::error!(%refusal, "the session is over"),
+            Err(panic) => tracing::error!(error = %panic, "the session's keeper failed"),
         }
     }
 }

@@ -63,10 +63,14 @@ impl<F: FnMut(&Metadata) + Send> SessionKeeper<F> {
     }
 
     /// Keeps it until `stop`, and then closes it, so that nobody has to wait for it to lapse.
-    pub async fn run(mut self, stop: CancellationToken) {
+    ///
+    /// # Errors
+    /// Why this node can have no session any more: it was removed, or another process runs as this node. Nothing is acknowledged
+    /// from then on.
+    pub async fn run(mut self, stop: CancellationToken) -> Result<(), Refusal> {
         let mut view = self.metadata.watch();
         loop {
-            let pause = self.renew().await;
+            let pause = self.renew().await.inspect_err(|_| self.lease.set_end(BootTime::START))?;
             let node = self.metadata.id();
             let was_alone = is_alone(&view.borrow_and_update(), node);
             tokio::select! {
@@ -77,6 +81,7 @@ impl<F: FnMut(&Metadata) + Send> SessionKeeper<F> {
             self.limit_lease();
         }
         self.close().await;
+        Ok(())
     }
 
     /// Has the lease last as long as it may. Of a cluster that consists of this node alone, nobody can take anything over, and
@@ -87,12 +92,19 @@ impl<F: FnMut(&Metadata) + Send> SessionKeeper<F> {
     }
 
     /// Opens the session or renews it; how long to wait until it has to be renewed again.
-    async fn renew(&mut self) -> Duration {
+    ///
+    /// # Errors
+    /// There can be none any more.
+    async fn renew(&mut self) -> Result<Duration, Refusal> {
         let metadata = self.metadata.read();
         if metadata.version() < MetadataVersion::MANY_NODES {
-            return SHORTEST_PAUSE;
+            return Ok(SHORTEST_PAUSE);
         }
         let node = self.metadata.id();
+        // Others do not listen to it any more; that it was let in was the first thing that it heard.
+        if metadata.node(node).is_none() {
+            return Err(Refusal::NoSuchNode { node });
+        }
         let command = match self.session {
             Some((number, _)) => Command::RenewSession { node, number },
             None => Command::OpenSession { node, knows: MetadataVersion::CURRENT },
@@ -105,26 +117,20 @@ impl<F: FnMut(&Metadata) + Send> SessionKeeper<F> {
                 self.end = before.plus(length.duration() - margin(length));
                 self.limit_lease();
                 self.tell(SessionNews::Open(number));
-                length.duration() / RENEWALS_PER_SESSION
+                Ok(length.duration() / RENEWALS_PER_SESSION)
             }
             Ok(other) => unreachable!("a renewal has the outcome {other:?}"),
             Err(ProposeError::Refused(Refusal::SessionLapsed { .. })) => {
                 tracing::warn!(%node, "the session has lapsed; another one is opened");
                 self.session = None;
-                Duration::ZERO
+                Ok(Duration::ZERO)
             }
-            Err(error) => self.failed(node, &error),
+            Err(ProposeError::Refused(refusal)) => Err(refusal),
+            Err(error) => Ok(self.failed(node, &error)),
         }
     }
 
     fn failed(&mut self, node: NodeId, error: &ProposeError) -> Duration {
-        if let ProposeError::Refused(refusal) = error {
-            // Another process has opened a session as this node, or it was removed: it has nothing to say any more.
-            self.end = BootTime::START;
-            self.session = None;
-            self.limit_lease();
-            tracing::error!(%node, %refusal, "this node may acknowledge nothing any more");
-        }
         let what = error.to_string();
         if !matches!(&*self.news.borrow(), SessionNews::Failing { .. }) {
             tracing::warn!(%node, %error, "the session cannot be renewed; it is tried again");

@@ -4,14 +4,14 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use sterna_types::NodeId;
+use sterna_types::{NodeId, TokenId};
 
 use super::Metadata;
 use super::cluster::{MetadataVersion, Node, Site};
 use super::command::{Admission, NewToken};
 use super::layout::{Layout, LayoutRevision, NodeChange};
 use super::outcome::{Outcome, Refusal};
-use super::token::{Token, TokenId};
+use super::token::Token;
 use crate::limits::{MAX_NODES, MAX_SITES, MAX_STAGED_CHANGES, MAX_TOKENS, MAX_VOTERS};
 
 impl Metadata {

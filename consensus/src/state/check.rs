@@ -3,11 +3,10 @@
 
 use std::collections::BTreeSet;
 
-use sterna_types::{NodeId, NodeName, SiteName, SnapshotName, VolumeId, VolumeName};
+use sterna_types::{NodeId, NodeName, SiteName, SnapshotName, TokenId, VolumeId, VolumeName};
 
 use super::Metadata;
 use super::cluster::MetadataVersion;
-use super::token::TokenId;
 use super::volume::Volume;
 use crate::limits::{
     MAX_NODES, MAX_SITES, MAX_SNAPSHOTS, MAX_SNAPSHOTS_PER_VOLUME, MAX_STAGED_CHANGES, MAX_TOKENS, MAX_VOLUMES,

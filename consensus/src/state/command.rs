@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use sterna_types::{
-    ClusterId, Epoch, NodeId, NodeName, Root, SiteName, SnapshotName, VolumeId, VolumeName, VolumeSize,
+    ClusterId, Epoch, NodeId, NodeName, Root, SiteName, SnapshotName, TokenId, VolumeId, VolumeName, VolumeSize,
 };
 
 use super::cluster::MetadataVersion;
@@ -15,7 +15,7 @@ use super::layout::{LayoutRevision, NodeChange};
 use super::policy::{AttachPolicy, Durability};
 use super::session::{SessionLength, SessionNumber};
 use super::text_form::as_text;
-use super::token::{Digest, TokenId};
+use super::token::Digest;
 use super::volume::{Generation, UnixTime, VolumeFormat};
 
 /// A command, and optionally a name for this very request, so that it is carried out once however often it is sent.

@@ -14,7 +14,7 @@
 
 use std::sync::Arc;
 
-use sterna_types::{NodeId, SiteName, VolumeId, VolumeName};
+use sterna_types::{NodeId, SiteName, TokenId, VolumeId, VolumeName};
 
 mod answered;
 mod apply_nodes;
@@ -45,7 +45,7 @@ use layout::Layout;
 use outcome::{Outcome, Refusal};
 use session::SessionLength;
 use shared_map::SharedMap;
-use token::{Token, TokenId};
+use token::Token;
 use volume::Volume;
 
 /// All of the metadata at one moment. A copy is O(1) and shares all that is the same.

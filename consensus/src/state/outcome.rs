@@ -1,12 +1,13 @@
 //! What came of a command.
 
 use serde::{Deserialize, Serialize};
-use sterna_types::{ByteSize, ClusterId, Epoch, NodeId, NodeName, SiteName, SnapshotName, VolumeId, VolumeName};
+use sterna_types::{
+    ByteSize, ClusterId, Epoch, NodeId, NodeName, SiteName, SnapshotName, TokenId, VolumeId, VolumeName,
+};
 
 use super::cluster::MetadataVersion;
 use super::layout::LayoutRevision;
 use super::session::{SessionLength, SessionNumber};
-use super::token::TokenId;
 use super::volume::{Generation, VolumeFormat};
 use crate::limits::{
     MAX_NODES, MAX_ROOTS_PER_COMMAND, MAX_SITES, MAX_SNAPSHOTS, MAX_SNAPSHOTS_PER_VOLUME, MAX_STAGED_CHANGES,

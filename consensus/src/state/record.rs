@@ -7,14 +7,14 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
-use sterna_types::{NodeId, SiteName, VolumeId};
+use sterna_types::{NodeId, SiteName, TokenId, VolumeId};
 
 use super::Metadata;
 use super::answered::{Answer, Answered};
 use super::cluster::{Cluster, Node, Site, is_default};
 use super::layout::Layout;
 use super::shared_map::SharedMap;
-use super::token::{Token, TokenId};
+use super::token::Token;
 use super::volume::Volume;
 
 /// The metadata as it is written down.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use sterna_types::TokenId;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::crypto::ring;
@@ -15,7 +16,7 @@ use crate::refusals::RefusalReason;
 use crate::subject::Role;
 use crate::testing::{administrator, ask, chain, cluster, credentials, expired, node, refused, serve, signed};
 use crate::tls::server_config;
-use crate::token::{TokenId, TokenSecret};
+use crate::token::TokenSecret;
 
 fn authority() -> Authority {
     Authority::create(cluster(1)).expect("an authority")

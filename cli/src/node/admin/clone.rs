@@ -11,7 +11,7 @@ use sterna_types::{Root, VolumeName, VolumeSize};
 use tonic::Status;
 
 use super::create::{blank, make, shown};
-use super::lookup::{metadata, open_volume, seal, spec, subject, volume};
+use super::lookup::{metadata, open_volume, own_volume, seal, spec, subject, volume};
 use super::request::parsed;
 use super::status::IntoStatus;
 use crate::args::values::Contents;
@@ -24,7 +24,7 @@ pub(super) async fn clone(node: Arc<Node>, request: admin::CloneVolumeRequest) -
     match source.snapshot {
         Some(snapshot) => {
             let metadata = metadata(&node).await?;
-            let entry = volume(&metadata, &source.volume)?;
+            let entry = own_volume(&node, &metadata, &source.volume)?;
             spec(entry)?;
             let missing = || Status::not_found(format!("volume '{}' has no snapshot '{snapshot}'", source.volume));
             let size = entry.snapshots.get(&snapshot).ok_or_else(missing)?.size;

@@ -25,22 +25,29 @@ pub(super) fn volume<'a>(metadata: &'a Metadata, name: &VolumeName) -> Result<&'
     metadata.volume_named(name).ok_or_else(|| Status::not_found(format!("there is no volume '{name}'")))
 }
 
+/// The volume of this name, which this node has to own: the data of others is not here.
+pub(super) fn own_volume<'a>(
+    node: &Node,
+    metadata: &'a Metadata,
+    name: &VolumeName,
+) -> Result<&'a Arc<VolumeEntry>, Status> {
+    let entry = volume(metadata, name)?;
+    if entry.owner == node.metadata.id() {
+        return Ok(entry);
+    }
+    let owner = metadata.node(entry.owner).map(|owner| format!("{} at {}", owner.name, owner.site));
+    let owner = owner.unwrap_or_else(|| entry.owner.to_string());
+    let what = format!("volume '{name}' is owned by node {owner}: give this command to that node");
+    Err(Status::failed_precondition(what))
+}
+
 /// The volume of this name, with its slot held, so that nobody opens, closes or deletes it meanwhile.
 pub(super) async fn held_volume(node: &Node, name: &VolumeName) -> Result<(HeldSlot, Arc<VolumeEntry>), Status> {
     let id = volume(&*metadata(node).await?, name)?.id;
     let slot = node.volumes.hold(id).await;
     // It may have gone while the slot was waited for.
-    let entry = Arc::clone(volume(&*metadata(node).await?, name)?);
-    if entry.owner != node.metadata.id() {
-        return Err(owned_elsewhere(&*metadata(node).await?, &entry));
-    }
+    let entry = Arc::clone(own_volume(node, &*metadata(node).await?, name)?);
     if entry.id == id { Ok((slot, entry)) } else { Err(Status::aborted(format!("'{name}' is another volume now"))) }
-}
-
-fn owned_elsewhere(metadata: &Metadata, entry: &VolumeEntry) -> Status {
-    let owner = metadata.node(entry.owner).map(|owner| format!("{} at {}", owner.name, owner.site));
-    let (name, owner) = (&entry.name, owner.unwrap_or_default());
-    Status::failed_precondition(format!("volume '{name}' is owned by node {owner}: give this command to that node"))
 }
 
 /// The volume of this name, open, for whatever is not about its being open.
@@ -96,7 +103,7 @@ pub(super) async fn contents(node: &Arc<Node>, text: &str, freshness: Freshness)
     let (root, size) = match snapshot {
         Some(snapshot) => {
             let metadata = metadata(node).await?;
-            let entry = volume(&metadata, &name)?;
+            let entry = own_volume(node, &metadata, &name)?;
             let missing = || Status::not_found(format!("volume '{name}' has no snapshot '{snapshot}'"));
             let snapshot = entry.snapshots.get(&snapshot).ok_or_else(missing)?;
             (snapshot.root, snapshot.size)
@@ -112,7 +119,7 @@ pub(super) async fn contents(node: &Arc<Node>, text: &str, freshness: Freshness)
     Ok(HeldContents { root, size, _held: node.hold_root(root) })
 }
 
-/// All contents that have a name: those of each volume, as they were sealed last, and its snapshots; by name.
+/// All contents that have a name and are here: those of each volume of this node, as they were sealed last, and its snapshots; by name.
 pub(super) async fn all_contents(node: &Arc<Node>) -> Result<Vec<(String, HeldContents)>, Status> {
     let _in_transit = node.in_transit.read().await;
     let metadata = metadata(node).await?;
@@ -120,7 +127,7 @@ pub(super) async fn all_contents(node: &Arc<Node>) -> Result<Vec<(String, HeldCo
     let sealed = blocking(move || storage.sealed()).await?.map_err(|error| error.about("the volumes"))?;
     let held = |root, size| HeldContents { root, size, _held: node.hold_root(root) };
     let mut all = Vec::new();
-    for entry in metadata.volumes() {
+    for entry in metadata.volumes().filter(|entry| entry.owner == node.metadata.id()) {
         let root = sealed.get(&entry.id).map_or(entry.published.root, |record| record.root);
         all.push((entry.name.to_string(), held(root, entry.size)));
         let snapshots = entry.snapshots.iter();

@@ -1,13 +1,13 @@
 //! Tokens, nodes, sessions, the layout, and taking over.
 
-use sterna_types::{NodeName, SiteName};
+use sterna_types::{NodeName, SiteName, TokenId};
 
 use super::*;
 use crate::limits::{MAX_TOKENS, MAX_VOTERS};
 use crate::state::command::{Admission, NewToken};
 use crate::state::layout::{LayoutRevision, NodeChange};
 use crate::state::session::{SessionNumber, SessionState};
-use crate::state::token::{Digest, TokenId};
+use crate::state::token::Digest;
 
 /// A cluster in which there can be many nodes.
 pub(super) fn raised() -> Metadata {

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use sterna_consensus::Metadata;
 use sterna_consensus::state::command::{Command, NewToken};
-use sterna_consensus::state::token::{Digest, Token, TokenId};
+use sterna_consensus::state::token::{Digest, Token};
 use sterna_consensus::state::volume::UnixTime;
 use sterna_proto::cluster;
-use sterna_transport::{JoinToken, TokenId as JoinTokenId, TokenSecret};
-use sterna_types::SiteName;
+use sterna_transport::{JoinToken, TokenSecret};
+use sterna_types::{SiteName, TokenId};
 use tonic::Status;
 
 use crate::node::admin::lookup::metadata;
@@ -49,13 +49,7 @@ pub(super) async fn create(
     let address = address
         .ok_or_else(|| Status::unavailable("the cluster does not know yet where this node listens: try again"))?;
     let credentials = node.tls.credentials();
-    let token = JoinToken::new(
-        node.identity.cluster,
-        credentials.issuer().fingerprint(),
-        JoinTokenId(id.0),
-        secret,
-        vec![address],
-    );
+    let token = JoinToken::new(node.identity.cluster, credentials.issuer().fingerprint(), id, secret, vec![address]);
     let token = token.map_err(|error| Status::internal(error.to_string()))?;
     let new = NewToken { id, secret: hash, at, expires, site };
     node.metadata.propose(Command::CreateToken(new)).await.map_err(|error| error.about("the token"))?;
