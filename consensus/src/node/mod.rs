@@ -95,12 +95,18 @@ pub struct MetadataNode {
     way_to_leader: Leader,
     channels: Option<Channels>,
     patience: Duration,
-    /// The proposer, and what it does when it leads; taken by the first to shut down.
-    tasks: Mutex<Vec<JoinHandle<()>>>,
+    /// The proposer, and what this node does when it leads; taken by the first to shut down.
+    tasks: Mutex<Option<Tasks>>,
     /// Ends once the database is closed.
     closed: watch::Receiver<()>,
     #[cfg(test)]
     database: std::sync::Weak<crate::store::Database>,
+}
+
+/// What runs beside Raft.
+struct Tasks {
+    proposer: JoinHandle<()>,
+    leadership: JoinHandle<()>,
 }
 
 impl MetadataNode {
@@ -244,11 +250,16 @@ impl MetadataNode {
     /// # Cancel safety
     /// Dropped halfway, it may be called again.
     pub async fn shutdown(&self) {
+        let tasks = self.tasks.lock().await.take();
+        if let Some(tasks) = &tasks {
+            // Whoever leads next does what is left to do.
+            tasks.leadership.abort();
+        }
         if let Err(error) = self.raft.shutdown().await {
             tracing::error!(%error, "the metadata's task did not end in order");
         }
-        for task in self.tasks.lock().await.drain(..) {
-            task.abort();
+        if let Some(tasks) = tasks {
+            tasks.proposer.abort();
         }
         let mut closed = self.closed.clone();
         while closed.changed().await.is_ok() {}
@@ -275,7 +286,7 @@ impl MetadataNode {
         let leader = Leader::new(channels.clone());
         let (proposer, proposals) = Proposer::new(raft.clone(), id, leader.clone());
         let leadership = Leadership::new(id, raft.clone(), view.clone(), proposals.clone());
-        let tasks = Mutex::new(vec![tokio::spawn(proposer.run()), tokio::spawn(leadership.run())]);
+        let tasks = Tasks { proposer: tokio::spawn(proposer.run()), leadership: tokio::spawn(leadership.run()) };
         Ok(Self {
             dir: dir.to_owned(),
             id,
@@ -285,7 +296,7 @@ impl MetadataNode {
             way_to_leader: leader,
             channels,
             patience,
-            tasks,
+            tasks: Mutex::new(Some(tasks)),
             closed,
             #[cfg(test)]
             database: weak,
