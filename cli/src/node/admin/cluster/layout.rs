@@ -64,17 +64,20 @@ fn id_of(metadata: &Metadata, name: &str) -> Result<NodeId, Status> {
 
 fn shown(metadata: &Metadata) -> cluster::Layout {
     let name = |id: &NodeId| metadata.node(*id).map_or_else(|| id.to_string(), |node| node.name.to_string());
-    let names = |ids: &mut dyn Iterator<Item = &NodeId>| ids.map(name).collect();
+    let names = |ids: &mut dyn Iterator<Item = &NodeId>| -> Vec<String> { ids.map(name).collect() };
     let layout = metadata.layout();
-    // What cannot be made any more is found out when it is applied; it is shown as nothing.
-    let (after, removed) = metadata.applied_layout(layout).unwrap_or_default();
+    // Changes that cannot be made any more come to nothing; applying them says why.
+    let (voters_after, removed_after) = match metadata.applied_layout(layout) {
+        Ok((after, removed)) => (names(&mut after.voters.iter()), names(&mut removed.iter())),
+        Err(_) => (Vec::new(), Vec::new()),
+    };
     cluster::Layout {
         revision: layout.revision.0,
         voters: names(&mut layout.voters.iter()),
         draining: names(&mut layout.draining.iter()),
         staged: layout.staged.iter().map(|change| change_shown(*change, &name)).collect(),
-        voters_after: names(&mut after.voters.iter()),
-        removed_after: names(&mut removed.iter()),
+        voters_after,
+        removed_after,
     }
 }
 
