@@ -193,6 +193,8 @@ pub(super) fn spec_of(volume: &VolumeEntry) -> Option<VolumeSpec> {
         epoch: volume.epoch,
         root: volume.published.root,
         generation: volume.published.generation.0,
+        // The metadata does not count them.
+        written_blocks: 0,
         chunking: ChunkingParameters::decode(volume.format.0.to_le_bytes()).ok()?,
     })
 }

@@ -9,6 +9,7 @@ use sterna_consensus::state::command::{Command, RootPublication};
 use sterna_consensus::state::outcome::Outcome;
 use sterna_consensus::state::volume::{Generation, VolumeState};
 use sterna_consensus::{Metadata, ProposeError};
+use sterna_storage_node::volume::SealedState;
 use tokio::time::MissedTickBehavior;
 
 use super::node::Node;
@@ -58,7 +59,7 @@ pub(super) async fn publish(node: &Node) -> Result<(), ProposeError> {
 /// What the metadata does not know yet of a volume.
 fn news_of(open: &OpenVolume, metadata: &Metadata) -> Option<RootPublication> {
     let volume = open.volume.id();
-    let (root, generation) = open.volume.sealed();
+    let SealedState { root, generation, .. } = open.volume.sealed();
     let known = metadata.volume(volume)?;
     let is_news = known.state == VolumeState::Ready && generation > known.published.generation.0;
     is_news.then_some(RootPublication { volume, epoch: open.epoch, root, generation: Generation(generation) })

@@ -268,6 +268,7 @@ mod tests {
             epoch: Epoch::FIRST,
             root: Root::EMPTY,
             generation: 0,
+            written_blocks: 0,
             chunking: ChunkingParameters::default(),
         }
     }
@@ -324,7 +325,7 @@ mod tests {
         volumes.close_all().await;
         assert_eq!(volumes.open_count(), 0);
         assert!(volume.is_closed());
-        assert_eq!(volume.sealed().1, 1, "the write is in a root");
+        assert_eq!(volume.sealed().generation, 1, "the write is in a root");
         let refused = volumes.hold(VolumeId(2)).await.device(&spec(2)).await;
         assert!(matches!(refused, Err(OpenError::ShuttingDown)));
     }

@@ -47,6 +47,7 @@ fn data_directory() -> tempfile::TempDir {
         epoch: Epoch::FIRST,
         root: Root::EMPTY,
         generation: 0,
+        written_blocks: 0,
         chunking: ChunkingParameters::default(),
     };
     let volume = Volume::open(&storage, &spec).expect("a volume");

@@ -37,7 +37,7 @@ mod tests;
 pub use file::{FileNumber, JournalFile, JournalNote, NOTE_BYTES};
 pub use log::{Appended, Journal, JournalError};
 pub use pool::{JournalPool, SaltSource};
-pub use replay::{Replay, Replayed, replay};
+pub use replay::{Replay, Replayed, newest_note, replay};
 pub use survey::{Continued, Found, JournalDamage, Survey, survey};
 
 /// Bytes of a journal's file: small enough that a volume that was written a little holds little, large enough that

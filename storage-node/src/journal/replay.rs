@@ -17,7 +17,7 @@ use std::sync::Arc;
 use sterna_types::VolumeId;
 
 use super::JOURNAL_FILE_BYTES;
-use super::file::{FIRST_RECORD, FileHeader, FileNumber, JournalFile, PAGE_BYTES};
+use super::file::{FIRST_RECORD, FileHeader, FileNumber, JournalFile, JournalNote, PAGE_BYTES};
 use super::log::JournalError;
 use super::pool::JournalPool;
 use super::record::{HEADER_BYTES as RECORD_HEADER_BYTES, RecordHeader, Sequence};
@@ -78,6 +78,28 @@ pub fn replay(pool: &JournalPool, directory: &str, begin: Replay) -> Result<Repl
         disk.sync_dir(directory).map_err(|source| failed(directory, source))?;
     }
     Ok(replayed)
+}
+
+/// The note in the header of the newest file of the journal in `directory`; `None` where there is no file of `volume`.
+///
+/// # Errors
+/// [`JournalError::Damaged`] where there are files and none has a header that checks, [`JournalError::Io`].
+pub fn newest_note(disk: &dyn Disk, directory: &str, volume: VolumeId) -> Result<Option<JournalNote>, JournalError> {
+    let failed = |path: &str, source| JournalError::Io { path: path.to_owned(), source };
+    let mut headless = None;
+    for name in disk.list(directory).map_err(|source| failed(directory, source))?.into_iter().rev() {
+        let Some(number) = FileNumber::of_file_name(&name) else { continue };
+        let path = format!("{directory}/{name}");
+        match open(disk, &path, volume, number) {
+            Ok(Opened::Ours(file)) => return Ok(Some(file.header.note)),
+            Ok(Opened::Foreign) => {}
+            Ok(Opened::Headless) => headless = Some(path),
+            // It was given back a moment ago.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(source) => return Err(failed(&path, source)),
+        }
+    }
+    headless.map_or(Ok(None), |path| Err(JournalError::Damaged { path, sequence: Sequence::default().next().0 }))
 }
 
 struct Reader {

@@ -74,6 +74,7 @@ fn spec(id: u64, root: Root) -> VolumeSpec {
         epoch: Epoch::FIRST,
         root,
         generation: 0,
+        written_blocks: 0,
         chunking: ChunkingParameters::default(),
     }
 }

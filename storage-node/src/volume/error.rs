@@ -2,7 +2,7 @@
 
 use std::io;
 
-use sterna_types::{DeviceError, SegmentIndex, VolumeId};
+use sterna_types::{DeviceError, Epoch, SegmentIndex, VolumeId};
 
 use crate::chunk_store::StoreError;
 use crate::journal::JournalError;
@@ -37,6 +37,17 @@ pub enum VolumeError {
         /// What is wrong with it.
         what: &'static str,
     },
+    /// What this node keeps of the volume was written in another epoch: it would be replayed onto contents that it does not
+    /// belong to.
+    #[error("what is here of volume {volume} is of epoch {kept}, and {}", of_epoch(*kept, *asked))]
+    OtherEpoch {
+        /// The volume.
+        volume: VolumeId,
+        /// The epoch of what is here.
+        kept: Epoch,
+        /// The epoch that it was to be opened in.
+        asked: Epoch,
+    },
     /// The segment's map names blocks that a chunk does not have.
     #[error("the manifest of segment {} names blocks that its chunk does not have", segment.0)]
     DamagedSegment {
@@ -58,6 +69,14 @@ impl VolumeError {
                 | Self::Journal(JournalError::Full)
                 | Self::Device(DeviceError::NoSpace)
         )
+    }
+}
+
+fn of_epoch(kept: Epoch, asked: Epoch) -> String {
+    if kept < asked {
+        format!("the volume is in epoch {asked}: what is here has to be kept as a branch first")
+    } else {
+        format!("it was to be opened in epoch {asked}, which is over: the metadata says whose it is now")
     }
 }
 

@@ -10,6 +10,7 @@
 //! ```
 //!
 //! * [`Storage`]: what all volumes of a node share: chunks, records, caches, journal files.
+//! * `kept`: what a node has of a volume that is not open, and forgetting it.
 //! * [`Volume`]: one of them, open; all its calls may block.
 //! * [`VolumeDevice`]: the `BlockDevice` in front, which never does.
 //! * `sealer`: the background task that seals each open volume in time.
@@ -26,6 +27,7 @@ mod cost_tests;
 mod device;
 mod draft;
 mod error;
+mod kept;
 pub(crate) mod overlay;
 mod read;
 mod record;
@@ -49,4 +51,4 @@ pub use record::VolumeRecord;
 pub use seal::Sealed;
 pub use sealer::Sealer;
 pub use storage::{Storage, StorageOptions};
-pub use volume::{Volume, VolumeSpec, VolumeStatus};
+pub use volume::{SealedState, Volume, VolumeSpec, VolumeStatus};

@@ -2,9 +2,9 @@
 //!
 //! | offset | bytes | field |
 //! |---|---|---|
-//! | 0 | 1 | version, 1 |
+//! | 0 | 1 | version, 2 |
 //! | 1 | 1 | 1 where there is a root and a checkpoint, 0 for the empty root |
-//! | 2 | 6 | zero |
+//! | 2 | 6 | blocks written: how many blocks of data writes of the volume's whole life the root holds, at most 2^48 - 1 |
 //! | 8 | 8 | generation: how often the root has changed |
 //! | 16 | 8 | epoch |
 //! | 24 | 8 | size in bytes when it was sealed |
@@ -13,7 +13,7 @@
 //! | 48 | 32 | root |
 //! | 80 | 32 | checkpoint |
 //!
-//! Integers are little-endian. The same fields up to the root are a chunk of their own, the **checkpoint**, so that the packs
+//! Integers are little-endian. In version 1, which is still read, nothing was counted: blocks written is zero. The same fields up to the root are a chunk of their own, the **checkpoint**, so that the packs
 //! alone tell which roots there were; it is also the note in the headers of the journal's files, so that a volume that was
 //! never sealed can be told from its journal:
 //!
@@ -36,6 +36,9 @@ pub struct VolumeRecord {
     pub root: Root,
     /// How often they have changed.
     pub generation: u64,
+    /// Blocks of 4 KiB of the data writes of the volume's whole life that are in them, each as often as it was written; holes
+    /// count nothing. What is kept of it ends at 2^48 - 1.
+    pub written_blocks: u64,
     /// Under which epoch they were sealed.
     pub epoch: Epoch,
     /// The volume's size in bytes when they were.
@@ -71,6 +74,7 @@ impl VolumeRecord {
     fn encode_common(&self) -> [u8; CHECKPOINT_FIELD] {
         let mut bytes = [0; CHECKPOINT_FIELD];
         bytes[0] = VERSION;
+        bytes[2..8].copy_from_slice(&self.written_blocks.min(MAX_WRITTEN_BLOCKS).to_le_bytes()[..6]);
         let numbers =
             [self.generation, self.epoch.number(), self.size_bytes, self.sealed_through.0, self.replay_from.0];
         for (index, number) in numbers.into_iter().enumerate() {
@@ -106,11 +110,14 @@ impl VolumeRecord {
     }
 
     fn parse_common(bytes: &[u8; CHECKPOINT_FIELD], checkpoint: Option<ChunkId>) -> Result<Self, &'static str> {
-        if bytes[0] != VERSION {
-            return Err("its version is unknown here");
-        }
-        if bytes[2..8] != [0; 6] {
-            return Err("its reserved part is not zero");
+        let mut written_blocks = [0; 8];
+        written_blocks[..6].copy_from_slice(&bytes[2..8]);
+        let written_blocks = u64::from_le_bytes(written_blocks);
+        match bytes[0] {
+            VERSION => {}
+            VERSION_WITHOUT_COUNT if written_blocks == 0 => {}
+            VERSION_WITHOUT_COUNT => return Err("its reserved part is not zero"),
+            _ => return Err("its version is unknown here"),
         }
         let number = |index: usize| {
             let mut field = [0; 8];
@@ -127,6 +134,7 @@ impl VolumeRecord {
         Ok(Self {
             root,
             generation: number(0),
+            written_blocks,
             epoch: Epoch::from_number(number(1)).ok_or("its epoch is 0")?,
             size_bytes: number(2),
             sealed_through: Sequence(number(3)),
@@ -136,7 +144,12 @@ impl VolumeRecord {
     }
 }
 
-const VERSION: u8 = 1;
+/// 2: blocks written are counted.
+const VERSION: u8 = 2;
+/// 1: where the count is now, there is zero.
+const VERSION_WITHOUT_COUNT: u8 = 1;
+/// As much as there is room for: an exbibyte.
+const MAX_WRITTEN_BLOCKS: u64 = (1 << 48) - 1;
 const CHECKPOINT_FIELD: usize = 80;
 const RECORD_BYTES: usize = CHECKPOINT_FIELD + 32;
 const CHECKPOINT_BYTES: usize = 16 + CHECKPOINT_FIELD;
@@ -153,6 +166,7 @@ mod tests {
         fn a_record_reads_back_as_it_was_written(
             top in any::<Option<[u8; 32]>>(),
             numbers in any::<[u64; 4]>(),
+            written_blocks in 0..=MAX_WRITTEN_BLOCKS,
             epoch in 1u64..,
             volume in any::<u64>(),
         ) {
@@ -160,6 +174,7 @@ mod tests {
             let mut record = VolumeRecord {
                 root,
                 generation: numbers[0],
+                written_blocks,
                 epoch: Epoch::from_number(epoch).expect("not 0"),
                 size_bytes: numbers[1],
                 sealed_through: Sequence(numbers[2]),
@@ -181,5 +196,48 @@ mod tests {
             let _ = VolumeRecord::parse(VolumeId(1), &bytes);
             prop_assert_eq!(VolumeRecord::parse_checkpoint(&bytes, id), None);
         }
+    }
+
+    /// A record as it is written today, and the bytes that it has in the two versions.
+    fn golden(version: u8) -> (VolumeRecord, Vec<u8>) {
+        let written: [u8; 6] = if version == 1 { [0; 6] } else { [6, 5, 4, 3, 2, 1] };
+        let record = VolumeRecord {
+            root: Root::at(ChunkId::from_bytes([7; 32])),
+            generation: 2,
+            written_blocks: if version == 1 { 0 } else { 0x0102_0304_0506 },
+            epoch: Epoch::from_number(3).expect("not 0"),
+            size_bytes: 4 << 20,
+            sealed_through: Sequence(5),
+            replay_from: FileNumber(6),
+            checkpoint: Some(ChunkId::from_bytes([8; 32])),
+        };
+        let numbers = [2, 3, 4 << 20, 5, 6].map(u64::to_le_bytes).concat();
+        (record, [&[version, 1], &written[..], &numbers, &[7; 32], &[8; 32]].concat())
+    }
+
+    #[test]
+    fn golden_bytes_of_a_record() {
+        let (record, bytes) = golden(2);
+        assert_eq!(record.encode(), *bytes);
+        assert_eq!(VolumeRecord::parse(VolumeId(1), &bytes).ok(), Some(record));
+        assert!(VolumeRecord::parse(VolumeId(1), &golden(3).1).is_err(), "a version that nobody knows");
+    }
+
+    #[test]
+    fn a_record_of_version_1_is_read_and_has_counted_nothing() {
+        let (record, mut bytes) = golden(1);
+        assert_eq!(VolumeRecord::parse(VolumeId(1), &bytes).ok(), Some(record));
+        let checkpoint = [b"STRNCKPT", &9u64.to_le_bytes()[..], &bytes[..CHECKPOINT_FIELD]].concat();
+        let id = ChunkId::from_bytes([8; 32]);
+        assert_eq!(VolumeRecord::parse_checkpoint(&checkpoint, id), Some((VolumeId(9), record)));
+        bytes[4] = 1;
+        assert!(VolumeRecord::parse(VolumeId(1), &bytes).is_err(), "there is nothing in it but zero");
+    }
+
+    #[test]
+    fn a_count_that_there_is_no_room_for_ends_at_the_most_that_there_is() {
+        let record = VolumeRecord { written_blocks: u64::MAX, ..golden(2).0 };
+        let read = VolumeRecord::parse(VolumeId(1), &record.encode()).expect("a record");
+        assert_eq!(read.written_blocks, MAX_WRITTEN_BLOCKS);
     }
 }

@@ -1,13 +1,16 @@
 //! Opening a volume, after a clean end as after a crash.
 //!
 //! 1. Read the volume's record: the root, and from which journal file on there is more. Without a record nothing was ever
-//!    sealed here, and the metadata says what the volume holds.
+//!    sealed here; then the journal says what it stands on, and without a journal the metadata what the volume holds. Where
+//!    record or journal are of another epoch: refuse, and change nothing ([`VolumeError::OtherEpoch`]).
 //! 2. Replay the journal from there ([`crate::journal::replay()`]), and put every record into the overlay.
 //! 3. Go on writing in a new file of the journal, behind the newest record.
 //!
 //! Nothing is sealed here: that is left to the sealer, so that opening takes no longer than reading the journal.
 
 use std::sync::Arc;
+
+use sterna_types::Epoch;
 
 use super::error::VolumeError;
 use super::overlay::{Overlay, Source};
@@ -36,6 +39,7 @@ impl Volume {
     fn open_in(slot: &Slot, storage: &Arc<Storage>, spec: &VolumeSpec) -> Result<Arc<Self>, VolumeError> {
         let mut slot = lock(slot);
         if let Some(volume) = slot.upgrade() {
+            check_epoch(spec, volume.epoch())?;
             return Ok(volume);
         }
         let volume = Self::recover(storage, spec)?;
@@ -44,11 +48,15 @@ impl Volume {
     }
 
     fn recover(storage: &Arc<Storage>, spec: &VolumeSpec) -> Result<Arc<Self>, VolumeError> {
-        let sealed = match storage.records.get(spec.id).map_err(StoreError::from)? {
-            Some(bytes) => VolumeRecord::parse(spec.id, &bytes)?,
+        let sealed = match storage.kept(spec.id)? {
+            Some(kept) => {
+                check_epoch(spec, kept.epoch)?;
+                kept
+            }
             None => VolumeRecord {
                 root: spec.root,
                 generation: spec.generation,
+                written_blocks: spec.written_blocks,
                 epoch: spec.epoch,
                 size_bytes: spec.size.bytes().0,
                 sealed_through: Sequence(0),
@@ -64,9 +72,17 @@ impl Volume {
         let (active, unsealed_bytes) = overlay_of(&replayed.records);
         let journal = Journal::behind(spec.id, directory, Arc::clone(&storage.pool), &replayed);
         journal.set_note(VolumeRecord { size_bytes: spec.size.bytes().0, ..sealed }.encode_checkpoint(spec.id));
-        let layers = Layers { active, frozen: None, sealed };
+        let data = replayed.records.iter().filter(|(header, ..)| header.kind == RecordKind::Data);
+        let written_blocks = sealed.written_blocks + data.map(|(header, ..)| header.block_count).sum::<u64>();
+        let layers = Layers { active, frozen: None, sealed, written_blocks };
         Ok(Self::assemble(spec, Arc::clone(storage), journal, layers, unsealed_bytes))
     }
+}
+
+/// What another epoch has left stands on contents of its own: it is not for this one.
+fn check_epoch(spec: &VolumeSpec, kept: Epoch) -> Result<(), VolumeError> {
+    let VolumeSpec { id: volume, epoch: asked, .. } = *spec;
+    if kept == asked { Ok(()) } else { Err(VolumeError::OtherEpoch { volume, kept, asked }) }
 }
 
 /// The overlay that these records make, and how many bytes of the journal they take.

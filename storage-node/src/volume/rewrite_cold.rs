@@ -16,7 +16,7 @@ use sterna_types::{SEGMENT_SIZE, SegmentIndex};
 
 use super::draft::Draft;
 use super::error::VolumeError;
-use super::volume::Volume;
+use super::volume::{Cut, Volume};
 use crate::chunk_writer::ChunkWriter;
 use crate::map::Manifest;
 
@@ -83,7 +83,8 @@ impl Volume {
             draft.write(&self.chunking, 0, &Bytes::from(data))?;
             changed.push(draft.finish()?.store(segment, &mut writer)?);
         }
-        let built = self.build_root(&old, changed, writer, (old.sealed_through, old.replay_from))?;
+        let (through, replay_from, written_blocks) = (old.sealed_through, old.replay_from, old.written_blocks);
+        let built = self.build_root(&old, changed, writer, Cut { through, replay_from, written_blocks })?;
         self.record(&built)?;
         self.show(&built, None);
         Ok(cold.len())

@@ -30,11 +30,9 @@ use super::error::VolumeError;
 use super::record::VolumeRecord;
 use super::rewrite::rewrite;
 use super::storage::lock;
-use super::volume::{Frozen, SealFailure, Volume};
+use super::volume::{Cut, Frozen, SealFailure, SealedState, Volume};
 use crate::chunk_store::{ChunkKind, NewChunk, StoreError, StorePin};
 use crate::chunk_writer::ChunkWriter;
-use crate::journal::FileNumber;
-use crate::journal::record::Sequence;
 use crate::map::{self, Change};
 
 /// What a seal has come to.
@@ -44,6 +42,8 @@ pub struct Sealed {
     pub root: Root,
     /// How often they have changed.
     pub generation: u64,
+    /// How many blocks of data writes are in them: see [`VolumeRecord::written_blocks`].
+    pub written_blocks: u64,
 }
 
 /// A new root whose chunks are durable and pinned.
@@ -76,8 +76,8 @@ impl Volume {
     fn seal_once(&self) -> Result<Sealed, VolumeError> {
         self.check_open()?;
         let Some(frozen) = self.freeze() else {
-            let (root, generation) = self.sealed();
-            return Ok(Sealed { root, generation });
+            let SealedState { root, generation, written_blocks } = self.sealed();
+            return Ok(Sealed { root, generation, written_blocks });
         };
         let built = match self.build(&frozen) {
             Err(error) if error.is_full() => {
@@ -92,7 +92,8 @@ impl Volume {
         drop(frozen);
         self.fragmented().sealed();
         self.journal.retire_before(built.record.replay_from);
-        Ok(Sealed { root: built.record.root, generation: built.record.generation })
+        let VolumeRecord { root, generation, written_blocks, .. } = built.record;
+        Ok(Sealed { root, generation, written_blocks })
     }
 
     /// Looks the maps up anew that seals have superseded of segments that guests read, so that these need not. What
@@ -115,7 +116,8 @@ impl Volume {
             let mut overlay = layers.frozen.as_ref().map(|frozen| (*frozen.overlay).clone()).unwrap_or_default();
             overlay.put(&std::mem::take(&mut layers.active));
             let bytes = self.unsealed_bytes.load(Ordering::Acquire);
-            layers.frozen = Some(Frozen { overlay: Arc::new(overlay), through, replay_from, bytes });
+            let cut = Cut { through, replay_from, written_blocks: layers.written_blocks };
+            layers.frozen = Some(Frozen { overlay: Arc::new(overlay), cut, bytes });
         }
         layers.frozen.clone()
     }
@@ -124,25 +126,26 @@ impl Volume {
         let old = self.layers().sealed;
         let mut writer = ChunkWriter::new(Arc::clone(&self.storage.store));
         let changed = rewrite(self, old.root, &frozen.overlay, &mut writer)?;
-        self.build_root(&old, changed, writer, (frozen.through, frozen.replay_from))
+        self.build_root(&old, changed, writer, frozen.cut)
     }
 
-    /// The root that differs from `old` by the segments in `changed`; the journal goes on behind `sealed_through`.
+    /// The root that differs from `old` by the segments in `changed`, and holds what was written before `cut`.
     pub(super) fn build_root(
         &self,
         old: &VolumeRecord,
         changed: Vec<Change>,
         mut writer: ChunkWriter,
-        (sealed_through, replay_from): (Sequence, FileNumber),
+        cut: Cut,
     ) -> Result<Built, VolumeError> {
         let root = map::update(&self.storage.nodes, &mut writer, old.root, &changed)?;
         let mut record = VolumeRecord {
             root,
             generation: old.generation + u64::from(root != old.root),
+            written_blocks: cut.written_blocks,
             epoch: self.epoch,
             size_bytes: self.size().0,
-            sealed_through,
-            replay_from,
+            sealed_through: cut.through,
+            replay_from: cut.replay_from,
             checkpoint: None,
         };
         let checkpoint = Bytes::copy_from_slice(&record.encode_checkpoint(self.id));

@@ -132,30 +132,6 @@ impl Storage {
         lock(&self.open)
     }
 
-    /// Removes what this node keeps of a volume that is not open: its record and its journal. Its chunks go with the next
-    /// collection.
-    ///
-    /// # Errors
-    /// [`super::VolumeError`]; then it may be partly there, and this can be called again.
-    pub fn remove_volume(&self, volume: VolumeId) -> Result<(), super::VolumeError> {
-        // The record first: a record without its journal would be taken for an older state of the volume.
-        self.records.remove(volume).map_err(StoreError::from)?;
-        let directory = volume_directory(volume);
-        let failed = |source| StoreError::Io { path: directory.clone(), source };
-        let journal = journal_directory(volume);
-        for name in self.disk.list(&journal).map_err(failed)? {
-            self.disk.remove(&format!("{journal}/{name}")).map_err(failed)?;
-        }
-        for path in [&journal, &directory] {
-            match self.disk.remove(path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error).into()),
-                _ => {}
-            }
-        }
-        self.segments.forget(volume);
-        Ok(())
-    }
-
     /// Gives the space of journal files that nobody uses back, where less than `bytes` are free.
     ///
     /// # Errors
@@ -166,21 +142,6 @@ impl Storage {
             self.pool.shrink()?;
         }
         Ok(())
-    }
-
-    /// The volumes that something is kept of here, in order: those with a record, and those with a journal.
-    ///
-    /// # Errors
-    /// [`super::VolumeError`].
-    pub fn kept_volumes(&self) -> Result<Vec<VolumeId>, super::VolumeError> {
-        let mut volumes: Vec<_> =
-            self.records.list().map_err(StoreError::from)?.into_iter().map(|(volume, _)| volume).collect();
-        let failed = |source| StoreError::Io { path: VOLUMES.to_owned(), source };
-        let names = self.disk.list(VOLUMES).map_err(failed)?;
-        volumes.extend(names.iter().filter_map(|name| u64::from_str_radix(name, 16).ok()).map(VolumeId));
-        volumes.sort_unstable();
-        volumes.dedup();
-        Ok(volumes)
     }
 }
 

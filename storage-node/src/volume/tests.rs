@@ -57,14 +57,14 @@ impl Machine {
     }
 
     /// The machine after the process was killed.
-    fn killed(&self) -> Self {
+    pub(super) fn killed(&self) -> Self {
         let disk = self.disk.after_kill();
         let index = Arc::new(self.index.after_kill(&disk));
         Self::on(disk, index, self.runs + 1)
     }
 
     /// The machine after power was lost.
-    fn without_power(&self, seed: u64, mode: CrashMode) -> Self {
+    pub(super) fn without_power(&self, seed: u64, mode: CrashMode) -> Self {
         let disk = self.disk.crash_image(seed, mode);
         let index = Arc::new(self.index.crash_image(seed, &disk));
         Self::on(disk, index, self.runs + 1)
@@ -91,6 +91,7 @@ pub(super) fn spec(id: u64, size: u64, root: Root) -> VolumeSpec {
         epoch: Epoch::FIRST,
         root,
         generation: 0,
+        written_blocks: 0,
         chunking: ChunkingParameters::default(),
     }
 }
@@ -207,6 +208,8 @@ struct Model {
     origin: Root,
     blocks: u64,
     now: Blocks,
+    /// Blocks of its data writes.
+    written: u64,
     /// What each block may be after power is lost, the durable contents first. A block that is not here is as it is now.
     since_flush: BTreeMap<u64, Vec<Vec<u8>>>,
     /// Volumes that were cloned, with what they held; they are not written any more.
@@ -218,7 +221,8 @@ impl Model {
         let machine = Machine::new();
         let volume = machine.volume(1, BLOCKS * BLOCK_SIZE, Root::EMPTY);
         let (now, since_flush) = (Blocks::new(), BTreeMap::new());
-        Self { machine, volume, id: 1, origin: Root::EMPTY, blocks: BLOCKS, now, since_flush, parents: Vec::new() }
+        let (origin, parents) = (Root::EMPTY, Vec::new());
+        Self { machine, volume, id: 1, origin, blocks: BLOCKS, now, written: 0, since_flush, parents }
     }
 
     fn block(&self, index: u64) -> Vec<u8> {
@@ -263,12 +267,14 @@ impl Model {
                 let byte = |position: u64| seed.wrapping_mul((position / BLOCK_SIZE % 251) as u8);
                 let data: Vec<u8> = (at..at + length).map(byte).collect();
                 let written = self.volume.write(ByteOffset(at), &data);
+                self.written += (at + length).div_ceil(BLOCK_SIZE) - at / BLOCK_SIZE;
                 self.put(at, length, byte);
                 self.allow(written);
             }
             Step::Zero { at, length } => {
                 let (at, length) = self.clip(*at, *length);
                 let zeroed = self.volume.zero(range(at, length));
+                self.written += blocks_in_part(at, at + length);
                 self.put(at, length, |_| 0);
                 self.allow(zeroed);
             }
@@ -278,7 +284,8 @@ impl Model {
                 }
             }
             Step::Seal => {
-                if self.allow(self.volume.seal()).is_some() {
+                if let Some(sealed) = self.allow(self.volume.seal()) {
+                    prop_assert_eq!(sealed.written_blocks, self.written);
                     self.since_flush.clear();
                 }
             }
@@ -323,7 +330,7 @@ impl Model {
         self.since_flush.clear();
         let Some(volume) = opened else { return };
         self.parents.push((self.id, self.blocks, self.origin, self.now.clone()));
-        (self.id, self.origin, self.volume) = (self.id + 1, sealed.root, volume);
+        (self.id, self.origin, self.volume, self.written) = (self.id + 1, sealed.root, volume, 0);
     }
 
     fn reopen(&mut self, machine: Machine) {
@@ -342,11 +349,18 @@ impl Model {
             self.set(block, found);
         }
         self.since_flush.clear();
+        let found = self.volume.layers().written_blocks;
+        prop_assert!(
+            (self.volume.sealed().written_blocks..=self.written).contains(&found),
+            "{found} blocks were written"
+        );
+        self.written = found;
         Ok(())
     }
 
     fn check(&self) -> Result<(), TestCaseError> {
         check_contents(&self.volume, self.blocks, &self.now)?;
+        prop_assert_eq!(self.volume.layers().written_blocks, self.written);
         let allocated = self.volume.allocation(range(0, self.blocks * BLOCK_SIZE), usize::MAX).expect("an answer");
         prop_assert_eq!(allocated.iter().map(|run| run.length).sum::<u64>(), self.blocks * BLOCK_SIZE);
         for (id, blocks, origin, held) in &self.parents {
@@ -354,6 +368,13 @@ impl Model {
         }
         Ok(())
     }
+}
+
+/// Blocks of which a range has a part and not the whole: what zeroing it has to write.
+fn blocks_in_part(start: u64, end: u64) -> u64 {
+    let (first, last) = (start / BLOCK_SIZE, end / BLOCK_SIZE);
+    let is_part = |at: u64| u64::from(!at.is_multiple_of(BLOCK_SIZE));
+    if first == last { is_part(start).max(is_part(end)) } else { is_part(start) + is_part(end) }
 }
 
 fn check_contents(volume: &Volume, blocks: u64, expected: &Blocks) -> Result<(), TestCaseError> {
@@ -579,7 +600,7 @@ fn what_is_given_back_on_a_full_disk_is_sealed_together_with_what_found_no_space
     let given_back = ByteRange::new(ByteOffset(0), 2 << 20).expect("a range");
     volume.zero(given_back).expect("a hole needs no space");
     assert!(volume.seal().is_ok(), "what was given back needs none: {:?}", volume.status().seal_failure);
-    assert_eq!(volume.status().unsealed_bytes, 0);
+    assert_eq!((volume.status().unsealed_bytes, volume.status().written_blocks), (0, 513));
     assert!(contents(&volume, 0, 2 << 20).iter().all(|byte| *byte == 0));
     assert!(contents(&volume, 2 << 20, 4096) == noise[..4096]);
     machine.disk.limit(None);
@@ -603,14 +624,17 @@ fn a_fragmented_segment_is_rewritten_once_it_is_cold_and_reads_the_same() {
     }
     volume.seal().expect("a seal");
     let extents = |root| crate::map::statistics(&*machine.store, machine.storage.nodes(), root).expect("a map").extents;
-    let fragmented = extents(volume.sealed().0);
+    let fragmented = extents(volume.sealed().root);
     assert_eq!(volume.rewrite_cold().expect("a rewrite"), 0, "it was written a moment ago");
     for round in 0..8u8 {
         volume.write(ByteOffset(8 << 20), &[round + 1; 4096]).expect("a write");
         volume.seal().expect("a seal");
     }
+    let written = volume.sealed().written_blocks;
+    assert_eq!(written, 1024 + 342 + 8);
     assert_eq!(volume.rewrite_cold().expect("a rewrite"), 1);
-    let rewritten = extents(volume.sealed().0);
+    assert_eq!(volume.sealed().written_blocks, written, "nobody has written anything");
+    let rewritten = extents(volume.sealed().root);
     assert!(rewritten * 4 < fragmented, "{fragmented} extents have become {rewritten}");
     assert!(contents(&volume, 0, 4 << 20) == expected);
     let killed = machine.killed();

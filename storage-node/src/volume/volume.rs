@@ -29,8 +29,30 @@ pub struct VolumeSpec {
     pub root: Root,
     /// How often the root had changed by then.
     pub generation: u64,
+    /// How many blocks of data writes were in it, where this node has no newer state: see [`VolumeRecord::written_blocks`].
+    pub written_blocks: u64,
     /// How its data is cut into chunks.
     pub chunking: ChunkingParameters,
+}
+
+impl VolumeSpec {
+    /// What opens volume `id` as this node has left it, in the epoch of then: see [`Storage::kept`](super::Storage::kept). Its size
+    /// is the one of the last seal; where the metadata knows a later one, that counts.
+    ///
+    /// # Errors
+    /// [`VolumeError::DamagedRecord`] where no volume has such a size.
+    pub fn of_kept(kept: &VolumeRecord, id: VolumeId, chunking: ChunkingParameters) -> Result<Self, VolumeError> {
+        let damaged = |_| VolumeError::DamagedRecord { volume: id, what: "its size is that of no volume" };
+        Ok(Self {
+            id,
+            size: VolumeSize::try_from(ByteSize(kept.size_bytes)).map_err(damaged)?,
+            epoch: kept.epoch,
+            root: kept.root,
+            generation: kept.generation,
+            written_blocks: kept.written_blocks,
+            chunking,
+        })
+    }
 }
 
 /// A volume, open: read, written, sealed. All calls may block, unless they say otherwise.
@@ -73,18 +95,40 @@ pub(super) struct Layers {
     pub(super) frozen: Option<Frozen>,
     /// What has been sealed.
     pub(super) sealed: VolumeRecord,
+    /// Blocks of data writes of the volume's whole life, those in `active` among them.
+    pub(super) written_blocks: u64,
+}
+
+/// What was sealed last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SealedState {
+    /// The contents.
+    pub root: Root,
+    /// How often they have changed.
+    pub generation: u64,
+    /// How many blocks of data writes are in them: see [`VolumeRecord::written_blocks`].
+    pub written_blocks: u64,
 }
 
 /// An overlay that takes no more writes, and where the journal goes on behind it.
 #[derive(Clone, Debug)]
 pub(super) struct Frozen {
     pub(super) overlay: Arc<Overlay>,
-    /// The newest record in it.
+    /// What is in it.
+    pub(super) cut: Cut,
+    /// Bytes of its records.
+    pub(super) bytes: u64,
+}
+
+/// A moment of a volume's history, between two records of its journal.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Cut {
+    /// The newest record before it.
     pub(super) through: Sequence,
     /// The journal file from which on later records are.
     pub(super) replay_from: FileNumber,
-    /// Bytes of its records.
-    pub(super) bytes: u64,
+    /// Blocks of data writes before it.
+    pub(super) written_blocks: u64,
 }
 
 /// Why a seal failed.
@@ -105,6 +149,8 @@ pub struct VolumeStatus {
     pub root: Root,
     /// How often they have changed.
     pub generation: u64,
+    /// How many blocks of data writes are in them: see [`VolumeRecord::written_blocks`].
+    pub written_blocks: u64,
     /// Bytes in the journal that are not sealed.
     pub unsealed_bytes: u64,
     /// Whether a sync has failed, so that it answers errors until it is opened anew.
@@ -152,20 +198,26 @@ impl Volume {
         ByteSize(self.size_bytes.load(Ordering::Acquire))
     }
 
-    /// The sealed contents, and how often they have changed.
-    pub fn sealed(&self) -> (Root, u64) {
-        let layers = self.layers();
-        (layers.sealed.root, layers.sealed.generation)
+    /// Under which epoch this node owns it.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// What was sealed last.
+    pub fn sealed(&self) -> SealedState {
+        let VolumeRecord { root, generation, written_blocks, .. } = self.layers().sealed;
+        SealedState { root, generation, written_blocks }
     }
 
     /// What an administrator wants to know.
     pub fn status(&self) -> VolumeStatus {
-        let (root, generation) = self.sealed();
+        let SealedState { root, generation, written_blocks } = self.sealed();
         VolumeStatus {
             id: self.id,
             size: self.size(),
             root,
             generation,
+            written_blocks,
             unsealed_bytes: self.unsealed_bytes.load(Ordering::Acquire),
             poisoned: self.journal.check_sound().is_err(),
             seal_failure: self.seal_failure().as_ref().map(|failure| failure.what.clone()),

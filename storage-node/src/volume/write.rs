@@ -145,7 +145,13 @@ impl Volume {
     }
 
     fn note(&self, _turn: &Turn<'_>, blocks: Range<u64>, source: Source, payload_bytes: u64) {
-        self.layers_mut().active.insert(blocks, source);
+        {
+            let mut layers = self.layers_mut();
+            if let Source::Journal { .. } = source {
+                layers.written_blocks += blocks.end - blocks.start;
+            }
+            layers.active.insert(blocks, source);
+        }
         self.changes.fetch_add(1, Ordering::Release);
         let bytes = crate::journal::record::HEADER_BYTES as u64 + payload_bytes;
         let before = self.unsealed_bytes.fetch_add(bytes, Ordering::AcqRel);

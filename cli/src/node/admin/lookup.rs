@@ -112,7 +112,7 @@ pub(super) async fn contents(node: &Arc<Node>, text: &str, freshness: Freshness)
             let (open, entry) = open_volume(node, &name).await?;
             match freshness {
                 Freshness::Now => (seal(&open, &name).await?.0, entry.size),
-                Freshness::Sealed => (open.volume.sealed().0, entry.size),
+                Freshness::Sealed => (open.volume.sealed().root, entry.size),
             }
         }
     };

@@ -98,6 +98,7 @@ impl IntoStatus for VolumeError {
             | Self::Extent(_) => Code::DataLoss,
             Self::Journal(JournalError::Poisoned) | Self::Device(DeviceError::Poisoned) => Code::FailedPrecondition,
             Self::Closed => Code::Aborted,
+            Self::OtherEpoch { .. } => Code::FailedPrecondition,
             Self::Journal(_) | Self::Device(_) | Self::ReadBack(_) => Code::Internal,
         }
     }
