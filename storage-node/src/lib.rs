@@ -14,6 +14,7 @@
 //!
 //! * `in_order`: work on several threads whose results stay in order.
 //! * [`image`], [`verify`](mod@verify): whole disks in and out, and whether one is whole. [`needed`]: who needs what is lost.
+//! * [`gaps`]: what a site lacks of a root, and taking what was fetched of it.
 //! * [`salvage`]: volumes out of a data directory that cannot be used any more.
 //!
 //! This crate is *not* a server and not a cluster: it knows no NBD, no Raft, and decides nothing about who may write. The
@@ -24,6 +25,7 @@ pub mod chunk_store;
 pub mod chunk_writer;
 pub mod chunking;
 pub mod disk;
+pub mod gaps;
 pub mod image;
 mod in_order;
 pub mod journal;

@@ -17,6 +17,8 @@ pub(crate) struct TestStore {
     chunks: Mutex<HashMap<ChunkId, NewChunk>>,
     order: Mutex<Vec<ChunkId>>,
     gets: AtomicUsize,
+    keeps: AtomicUsize,
+    appends: Mutex<Vec<usize>>,
     pins: Arc<()>,
 }
 
@@ -24,6 +26,16 @@ impl TestStore {
     /// How many chunks have been asked for by [`ChunkStore::get`] since it was last asked.
     pub(crate) fn take_gets(&self) -> usize {
         self.gets.swap(0, Ordering::Relaxed)
+    }
+
+    /// How often it was asked by [`ChunkStore::keep`] whether a chunk is here since it was last asked.
+    pub(crate) fn take_keeps(&self) -> usize {
+        self.keeps.swap(0, Ordering::Relaxed)
+    }
+
+    /// Of how many chunks each append was.
+    pub(crate) fn appends(&self) -> Vec<usize> {
+        self.appends.lock().unwrap().clone()
     }
 
     /// The chunks in the order in which they were appended.
@@ -49,10 +61,12 @@ impl ChunkStore for TestStore {
     }
 
     fn keep(&self, id: ChunkId, _pin: &StorePin) -> Result<bool, StoreError> {
+        self.keeps.fetch_add(1, Ordering::Relaxed);
         Ok(self.chunks.lock().unwrap().contains_key(&id))
     }
 
     fn append(&self, chunks: &[NewChunk], _pin: &StorePin) -> Result<(), StoreError> {
+        self.appends.lock().unwrap().push(chunks.len());
         for chunk in chunks {
             if self.chunks.lock().unwrap().insert(chunk.id, chunk.clone()).is_none() {
                 self.order.lock().unwrap().push(chunk.id);
