@@ -31,6 +31,13 @@ pub const MAX_STAGED_CHANGES: usize = 64;
 /// The most roots in one command. A node that has more to publish sends another one.
 pub const MAX_ROOTS_PER_COMMAND: usize = 8_192;
 
+/// The most replicas of one volume: more sites than anybody keeps whole copies at.
+pub const MAX_REPLICAS: usize = 16;
+
+/// How many epochs of a volume that ended without their owners are remembered, for the owners' return: more failovers than one
+/// absence lasts. An owner that is forgotten keeps all that it had.
+pub const MAX_SUPERSEDED: usize = 16;
+
 /// The most copies that a flush may wait for. Each further one makes every flush slower and protects against less.
 pub const MAX_SYNC_COPIES: u8 = 7;
 

@@ -3,6 +3,7 @@
 //! * [`client`]: the connection, and what its errors mean.
 //! * [`views`]: what a volume and a snapshot look like, for people and for programs.
 //! * [`volumes`]: volumes and snapshots by name. [`contents`]: what is in them. [`upkeep`]: the node and its store.
+//! * [`replicas`]: who else keeps a volume, and going on without its owner.
 //! * [`cluster`]: the nodes, tokens for new ones, and who decides.
 //! * [`import`]: disk images on their way in; [`image`]: what an image is; [`foreign`]: those that `qemu-img` reads.
 //!
@@ -15,6 +16,7 @@ mod contents;
 mod foreign;
 mod image;
 mod import;
+mod replicas;
 mod upkeep;
 mod views;
 mod volumes;
@@ -82,6 +84,8 @@ impl Session {
             VolumeCommand::Delete(delete) => self.delete(delete).await,
             VolumeCommand::Snapshot(snapshot) => self.snapshot(snapshot).await,
             VolumeCommand::Clone(clone) => self.clone_volume(clone).await,
+            VolumeCommand::Replica(replica) => self.replica(replica).await,
+            VolumeCommand::Failover(failover) => self.fail_over(failover).await,
             VolumeCommand::Diff(diff) => self.diff(diff).await,
             VolumeCommand::Map(map) => self.map(map).await,
             VolumeCommand::Verify(verify) => self.verify(verify).await,

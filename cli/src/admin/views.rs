@@ -60,6 +60,7 @@ pub(crate) struct SnapshotView {
     root: String,
     pub(crate) generation: u64,
     created_at_ms: u64,
+    pub(crate) holders: Vec<String>,
 }
 
 impl From<admin::Snapshot> for SnapshotView {
@@ -71,6 +72,7 @@ impl From<admin::Snapshot> for SnapshotView {
             root: snapshot.root,
             generation: snapshot.generation,
             created_at_ms: snapshot.created_at_ms,
+            holders: snapshot.holders,
         }
     }
 }

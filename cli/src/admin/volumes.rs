@@ -81,10 +81,11 @@ impl Session {
         if shown.snapshots.is_empty() {
             return Ok(());
         }
-        let mut table = Table::new(["SNAPSHOT", ">SIZE", ">GENERATION", "CREATED (UTC)"]);
+        let mut table = Table::new(["SNAPSHOT", ">SIZE", ">GENERATION", "CREATED (UTC)", "AT"]);
         for snapshot in shown.snapshots {
             let (size, created) = (ByteSize(snapshot.size_bytes).to_string(), snapshot.created());
-            table.row([snapshot.name, size, snapshot.generation.to_string(), created]);
+            let holders = snapshot.holders.join(", ");
+            table.row([snapshot.name, size, snapshot.generation.to_string(), created, holders]);
         }
         self.output.line("")?;
         self.output.line(table)

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Subcommand, ValueEnum};
 use sterna_consensus::state::policy::{AttachPolicy, Durability};
-use sterna_types::{SnapshotName, VolumeName, VolumeSize};
+use sterna_consensus::state::replica::ReplicaMode;
+use sterna_types::{NodeName, SiteName, SnapshotName, VolumeName, VolumeSize};
 
 use super::values::{Contents, imported_volume_name, new_volume_name, volume_size};
 
@@ -30,6 +31,13 @@ pub(crate) enum VolumeCommand {
     Snapshot(Snapshot),
     /// Make a new volume that begins as a copy of another one, or of a snapshot; no data is copied.
     Clone(Clone),
+    /// Have other sites keep a volume, and see how far they are.
+    Replica(Replica),
+    /// Go on with a volume at another site, without its owner, whose session has ended.
+    ///
+    /// What the owner had and that site has not is lost to the volume: it is said before, and takes --accept-loss. When the
+    /// owner returns, what it had is kept as a snapshot, NAME@kept-eEPOCH, at that node.
+    Failover(Failover),
     /// List the ranges that differ between two volumes or snapshots.
     Diff(Diff),
     /// List which chunks hold a volume, or a snapshot. What was written since the last seal is not in it.
@@ -163,6 +171,56 @@ pub(crate) struct Clone {
     /// The new volume's name.
     #[arg(value_parser = new_volume_name)]
     pub(crate) name: VolumeName,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Replica {
+    /// The volume.
+    pub(crate) name: VolumeName,
+
+    #[command(subcommand)]
+    pub(crate) command: ReplicaCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ReplicaCommand {
+    /// Have a site keep the volume.
+    Set {
+        /// The site, which is not that of the owner.
+        site: SiteName,
+
+        /// How it follows: 'async' for all that is published, a few seconds behind.
+        mode: ReplicaMode,
+
+        /// The node that keeps it; without it the node of the site that keeps the fewest volumes.
+        #[arg(long)]
+        node: Option<NodeName>,
+    },
+    /// Have a site keep the volume no more; its space is freed by the next 'sterna gc' there.
+    Unset {
+        /// The site.
+        site: SiteName,
+    },
+    /// Show who keeps the volume, and how far each is behind.
+    Status,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Failover {
+    /// The volume.
+    pub(crate) name: VolumeName,
+
+    /// The site to go on at, which keeps a replica.
+    #[arg(long, value_name = "SITE")]
+    pub(crate) to: SiteName,
+
+    /// Only say what would be lost.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+
+    /// Do it although something is lost, or may be.
+    #[arg(long, conflicts_with = "dry_run")]
+    pub(crate) accept_loss: bool,
 }
 
 #[derive(Debug, clap::Args)]

@@ -8,7 +8,8 @@
 //! * `node`: the open node. `storage`: its engine. `volumes`: its open volumes. `imports`: those being filled.
 //! * `ownership`: the right to answer for a volume. `session`: what that rests on. `clock`: the time of day.
 //! * `background`: threads that give way to those that serve guests.
-//! * `catalog`: volumes as NBD exports. `publish`: volumes' roots to the metadata.
+//! * `catalog`: volumes as NBD exports. `publish`: volumes' roots to the metadata. `replication`: copies for other sites, and of
+//!   theirs. `returned`: what is left of volumes that others took over.
 //! * `admin`: what administrators ask for.
 //!
 //! Nothing here knows a format of the engine or a message of Raft; each part is asked for what it promises.
@@ -32,6 +33,8 @@ mod peers;
 mod publish;
 mod random;
 mod renewal;
+mod replication;
+mod returned;
 mod run;
 mod session;
 mod sockets;

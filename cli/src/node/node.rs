@@ -148,13 +148,17 @@ impl Node {
         HeldRoot { node: Arc::clone(self), root }
     }
 
-    /// The roots of this node's volumes that the metadata names, which has all that was decided, and those that are being read.
-    /// What others own is not here.
+    /// The roots that the metadata, which has all that was decided, says are here: those of this node's volumes, of the replicas
+    /// that it keeps, and of snapshots that it holds; and those that are being read.
     pub(super) fn named_roots(&self, metadata: &Metadata) -> Vec<Root> {
         let mut roots: Vec<_> = self.held().keys().copied().collect();
-        for volume in metadata.volumes().filter(|volume| volume.owner == self.metadata.id()) {
-            roots.push(volume.published.root);
-            roots.extend(volume.snapshots.values().map(|snapshot| snapshot.root));
+        let own = self.metadata.id();
+        for volume in metadata.volumes() {
+            roots.extend((volume.owner == own).then_some(volume.published.root));
+            let replicas = volume.replicas.values().filter(|replica| replica.node == own);
+            roots.extend(replicas.filter_map(|replica| replica.complete).map(|complete| complete.contents.root));
+            let snapshots = volume.snapshots.values().filter(|snapshot| volume.is_held_by(snapshot, own));
+            roots.extend(snapshots.map(|snapshot| snapshot.root));
         }
         roots.sort_unstable();
         roots.dedup();
@@ -193,8 +197,7 @@ pub(super) fn spec_of(volume: &VolumeEntry) -> Option<VolumeSpec> {
         epoch: volume.epoch,
         root: volume.published.root,
         generation: volume.published.generation.0,
-        // The metadata does not count them.
-        written_blocks: 0,
+        written_blocks: volume.published.written_blocks,
         chunking: ChunkingParameters::decode(volume.format.0.to_le_bytes()).ok()?,
     })
 }

@@ -10,6 +10,7 @@ use sterna_transport::{Listener, ListenerConfig, http2};
 
 use super::join::EnrolmentService;
 use super::node::Node;
+use super::replication;
 
 /// Serves other nodes until the node shuts down.
 ///
@@ -24,7 +25,7 @@ pub(super) async fn serve(node: Arc<Node>, listener: TcpListener) -> Result<()> 
     let listener = Listener::start(listener, config).context("cannot listen to other nodes")?;
     let enrolment = EnrolmentServer::new(EnrolmentService::new(Arc::clone(&node)));
     let enrolment = enrolment.max_decoding_message_size(MAX_ENROLMENT_BYTES);
-    let routes = node.metadata.routes().add_service(enrolment);
+    let routes = node.metadata.routes().add_service(enrolment).add_service(replication::service(Arc::clone(&node)));
     http2::server().add_routes(routes).serve_with_incoming_shutdown(listener, stop.cancelled_owned()).await?;
     Ok(())
 }

@@ -5,15 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sterna_consensus::limits::MAX_ROOTS_PER_COMMAND;
+use sterna_consensus::state::cluster::MetadataVersion;
 use sterna_consensus::state::command::{Command, RootPublication};
 use sterna_consensus::state::outcome::Outcome;
-use sterna_consensus::state::volume::{Generation, VolumeState};
+use sterna_consensus::state::volume::{Generation, Volume, VolumeState};
 use sterna_consensus::{Metadata, ProposeError};
 use sterna_storage_node::volume::SealedState;
+use sterna_types::{Epoch, VolumeId};
 use tokio::time::MissedTickBehavior;
 
+use super::clock::now;
 use super::node::Node;
-use super::volumes::OpenVolume;
+use super::volumes::{LastSeal, OpenVolume};
 
 /// Publishes what has changed, again and again, until the node shuts down.
 pub(super) async fn run(node: Arc<Node>) {
@@ -56,13 +59,45 @@ pub(super) async fn publish(node: &Node) -> Result<(), ProposeError> {
     Ok(())
 }
 
+/// Publishes what volumes held when they were closed for good; whether that is all that this node ever acknowledged.
+///
+/// # Errors
+/// As [`publish`].
+pub(super) async fn publish_last(node: &Node, last: &[LastSeal]) -> Result<bool, ProposeError> {
+    let metadata = node.metadata.read();
+    let is_news = |last: &&LastSeal| {
+        metadata.volume(last.volume).is_some_and(|known| {
+            known.state == VolumeState::Ready && last.sealed.generation > known.published.generation.0
+        })
+    };
+    let of = |last: &LastSeal| publication(last.volume, last.epoch, last.sealed, &metadata);
+    let changed: Vec<_> = last.iter().filter(is_news).map(of).collect();
+    let mut none_refused = true;
+    for batch in changed.chunks(MAX_ROOTS_PER_COMMAND) {
+        let outcome = node.metadata.propose(Command::PublishRoots(batch.to_vec())).await?;
+        none_refused &= matches!(outcome, Outcome::Published { refused } if refused.is_empty());
+    }
+    // A volume that was not open in this run may have more in its journal than anybody knows.
+    let own = node.metadata.id();
+    let is_known = |volume: &Volume| last.iter().any(|last| last.volume == volume.id);
+    Ok(none_refused && metadata.volumes().filter(|volume| volume.owner == own).all(|volume| is_known(volume)))
+}
+
 /// What the metadata does not know yet of a volume.
 fn news_of(open: &OpenVolume, metadata: &Metadata) -> Option<RootPublication> {
-    let volume = open.volume.id();
-    let SealedState { root, generation, .. } = open.volume.sealed();
-    let known = metadata.volume(volume)?;
-    let is_news = known.state == VolumeState::Ready && generation > known.published.generation.0;
-    is_news.then_some(RootPublication { volume, epoch: open.epoch, root, generation: Generation(generation) })
+    let sealed = open.volume.sealed();
+    let known = metadata.volume(open.volume.id())?;
+    let is_news = known.state == VolumeState::Ready && sealed.generation > known.published.generation.0;
+    is_news.then(|| publication(open.volume.id(), open.epoch, sealed, metadata))
+}
+
+/// What is said of sealed contents to a cluster with this metadata.
+pub(super) fn publication(volume: VolumeId, epoch: Epoch, sealed: SealedState, metadata: &Metadata) -> RootPublication {
+    let SealedState { root, generation, written_blocks } = sealed;
+    // Earlier versions know nothing of these.
+    let (written_blocks, at) =
+        if metadata.version() >= MetadataVersion::REPLICAS { (written_blocks, Some(now())) } else { (0, None) };
+    RootPublication { volume, epoch, root, generation: Generation(generation), written_blocks, at }
 }
 
 /// Often enough for a follower to be seconds behind, and for one entry of the log to be all that a node with thousands of

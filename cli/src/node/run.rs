@@ -23,6 +23,8 @@ use super::node::Node;
 use super::peers;
 use super::publish;
 use super::renewal;
+use super::replication;
+use super::returned;
 use super::session::Session;
 use super::sockets::Sockets;
 use crate::args::node::Run;
@@ -64,12 +66,15 @@ async fn serve(
     };
     let parts = Parts::start(node, &config, tls, &mut sockets)?;
     announce(&parts.node, &sockets, json)?;
-    let Parts { node, nbd, mut admin, mut publisher, mut peers, mut renewal, mut session } = parts;
+    let Parts { node, nbd, mut admin, mut publisher, mut follower, mut returned, mut peers, mut renewal, mut session } =
+        parts;
     let ending = tokio::select! {
         () = signals.next() => Ok(()),
         ending = node.metadata.ended() => Err(anyhow::anyhow!("the metadata has ended: {ending}")),
         ended = &mut admin => Err(ending_of(ended, "the admin socket")),
         ended = &mut publisher => Err(ending_of(ended.map(Ok), "publishing roots")),
+        ended = &mut follower => Err(ending_of(ended.map(Ok), "following other nodes' volumes")),
+        ended = &mut returned => Err(ending_of(ended.map(Ok), "keeping what others took over")),
         error = session.ended() => Err(error),
         ended = &mut renewal => Err(ending_of(ended.map(Ok), "renewing the certificate")),
         ended = &mut peers => Err(ending_of(ended, "listening to other nodes")),
@@ -105,6 +110,8 @@ struct Parts {
     nbd: Arc<NbdServer>,
     admin: JoinHandle<Result<()>>,
     publisher: JoinHandle<()>,
+    follower: JoinHandle<()>,
+    returned: JoinHandle<()>,
     peers: JoinHandle<Result<()>>,
     renewal: JoinHandle<()>,
     session: Session,
@@ -128,7 +135,9 @@ impl Parts {
         let listener = sockets.take_admin().context("the admin socket was taken already")?;
         let admin = tokio::spawn(admin::serve(service, listener));
         let publisher = tokio::spawn(publish::run(Arc::clone(&node)));
-        Ok(Self { node, nbd, admin, publisher, peers, renewal, session })
+        let follower = tokio::spawn(replication::run(Arc::clone(&node)));
+        let returned = tokio::spawn(returned::run(Arc::clone(&node)));
+        Ok(Self { node, nbd, admin, publisher, follower, returned, peers, renewal, session })
     }
 }
 
@@ -136,23 +145,27 @@ impl Parts {
 async fn drain(node: &Arc<Node>, nbd: &NbdServer, session: Session) {
     node.stopping.cancel();
     nbd.shutdown().await;
-    in_time(SEAL_TIMEOUT, node.volumes.close_all(), "volumes are still being sealed; their journals have it all").await;
+    let late = "volumes are still being sealed; their journals have it all";
+    let last = in_time(SEAL_TIMEOUT, node.volumes.close_all(), late).await.unwrap_or_default();
     let publishing = async {
-        if let Err(error) = publish::publish(node).await {
+        publish::publish_last(node, &last).await.unwrap_or_else(|error| {
             tracing::warn!(%error, "the last roots were not published; the next start does it");
-        }
+            false
+        })
     };
-    in_time(METADATA_TIMEOUT, publishing, "the metadata does not answer").await;
+    let all_is_published = in_time(METADATA_TIMEOUT, publishing, "the metadata does not answer").await.unwrap_or(false);
     // Nobody is answered any more, and all that was is published or in the journals.
-    in_time(METADATA_TIMEOUT, session.close(), "the session is not closed").await;
+    in_time(METADATA_TIMEOUT, session.close(all_is_published), "the session is not closed").await;
     node.peers_stopping.cancel();
     in_time(METADATA_TIMEOUT, node.metadata.shutdown(), "the metadata does not end").await;
 }
 
-async fn in_time(limit: Duration, work: impl Future<Output = ()>, late: &str) {
-    if tokio::time::timeout(limit, work).await.is_err() {
+async fn in_time<T>(limit: Duration, work: impl Future<Output = T>, late: &str) -> Option<T> {
+    let done = tokio::time::timeout(limit, work).await;
+    if done.is_err() {
         tracing::warn!("not waiting any longer: {late}");
     }
+    done.ok()
 }
 
 fn ending_of(ended: Result<Result<()>, tokio::task::JoinError>, what: &str) -> anyhow::Error {

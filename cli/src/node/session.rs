@@ -6,9 +6,8 @@ use std::time::Duration;
 
 use sterna_consensus::session::{SessionKeeper, SessionNews};
 use sterna_consensus::state::outcome::Refusal;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
 
 use super::node::Node;
 use super::peers::tell_address;
@@ -18,7 +17,7 @@ pub(super) struct Session {
     keeper: JoinHandle<Result<(), Refusal>>,
     settling: JoinHandle<()>,
     news: watch::Receiver<SessionNews>,
-    stop: CancellationToken,
+    stop: oneshot::Sender<bool>,
 }
 
 impl Session {
@@ -27,9 +26,10 @@ impl Session {
         let (volumes, own) = (Arc::clone(&node.volumes), node.metadata.id());
         let give_up = move |metadata: &_| volumes.give_up(metadata, own);
         let keeper = SessionKeeper::new(Arc::clone(&node.metadata), Arc::clone(&node.lease), give_up);
-        let (news, stop) = (keeper.news(), CancellationToken::new());
+        let news = keeper.news();
+        let (stop, stopped) = oneshot::channel();
         let settling = tokio::spawn(settle(Arc::clone(node), news.clone(), address));
-        Self { keeper: tokio::spawn(keeper.run(stop.clone())), settling, news, stop }
+        Self { keeper: tokio::spawn(keeper.run(stopped)), settling, news, stop }
     }
 
     /// Shows how it is.
@@ -49,10 +49,12 @@ impl Session {
         }
     }
 
-    /// Ends it: nothing is acknowledged any more, and nobody has to wait for it to lapse.
-    pub(super) async fn close(self) {
+    /// Ends it: nothing is acknowledged any more, and nobody has to wait for it to lapse. `all_is_published`: whether the
+    /// cluster knows all that ever was.
+    pub(super) async fn close(self, all_is_published: bool) {
         self.settling.abort();
-        self.stop.cancel();
+        // Where the keeper has ended, the session has.
+        let _ = self.stop.send(all_is_published);
         if self.keeper.is_finished() {
             return;
         }

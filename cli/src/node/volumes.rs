@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use sterna_consensus::Metadata;
 use sterna_consensus::session::Lease;
 use sterna_consensus::state::volume::Volume as VolumeEntry;
-use sterna_storage_node::volume::{Sealer, Storage, Volume, VolumeDevice, VolumeError, VolumeSpec};
+use sterna_storage_node::volume::{SealedState, Sealer, Storage, Volume, VolumeDevice, VolumeError, VolumeSpec};
 use sterna_types::{Epoch, NodeId, VolumeId};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedMutexGuard, Semaphore};
@@ -43,6 +43,14 @@ pub(super) struct OpenVolume {
     pub(super) epoch: Epoch,
     /// The right to answer for it.
     pub(super) ownership: Arc<Ownership>,
+}
+
+/// What a volume held when it was closed for good: all that was ever acknowledged.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LastSeal {
+    pub(super) volume: VolumeId,
+    pub(super) epoch: Epoch,
+    pub(super) sealed: SealedState,
 }
 
 type Slot = Arc<tokio::sync::Mutex<Option<InUse>>>;
@@ -123,31 +131,35 @@ impl Volumes {
         HeldSlot { id, volumes: Arc::clone(self), slot: slot.lock_owned().await }
     }
 
-    /// Seals, and closes, all that are open; nothing is opened any more. What was acknowledged is in the roots or, where a
-    /// seal fails, in the journals.
-    pub(super) async fn close_all(self: &Arc<Self>) {
+    /// Seals, and closes, all that are open; nothing is opened any more. What was acknowledged is in the roots that are
+    /// returned or, where a seal fails, in the journals.
+    pub(super) async fn close_all(self: &Arc<Self>) -> Vec<LastSeal> {
         self.seals.close();
         let ids: Vec<_> = lock(&self.open).keys().copied().collect();
+        let mut last = Vec::new();
         for batch in ids.chunks(CLOSED_AT_ONCE) {
             let closing: Vec<_> = batch.iter().map(|id| tokio::spawn(Arc::clone(self).close_one(*id))).collect();
             for closing in closing {
                 // A panic has been reported by the runtime.
-                let _ = closing.await;
+                last.extend(closing.await.ok().flatten());
             }
         }
+        last
     }
 
-    async fn close_one(self: Arc<Self>, id: VolumeId) {
+    async fn close_one(self: Arc<Self>, id: VolumeId) -> Option<LastSeal> {
         let mut held = self.hold(id).await;
-        if let Some(OpenVolume { volume, .. }) = self.get(id) {
+        let mut last = None;
+        if let Some(OpenVolume { volume, epoch, .. }) = self.get(id) {
             let sealing = Arc::clone(&volume);
             match self.runtime.spawn_blocking(move || sealing.seal()).await {
-                Ok(Ok(_)) => {}
+                Ok(Ok(_)) => last = Some(LastSeal { volume: id, epoch, sealed: volume.sealed() }),
                 Ok(Err(error)) => tracing::warn!(volume = %id, %error, "not sealed at the end; the journal has it all"),
                 Err(panic) => tracing::error!(volume = %id, error = %panic, "the last seal panicked"),
             }
         }
         held.close().await;
+        last
     }
 }
 
@@ -322,10 +334,11 @@ mod tests {
         let persistence = sterna_types::device::Persistence::AtNextFlush;
         device.write(ByteOffset(0), vec![1; 4096].into(), persistence).await.expect("a write");
         let volume = Arc::clone(device.volume());
-        volumes.close_all().await;
+        let last = volumes.close_all().await;
         assert_eq!(volumes.open_count(), 0);
         assert!(volume.is_closed());
-        assert_eq!(volume.sealed().generation, 1, "the write is in a root");
+        let [LastSeal { sealed, .. }] = last[..] else { panic!("{last:?}") };
+        assert_eq!((sealed.generation, sealed.written_blocks), (1, 1), "the write is in a root");
         let refused = volumes.hold(VolumeId(2)).await.device(&spec(2)).await;
         assert!(matches!(refused, Err(OpenError::ShuttingDown)));
     }

@@ -205,6 +205,14 @@ impl MetadataNode {
         Routes::new(raft).add_service(metadata)
     }
 
+    /// The node that a request comes from, for whatever else this node answers to the others.
+    ///
+    /// # Errors
+    /// PERMISSION_DENIED for everybody who is not a node of the cluster.
+    pub fn caller<T>(&self, request: &tonic::Request<T>) -> Result<NodeId, tonic::Status> {
+        Callers::new(self.id, self.view.clone()).node(request)
+    }
+
     /// The ways to the other nodes; `None` for a node that is alone.
     pub fn channels(&self) -> Option<&Channels> {
         self.channels.as_ref()

@@ -102,7 +102,10 @@ mod tests {
     fn a_new_leader_and_a_new_session_begin_to_count_anew() {
         let (mut metadata, mut overdue) = (with_session(), Overdue::default());
         overdue.observe(&metadata, s(100.0));
-        apply(&mut metadata, Command::CloseSession { node: NodeId::FIRST, number: SessionNumber(1) });
+        apply(
+            &mut metadata,
+            Command::CloseSession { node: NodeId::FIRST, number: SessionNumber(1), all_is_published: false },
+        );
         assert_eq!(overdue.overdue(&metadata, s(200.0)), [], "it has ended already");
         overdue.observe(&metadata, s(200.0));
         apply(&mut metadata, Command::OpenSession { node: NodeId::FIRST, knows: MetadataVersion::CURRENT });

@@ -245,7 +245,7 @@ async fn metadata_that_cannot_be_understood_is_refused_with_its_directory() {
     begun(&dir).await.shutdown().await;
     fs::write(dir.join("FORMAT"), "sterna-metadata 7\n").unwrap();
     let error = error_of_open(&dir).await;
-    assert!(matches!(error, OpenError::NewerFormat { found: 7, known: 2, .. }), "{error}");
+    assert!(matches!(error, OpenError::NewerFormat { found: 7, known: 3, .. }), "{error}");
     assert!(error.to_string().contains(dir.to_str().unwrap()), "{error}");
     fs::write(dir.join("FORMAT"), "sterna-metadata 1\n").unwrap();
     fs::remove_dir_all(dir.join("db")).unwrap();
@@ -304,7 +304,7 @@ async fn propose_until_killed(dir: &Path) {
         node.propose(create_volume(&format!("v{count}"))).await.unwrap();
         println!("acknowledged {count}");
         let (volume, epoch, generation) = (VolumeId(1), sterna_types::Epoch::FIRST, Generation(count as u64));
-        let publication = RootPublication { volume, epoch, root: root(1), generation };
+        let publication = RootPublication { volume, epoch, root: root(1), generation, written_blocks: 0, at: None };
         node.propose(Command::PublishRoots(vec![publication])).await.unwrap();
     }
 }

@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sterna_types::NodeId;
-use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
+use tokio::sync::{oneshot, watch};
 
 use super::boot_time::BootTime;
 use super::lease::Lease;
@@ -62,25 +61,26 @@ impl<F: FnMut(&Metadata) + Send> SessionKeeper<F> {
         self.news.subscribe()
     }
 
-    /// Keeps it until `stop`, and then closes it, so that nobody has to wait for it to lapse.
+    /// Keeps it until `stop` says whether all that this node ever acknowledged is published, or is gone, which says nothing.
+    /// Then it is closed, so that nobody has to wait for it to lapse.
     ///
     /// # Errors
     /// Why this node can have no session any more: it was removed, or another process runs as this node. Nothing is acknowledged
     /// from then on.
-    pub async fn run(mut self, stop: CancellationToken) -> Result<(), Refusal> {
+    pub async fn run(mut self, mut stop: oneshot::Receiver<bool>) -> Result<(), Refusal> {
         let mut view = self.metadata.watch();
-        loop {
+        let all_is_published = loop {
             let pause = self.renew().await.inspect_err(|_| self.lease.set_end(BootTime::START))?;
             let node = self.metadata.id();
             let was_alone = is_alone(&view.borrow_and_update(), node);
             tokio::select! {
-                () = stop.cancelled() => break,
+                all_is_published = &mut stop => break all_is_published.unwrap_or(false),
                 () = tokio::time::sleep(pause) => {}
                 _ = view.wait_for(|metadata| is_alone(metadata, node) != was_alone) => {}
             }
             self.limit_lease();
-        }
-        self.close().await;
+        };
+        self.close(all_is_published).await;
         Ok(())
     }
 
@@ -140,11 +140,13 @@ impl<F: FnMut(&Metadata) + Send> SessionKeeper<F> {
         (length / RETRIES_PER_SESSION).max(SHORTEST_PAUSE)
     }
 
-    async fn close(self) {
+    async fn close(self, all_is_published: bool) {
         self.lease.set_end(BootTime::START);
         let Some((number, _)) = self.session else { return };
         let node = self.metadata.id();
-        let closing = self.metadata.propose(Command::CloseSession { node, number });
+        // Earlier versions know no such field.
+        let all_is_published = all_is_published && self.metadata.read().version() >= MetadataVersion::REPLICAS;
+        let closing = self.metadata.propose(Command::CloseSession { node, number, all_is_published });
         match tokio::time::timeout(CLOSE_TIMEOUT, closing).await {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => tracing::warn!(%error, "the session was not closed; it lapses by itself"),

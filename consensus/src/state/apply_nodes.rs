@@ -142,7 +142,13 @@ impl Metadata {
             return Err(Refusal::LayoutHasChanged { given: revision, current: self.layout.revision });
         }
         let (layout, removed) = self.applied_layout(&self.layout)?;
+        for change in self.layout.staged.clone() {
+            if let NodeChange::Replace(old, new) = change {
+                self.move_replicas(old, new);
+            }
+        }
         for id in removed {
+            self.forget_copies(id);
             self.nodes.remove(&id);
         }
         self.set_layout(layout);
@@ -168,7 +174,13 @@ impl Metadata {
                 NodeChange::Demote(node) => drop(after.voters.remove(&node)),
                 NodeChange::Drain(node) => drop(after.draining.insert(node)),
                 NodeChange::Undrain(node) => drop(after.draining.remove(&node)),
-                NodeChange::Remove(node) => self.leave(node, &mut after, &mut removed)?,
+                NodeChange::Remove(node) => {
+                    let count = self.replica_count(node);
+                    if count > 0 {
+                        return Err(Refusal::KeepsReplicas { node, count });
+                    }
+                    self.leave(node, &mut after, &mut removed)?;
+                }
                 NodeChange::Replace(old, new) if old == new => return Err(Refusal::ReplacesItself { node: old }),
                 NodeChange::Replace(old, new) => {
                     if after.voters.contains(&old) {
@@ -191,6 +203,10 @@ impl Metadata {
         let count = self.volumes.values().filter(|volume| volume.owner == node).count();
         if count > 0 {
             return Err(Refusal::OwnsVolumes { node, count });
+        }
+        let count = self.sole_copies(node);
+        if count > 0 {
+            return Err(Refusal::HoldsSnapshots { node, count });
         }
         layout.voters.remove(&node);
         layout.draining.remove(&node);

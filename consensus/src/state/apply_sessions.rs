@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use sterna_types::{Epoch, NodeId, VolumeId};
+use sterna_types::NodeId;
 
 use super::Metadata;
-use super::apply_volumes::check_epoch;
 use super::cluster::{MetadataVersion, Node};
 use super::outcome::{Outcome, Refusal};
 use super::session::{Session, SessionLength, SessionNumber, SessionState};
@@ -37,11 +36,12 @@ impl Metadata {
         Ok(Outcome::Session { number, length: renewed.length })
     }
 
-    /// Ends a session; with `renewals`, only one that was not renewed since.
+    /// Ends a session as `state` says; with `renewals`, only one that was not renewed since.
     pub(super) fn end_session(
         &mut self,
         id: NodeId,
         number: SessionNumber,
+        state: SessionState,
         renewals: Option<u64>,
     ) -> Result<Outcome, Refusal> {
         let session = self.session(id, number)?;
@@ -49,7 +49,7 @@ impl Metadata {
             return Err(Refusal::SessionRenewed { node: id, number });
         }
         if session.is_live() {
-            self.change_node(id, |node| node.session = Some(Session { state: SessionState::Lapsed, ..session }))?;
+            self.change_node(id, |node| node.session = Some(Session { state, ..session }))?;
         }
         Ok(Outcome::Done)
     }
@@ -59,28 +59,6 @@ impl Metadata {
             cluster.session = length;
         }
         Ok(Outcome::Done)
-    }
-
-    pub(super) fn take_over(&mut self, id: VolumeId, epoch: Epoch, to: NodeId) -> Result<Outcome, Refusal> {
-        let volume = self.ready_volume(id)?;
-        check_epoch(volume, epoch)?;
-        let owner = volume.owner;
-        let heir = self.known_node(to)?;
-        if owner == to {
-            return Err(Refusal::OwnsAlready { volume: id, node: to });
-        }
-        if !heir.session.is_some_and(|session| session.is_live()) {
-            return Err(Refusal::NoSession { node: to });
-        }
-        if self.known_node(owner)?.session.is_none_or(|session| session.is_live()) {
-            return Err(Refusal::OwnerLives { volume: id, owner });
-        }
-        let epoch = epoch.next();
-        self.change_volume(id, |volume| {
-            volume.owner = to;
-            volume.epoch = epoch;
-        })?;
-        Ok(Outcome::TakenOver { epoch })
     }
 
     /// The newest session of a node, if that is the one of this number.

@@ -1,5 +1,6 @@
 //! What the commands about volumes do. Each one first finds every reason to refuse, and only then changes anything.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use sterna_types::{Epoch, Root, VolumeId, VolumeName, VolumeSize};
@@ -49,9 +50,11 @@ impl Metadata {
             state,
             owner: new.owner,
             epoch,
-            published: Published { root, generation: Generation::FIRST },
+            published: Published::of(root, Generation::FIRST),
             origin: source.map(|source| source.record),
             snapshots: SharedMap::default(),
+            replicas: BTreeMap::new(),
+            superseded: Vec::new(),
         };
         self.last_volume = number;
         self.names.insert(new.name.clone(), id);
@@ -98,7 +101,7 @@ impl Metadata {
         check_epoch(volume, epoch)?;
         check_generation(volume, root, generation)?;
         self.change_volume(id, |volume| {
-            volume.publish(root, generation);
+            volume.publish(Published::of(root, generation));
             volume.state = VolumeState::Ready;
         })
     }
@@ -149,11 +152,12 @@ impl Metadata {
     }
 
     fn publish_root(&mut self, publication: &RootPublication) -> Result<(), Refusal> {
-        let RootPublication { volume: id, epoch, root, generation } = *publication;
+        let RootPublication { volume: id, epoch, root, generation, written_blocks, at } = *publication;
         let volume = self.known_volume(id)?;
         check_epoch(volume, epoch)?;
         check_generation(volume, root, generation)?;
-        self.change_volume(id, |volume| volume.publish(root, generation)).map(|_| ())
+        let published = Published { root, generation, written_blocks, at };
+        self.change_volume(id, |volume| volume.publish(published)).map(|_| ())
     }
 
     /// Changes a volume in its place.
@@ -187,9 +191,13 @@ impl Metadata {
 
 impl Volume {
     /// Takes a root that [`check_generation`] has found acceptable.
-    fn publish(&mut self, root: Root, generation: Generation) {
-        assert!(generation >= self.published.generation, "the generation of volume {} would fall", self.id);
-        self.published = Published { root, generation };
+    fn publish(&mut self, published: Published) {
+        let falls = published.generation < self.published.generation;
+        assert!(!falls, "the generation of volume {} would fall", self.id);
+        // The same once more says nothing new.
+        if published.generation > self.published.generation {
+            self.published = published;
+        }
     }
 }
 

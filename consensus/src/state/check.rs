@@ -9,8 +9,8 @@ use super::Metadata;
 use super::cluster::MetadataVersion;
 use super::volume::Volume;
 use crate::limits::{
-    MAX_NODES, MAX_SITES, MAX_SNAPSHOTS, MAX_SNAPSHOTS_PER_VOLUME, MAX_STAGED_CHANGES, MAX_TOKENS, MAX_VOLUMES,
-    MAX_VOTERS,
+    MAX_NODES, MAX_REPLICAS, MAX_SITES, MAX_SNAPSHOTS, MAX_SNAPSHOTS_PER_VOLUME, MAX_STAGED_CHANGES, MAX_SUPERSEDED,
+    MAX_TOKENS, MAX_VOLUMES, MAX_VOTERS,
 };
 
 /// What is not true of the metadata, though it always should be.
@@ -49,6 +49,15 @@ pub enum BrokenInvariant {
     /// A volume is owned by a node that there is not.
     #[error("the owner of volume {0} is a node that there is not")]
     VolumeWithoutOwner(VolumeId),
+    /// A replica is at no node of its site, or at the owner's.
+    #[error("the replica of volume {0} at site '{1}' is kept by no node of that site, or is at the owner's")]
+    MisplacedReplica(VolumeId, SiteName),
+    /// Something is held by a node that there is not.
+    #[error("snapshot '{1}' of volume {0} is held by a node that there is not")]
+    SnapshotWithoutHolder(VolumeId, SnapshotName),
+    /// The epochs that ended without their owners are not in order, or not over.
+    #[error("volume {0} has had epochs that are not before its own, one after the other")]
+    Superseded(VolumeId),
     /// A snapshot is larger than its volume.
     #[error("snapshot '{1}' is larger than its volume {0}")]
     SnapshotTooLarge(VolumeId, SnapshotName),
@@ -143,15 +152,40 @@ impl Metadata {
         if !self.nodes.contains(&volume.owner) {
             return Err(BrokenInvariant::VolumeWithoutOwner(volume.id));
         }
-        if volume.snapshots.len() > MAX_SNAPSHOTS_PER_VOLUME {
+        if volume.snapshots.len() > MAX_SNAPSHOTS_PER_VOLUME
+            || volume.replicas.len() > MAX_REPLICAS
+            || volume.superseded.len() > MAX_SUPERSEDED
+        {
             return Err(BrokenInvariant::LimitExceeded);
         }
+        self.check_copies(volume)?;
         if !volume.snapshots.check() {
             return Err(BrokenInvariant::Index);
         }
         match volume.snapshots.iter().find(|(_, snapshot)| snapshot.size > volume.size) {
             Some((name, _)) => Err(BrokenInvariant::SnapshotTooLarge(volume.id, name.clone())),
             None => Ok(()),
+        }
+    }
+
+    fn check_copies(&self, volume: &Volume) -> Result<(), BrokenInvariant> {
+        let site_of = |node: NodeId| self.node(node).map(|node| &node.site);
+        let owner = site_of(volume.owner);
+        for (site, replica) in &volume.replicas {
+            if site_of(replica.node) != Some(site) || owner == Some(site) {
+                return Err(BrokenInvariant::MisplacedReplica(volume.id, site.clone()));
+            }
+        }
+        for (name, snapshot) in volume.snapshots.iter() {
+            if snapshot.holders.iter().any(|holder| !self.nodes.contains(holder)) {
+                return Err(BrokenInvariant::SnapshotWithoutHolder(volume.id, name.clone()));
+            }
+        }
+        let epochs = volume.superseded.iter().map(|superseded| superseded.epoch).chain([volume.epoch]);
+        if epochs.is_sorted_by(|earlier, later| earlier < later) {
+            Ok(())
+        } else {
+            Err(BrokenInvariant::Superseded(volume.id))
         }
     }
 }

@@ -27,18 +27,21 @@ pub struct Cluster {
 ///
 /// | version | since | what |
 /// |---|---|---|
-/// | 2 | 0.3 | several nodes: tokens, sessions, the layout, taking over |
+/// | 3 | 0.4 | replicas: who keeps copies, and taking over with what they hold |
+/// | 2 | 0.3 | several nodes: tokens, sessions, the layout |
 /// | 1 | 0.2 | the first: one node |
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct MetadataVersion(pub u32);
 
 impl MetadataVersion {
     /// What this program makes and understands.
-    pub const CURRENT: Self = Self::MANY_NODES;
+    pub const CURRENT: Self = Self::REPLICAS;
     /// That of a cluster that has just begun.
     pub const FIRST: Self = Self(1);
     /// From which on there can be more nodes than one.
     pub const MANY_NODES: Self = Self(2);
+    /// From which on volumes can have replicas, and be taken over.
+    pub const REPLICAS: Self = Self(3);
 }
 
 impl Default for MetadataVersion {

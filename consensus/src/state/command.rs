@@ -10,13 +10,14 @@ use sterna_types::{
     ClusterId, Epoch, NodeId, NodeName, Root, SiteName, SnapshotName, TokenId, VolumeId, VolumeName, VolumeSize,
 };
 
-use super::cluster::MetadataVersion;
+use super::cluster::{MetadataVersion, is_default};
 use super::layout::{LayoutRevision, NodeChange};
 use super::policy::{AttachPolicy, Durability};
+use super::replica::ReplicaMode;
 use super::session::{SessionLength, SessionNumber};
 use super::text_form::as_text;
 use super::token::Digest;
-use super::volume::{Generation, UnixTime, VolumeFormat};
+use super::volume::{Generation, Published, UnixTime, VolumeFormat};
 
 /// A command, and optionally a name for this very request, so that it is carried out once however often it is sent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,7 +61,7 @@ impl FromStr for RequestId {
 as_text!(RequestId);
 
 /// A change of the metadata that somebody asks for. It is either carried out as a whole or refused and changes nothing;
-/// [`Command::PublishRoots`] is, for each of its volumes.
+/// [`Command::PublishRoots`] and [`Command::ReportReplicas`] are, for each of their volumes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Command {
@@ -166,6 +167,9 @@ pub enum Command {
         node: NodeId,
         /// Its session.
         number: SessionNumber,
+        /// Whether all that it ever acknowledged is published. Only from version 3 of the metadata on.
+        #[serde(default, skip_serializing_if = "is_default")]
+        all_is_published: bool,
     },
     /// Ends a session that has not been renewed in time. Only who leads says so, having waited for longer than the node does.
     LapseSession {
@@ -190,14 +194,51 @@ pub enum Command {
         /// The revision that was looked at; refused if anything has happened to the layout since.
         revision: LayoutRevision,
     },
-    /// Gives a volume to another node after its owner's session has lapsed, with the contents published last.
-    TakeOver {
+    /// Has a site keep a copy of a volume, at a node that is there; a copy at another node of that site is given up for it.
+    SetReplica {
         /// The volume.
         volume: VolumeId,
-        /// Its epoch; refused if it has another owner since.
-        epoch: Epoch,
-        /// Its owner from now on, which has a session.
+        /// The node.
         node: NodeId,
+        /// How it is to follow.
+        mode: ReplicaMode,
+    },
+    /// Gives the copy at a site up.
+    UnsetReplica {
+        /// The volume.
+        volume: VolumeId,
+        /// The site.
+        site: SiteName,
+    },
+    /// Says what a node holds of the volumes that it keeps copies of. Each is accepted or refused by itself.
+    ReportReplicas {
+        /// The node.
+        node: NodeId,
+        /// What it holds.
+        reports: Vec<ReplicaReport>,
+    },
+    /// Gives a volume to the node that keeps its copy at a site, after its owner's session has ended, with the contents that are
+    /// complete there. What that loses was looked at before.
+    FailOver {
+        /// The volume.
+        volume: VolumeId,
+        /// Its epoch; refused if it has had another one since.
+        epoch: Epoch,
+        /// The site.
+        site: SiteName,
+        /// What was found to be complete there; refused if something else is by now.
+        root: Root,
+    },
+    /// Says, by an owner that was superseded, what it had beside what was gone on with.
+    SettleEpoch {
+        /// The volume.
+        volume: VolumeId,
+        /// The epoch that is over.
+        epoch: Epoch,
+        /// Who owned the volume in it.
+        node: NodeId,
+        /// Everything that it had, to be kept as a snapshot; `None` where that is nothing more.
+        branch: Option<Branch>,
     },
 }
 
@@ -330,6 +371,42 @@ pub struct RootPublication {
     pub root: Root,
     /// The seal that made them.
     pub generation: Generation,
+    /// See [`Published::written_blocks`]. Only from version 3 of the metadata on.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub written_blocks: u64,
+    /// When this was sent. Only from version 3 of the metadata on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<UnixTime>,
+}
+
+/// What a node holds of one volume; see [`Command::ReportReplicas`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReplicaReport {
+    /// The volume.
+    pub volume: VolumeId,
+    /// The epoch in which the contents were published; refused if that is over.
+    pub epoch: Epoch,
+    /// Contents that are complete there now.
+    pub complete: Option<Published>,
+    /// Snapshots that are complete there now.
+    pub snapshots: Vec<SnapshotName>,
+}
+
+/// What an owner that was superseded had; see [`Command::SettleEpoch`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Branch {
+    /// The snapshot's name, which no other snapshot of the volume has.
+    pub name: SnapshotName,
+    /// The contents.
+    pub root: Root,
+    /// The seal that made them.
+    pub generation: Generation,
+    /// The size of the volume then.
+    pub size: VolumeSize,
+    /// When it was found.
+    pub at: UnixTime,
 }
 
 impl Command {
@@ -359,8 +436,12 @@ impl Command {
             | Self::SetSessionLength { .. }
             | Self::StageChange(_)
             | Self::DiscardChanges
-            | Self::ApplyChanges { .. }
-            | Self::TakeOver { .. } => MetadataVersion::MANY_NODES,
+            | Self::ApplyChanges { .. } => MetadataVersion::MANY_NODES,
+            Self::SetReplica { .. }
+            | Self::UnsetReplica { .. }
+            | Self::ReportReplicas { .. }
+            | Self::FailOver { .. }
+            | Self::SettleEpoch { .. } => MetadataVersion::REPLICAS,
         }
     }
 }
@@ -368,15 +449,23 @@ impl Command {
 impl Request {
     /// A bound for the bytes that this request takes as JSON, found without writing it.
     pub(crate) fn bytes_at_most(&self) -> usize {
-        let roots = match &self.command {
-            Command::PublishRoots(publications) => publications.len(),
+        let listed = match &self.command {
+            Command::PublishRoots(publications) => publications.len() * PUBLICATION_BYTES_AT_MOST,
+            Command::ReportReplicas { reports, .. } => {
+                let snapshots: usize = reports.iter().map(|report| report.snapshots.len()).sum();
+                reports.len() * REPORT_BYTES_AT_MOST + snapshots * NAME_BYTES_AT_MOST
+            }
             _ => 0,
         };
-        REQUEST_BYTES_AT_MOST + roots * PUBLICATION_BYTES_AT_MOST
+        REQUEST_BYTES_AT_MOST + listed
     }
 }
 
 /// No request without roots is longer as JSON: a handful of names of 63 bytes, a hash, and the names of the fields.
 pub(crate) const REQUEST_BYTES_AT_MOST: usize = 1024;
-/// No publication is longer as JSON: three numbers of 20 digits, a hash of 64, and the names of the fields.
-const PUBLICATION_BYTES_AT_MOST: usize = 192;
+/// No publication is longer as JSON: five numbers of 20 digits, a hash of 64, and the names of the fields.
+const PUBLICATION_BYTES_AT_MOST: usize = 288;
+/// Nor a report, but for the names of its snapshots.
+const REPORT_BYTES_AT_MOST: usize = 320;
+/// Nor a name of 63 bytes, with quotes and a comma.
+const NAME_BYTES_AT_MOST: usize = 66;

@@ -2,11 +2,11 @@
 //!
 //! From the bottom up:
 //! * [`shared_map`]: an ordered map whose copies cost nothing until they differ;
-//! * [`policy`], [`volume`]: what is known about one volume; [`cluster`], [`session`], [`token`], [`layout`]: about the
+//! * [`policy`], [`volume`], [`replica`]: what is known about one volume; [`cluster`], [`session`], [`token`], [`layout`]: about the
 //!   cluster and its nodes;
 //! * [`command`] and [`outcome`]: what can be asked, and what comes of it;
 //! * `answered`: the outcomes of the last requests, for those that are sent again;
-//! * `apply_volumes`, `apply_snapshots`, `apply_nodes`, `apply_sessions`: what each command does;
+//! * `apply_volumes`, `apply_snapshots`, `apply_nodes`, `apply_sessions`, `apply_replicas`: what each command does;
 //! * `record`: how all of it is written down; `check`: what is always true of it.
 //!
 //! Nothing here reads a clock, a disk or a random number: every node applies the same commands in the same order, and has to
@@ -18,6 +18,7 @@ use sterna_types::{NodeId, SiteName, TokenId, VolumeId, VolumeName};
 
 mod answered;
 mod apply_nodes;
+mod apply_replicas;
 mod apply_sessions;
 mod apply_snapshots;
 mod apply_volumes;
@@ -28,6 +29,7 @@ pub mod layout;
 pub mod outcome;
 pub mod policy;
 mod record;
+pub mod replica;
 pub mod session;
 pub mod shared_map;
 #[cfg(test)]
@@ -43,7 +45,7 @@ use cluster::{Cluster, MetadataVersion, Node, Site};
 use command::{Bootstrap, Command, Request};
 use layout::Layout;
 use outcome::{Outcome, Refusal};
-use session::SessionLength;
+use session::{SessionLength, SessionState};
 use shared_map::SharedMap;
 use token::Token;
 use volume::Volume;
@@ -190,7 +192,13 @@ impl Metadata {
                 self.change_volume(*volume, |volume| volume.durability = *durability)
             }
             Command::SetAttach { volume, attach } => self.change_volume(*volume, |volume| volume.attach = *attach),
-            Command::TakeOver { volume, epoch, node } => self.take_over(*volume, *epoch, *node),
+            Command::SetReplica { volume, node, mode } => self.set_replica(*volume, *node, *mode),
+            Command::UnsetReplica { volume, site } => self.unset_replica(*volume, site),
+            Command::ReportReplicas { node, reports } => self.report_replicas(*node, reports),
+            Command::FailOver { volume, epoch, site, root } => self.fail_over(*volume, *epoch, site, *root),
+            Command::SettleEpoch { volume, epoch, node, branch } => {
+                self.settle_epoch(*volume, *epoch, *node, branch.as_ref())
+            }
             Command::RaiseVersion { version } => self.raise_version(*version),
             Command::CreateToken(new) => self.create_token(new),
             Command::RevokeToken { token } => self.revoke_token(*token),
@@ -198,8 +206,13 @@ impl Metadata {
             Command::SetNodeAddress { node, address } => self.set_node_address(*node, *address),
             Command::OpenSession { node, knows } => self.open_session(*node, *knows),
             Command::RenewSession { node, number } => self.renew_session(*node, *number),
-            Command::CloseSession { node, number } => self.end_session(*node, *number, None),
-            Command::LapseSession { node, number, renewals } => self.end_session(*node, *number, Some(*renewals)),
+            Command::CloseSession { node, number, all_is_published } => {
+                let state = if *all_is_published { SessionState::Closed } else { SessionState::Lapsed };
+                self.end_session(*node, *number, state, None)
+            }
+            Command::LapseSession { node, number, renewals } => {
+                self.end_session(*node, *number, SessionState::Lapsed, Some(*renewals))
+            }
             Command::SetSessionLength { length } => self.set_session_length(*length),
             Command::StageChange(change) => self.stage_change(*change),
             Command::DiscardChanges => self.discard_changes(),

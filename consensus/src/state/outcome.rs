@@ -10,8 +10,8 @@ use super::layout::LayoutRevision;
 use super::session::{SessionLength, SessionNumber};
 use super::volume::{Generation, VolumeFormat};
 use crate::limits::{
-    MAX_NODES, MAX_ROOTS_PER_COMMAND, MAX_SITES, MAX_SNAPSHOTS, MAX_SNAPSHOTS_PER_VOLUME, MAX_STAGED_CHANGES,
-    MAX_TOKENS, MAX_VOLUMES, MAX_VOTERS,
+    MAX_NODES, MAX_REPLICAS, MAX_ROOTS_PER_COMMAND, MAX_SITES, MAX_SNAPSHOTS, MAX_SNAPSHOTS_PER_VOLUME,
+    MAX_STAGED_CHANGES, MAX_TOKENS, MAX_VOLUMES, MAX_VOTERS,
 };
 
 /// What a command that was carried out has brought.
@@ -30,6 +30,11 @@ pub enum Outcome {
     /// Roots were published, but for these.
     Published {
         /// The volumes whose roots were refused, in the command's order, and why.
+        refused: Vec<(VolumeId, Refusal)>,
+    },
+    /// What replicas hold was noted, but for these.
+    Reported {
+        /// The volumes whose reports were refused, in the command's order, and why.
         refused: Vec<(VolumeId, Refusal)>,
     },
     /// A node was let in.
@@ -369,13 +374,77 @@ pub enum Refusal {
         /// The node.
         node: NodeId,
     },
-    /// It is the owner.
-    #[error("node {node} owns volume {volume} already")]
-    OwnsAlready {
+    /// What the site of the owner keeps is the volume itself.
+    #[error("site '{site}' is where the owner of volume {volume} is: a replica is at another one")]
+    ReplicaAtOwner {
+        /// The volume.
+        volume: VolumeId,
+        /// The site.
+        site: SiteName,
+    },
+    /// [`MAX_REPLICAS`].
+    #[error("volume {volume} has {MAX_REPLICAS} replicas, the most a volume can have: unset one first")]
+    TooManyReplicas {
+        /// The volume.
+        volume: VolumeId,
+    },
+    /// The site does not keep the volume.
+    #[error("site '{site}' keeps no replica of volume {volume}: 'sterna volume replica' makes one")]
+    NoReplica {
+        /// The volume.
+        volume: VolumeId,
+        /// The site.
+        site: SiteName,
+    },
+    /// The node does not keep the volume.
+    #[error("node {node} keeps no replica of volume {volume}")]
+    KeepsNoReplica {
         /// The volume.
         volume: VolumeId,
         /// The node.
         node: NodeId,
+    },
+    /// Nothing could be gone on with.
+    #[error("the replica of volume {volume} at site '{site}' has never been complete: there is nothing to go on with")]
+    ReplicaIncomplete {
+        /// The volume.
+        volume: VolumeId,
+        /// The site.
+        site: SiteName,
+    },
+    /// Something else would be lost than was looked at.
+    #[error(
+        "the replica of volume {volume} at site '{site}' has come further meanwhile: look again at what would be lost"
+    )]
+    ReplicaHasMoved {
+        /// The volume.
+        volume: VolumeId,
+        /// The site.
+        site: SiteName,
+    },
+    /// Its owner goes on with it.
+    #[error("epoch {epoch} of volume {volume} is not over")]
+    EpochNotOver {
+        /// The volume.
+        volume: VolumeId,
+        /// The epoch.
+        epoch: Epoch,
+    },
+    /// Who goes may keep no copies.
+    #[error("node {node} keeps replicas of {count} volumes: unset them first, or replace the node")]
+    KeepsReplicas {
+        /// The node.
+        node: NodeId,
+        /// How many.
+        count: usize,
+    },
+    /// Who goes may not have the only copy of anything.
+    #[error("node {node} has the only copies of {count} snapshots: take them elsewhere first, or delete them")]
+    HoldsSnapshots {
+        /// The node.
+        node: NodeId,
+        /// How many.
+        count: usize,
     },
     /// Its owner may still acknowledge writes.
     #[error("the session of node {owner}, which owns volume {volume}, has not lapsed: it may still be serving")]

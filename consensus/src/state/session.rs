@@ -1,8 +1,8 @@
 //! A node's session: its liveness as the metadata knows it (design section 5).
 //!
 //! ```text
-//! none ──open──> Live(1) ──lapse, or close──> Lapsed(1) ──open──> Live(2) ──open──> Live(3) …
-//!                 └─renew─┘
+//! none ──open──> Live(1) ──lapse──> Lapsed(1) ──open──> Live(2) ──open──> Live(3) …
+//!                 └─renew─┘ └─close──> Closed(1) ──open──┘
 //! ```
 //!
 //! The two clocks that a session lives by are not here. The node counts from the moment before it sent a renewal, and
@@ -50,6 +50,8 @@ pub enum SessionState {
     Live,
     /// It may not, and does not; what it owned may be taken over.
     Lapsed,
+    /// The same; and all that it ever acknowledged is published. Since version 3 of the metadata.
+    Closed,
 }
 
 /// How long a session lasts after a renewal, in milliseconds: 1 s to 10 min.

@@ -11,6 +11,7 @@ use super::*;
 use crate::limits::{MAX_ANSWERED_REQUESTS, MAX_SNAPSHOTS_PER_VOLUME};
 
 pub(crate) mod nodes;
+mod replicas;
 
 pub(crate) fn bootstrap_command() -> Command {
     let address = Some("10.77.0.1:7400".parse().unwrap());
@@ -61,7 +62,8 @@ fn with_volume(name: &str) -> (Metadata, VolumeId) {
 
 fn publication(volume: VolumeId, epoch: u64, number: u8, generation: u64) -> RootPublication {
     let epoch = Epoch::from_number(epoch).unwrap();
-    RootPublication { volume, epoch, root: root(number), generation: Generation(generation) }
+    let (written_blocks, at) = (10 * generation, Some(UnixTime { unix_ms: 1_000 * generation }));
+    RootPublication { volume, epoch, root: root(number), generation: Generation(generation), written_blocks, at }
 }
 
 fn snapshot(volume: VolumeId, name: &str, number: u8, generation: u64) -> Command {
@@ -72,7 +74,7 @@ fn snapshot(volume: VolumeId, name: &str, number: u8, generation: u64) -> Comman
 
 /// Of either kind.
 fn any_command() -> impl Strategy<Value = Command> {
-    prop_oneof![2 => any_volume_command(), 1 => nodes::any_node_command()]
+    prop_oneof![6 => any_volume_command(), 3 => nodes::any_node_command(), 2 => replicas::any_replica_command()]
 }
 
 /// Few ids, names, roots and generations, so that random commands meet each other.
@@ -104,8 +106,17 @@ fn any_volume_command() -> impl Strategy<Value = Command> {
             Command::CreateSnapshot(NewSnapshot { volume, epoch, name, root, generation, size, at })
         },
     );
-    let publication = (id(), epoch(), root(), generation())
-        .prop_map(|(volume, epoch, root, generation)| RootPublication { volume, epoch, root, generation });
+    let written = || (0u64..50, option::of((0u64..9).prop_map(|unix_ms| UnixTime { unix_ms })));
+    let publication = (id(), epoch(), root(), generation(), written()).prop_map(
+        |(volume, epoch, root, generation, (written_blocks, at))| RootPublication {
+            volume,
+            epoch,
+            root,
+            generation,
+            written_blocks,
+            at,
+        },
+    );
     prop_oneof![
         1 => Just(bootstrap_command()),
         8 => create,
@@ -144,6 +155,7 @@ fn check_step(before: &Metadata, after: &Metadata) {
         assert!(was.state == volume.state || volume.state == VolumeState::Ready, "a volume became incomplete");
     }
     nodes::check_step(before, after);
+    replicas::check_step(before, after);
 }
 
 proptest! {
@@ -198,8 +210,12 @@ fn the_longest_requests_are_no_longer_than_they_are_taken_for() {
     let mut volume = new_volume(&long, Origin::Snapshot { volume: VolumeId(u64::MAX), name: long.parse().unwrap() });
     volume.owner = NodeId(u64::MAX);
     volume.format = VolumeFormat(u32::MAX);
-    let publication =
-        RootPublication { generation: Generation(u64::MAX), ..publication(VolumeId(u64::MAX), u64::MAX, 9, 0) };
+    let publication = RootPublication {
+        generation: Generation(u64::MAX),
+        written_blocks: u64::MAX,
+        at: Some(UnixTime { unix_ms: u64::MAX }),
+        ..publication(VolumeId(u64::MAX), u64::MAX, 9, 0)
+    };
     let bootstrap = Bootstrap {
         cluster: ClusterId::from_bytes([255; 16]),
         site: long.parse().unwrap(),
@@ -209,6 +225,7 @@ fn the_longest_requests_are_no_longer_than_they_are_taken_for() {
     let mut commands = vec![Command::CreateVolume(volume), Command::Bootstrap(bootstrap), nodes::longest_admission()];
     commands.push(snapshot(VolumeId(u64::MAX), &long, 9, u64::MAX));
     commands.push(Command::PublishRoots(vec![publication; 1000]));
+    commands.extend(replicas::longest_commands());
     for command in commands {
         let request = Request { id: Some(RequestId(u128::MAX)), command };
         let bytes = serde_json::to_vec(&request).unwrap().len();
@@ -258,8 +275,12 @@ fn roots_are_refused_volume_by_volume() {
         (missing, Refusal::NoSuchVolume { volume: missing }),
     ];
     assert_eq!(outcome, Ok(Outcome::Published { refused }));
-    assert_eq!(metadata.volume(a).unwrap().published, Published { root: root(1), generation: Generation(5) });
-    assert_eq!(metadata.volume(b).unwrap().published, Published { root: root(3), generation: Generation(1) });
+    let published = |id| {
+        let Published { root, generation, .. } = metadata.volume(id).unwrap().published;
+        Published::of(root, generation)
+    };
+    assert_eq!(published(a), Published::of(root(1), Generation(5)));
+    assert_eq!(published(b), Published::of(root(3), Generation(1)));
 }
 
 #[test]
@@ -301,7 +322,7 @@ fn a_clone_of_a_snapshot_is_what_the_snapshot_is() {
     assert_eq!(refusal, Err(Refusal::HasSnapshots { volume, count: 1 }));
     apply(&mut metadata, Command::DeleteVolume { volume, with_snapshots: true }).unwrap();
     let made = metadata.volume_named(&"c".parse().unwrap()).unwrap();
-    assert_eq!(made.published, Published { root: root(1), generation: Generation::FIRST });
+    assert_eq!(made.published, Published::of(root(1), Generation::FIRST));
     assert_eq!(metadata.check(), Ok(()));
 }
 
@@ -359,7 +380,7 @@ fn metadata_that_contradicts_itself_is_not_read() {
         ("\"owner\":1", "\"owner\":2"),
         ("\"last_volume\":1", "\"last_volume\":0"),
         ("\"id\":1,\"name\":\"a\"", "\"id\":2,\"name\":\"a\""),
-        ("\"version\":1", "\"version\":3"),
+        ("\"version\":1", "\"version\":4"),
         ("\"epoch\":1", "\"epoch\":0"),
         ("\"cluster\":{", "\"later\":1,\"cluster\":{"),
         ("\"root\":\"empty\",\"size\":409600", "\"root\":\"empty\",\"size\":4096000"),

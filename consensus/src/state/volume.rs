@@ -3,15 +3,19 @@
 //! Invariants of a [`Volume`], checked by `Metadata::check`:
 //! * its id, once given, belongs to no other volume, not even after its deletion;
 //! * its epoch never falls; nor does the generation of its published root, and one generation has one root;
-//! * its size never falls, and no snapshot of it is larger.
+//! * its size never falls, and no snapshot of it is larger;
+//! * its replicas are at other sites than its owner, each kept by a node of its site.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use sterna_types::{Epoch, NodeId, Root, SnapshotName, VolumeId, VolumeName, VolumeSize};
+use sterna_types::{Epoch, NodeId, Root, SiteName, SnapshotName, VolumeId, VolumeName, VolumeSize};
 
+use super::cluster::is_default;
 use super::policy::{AttachPolicy, Durability};
+use super::replica::{Replica, Superseded};
 use super::shared_map::SharedMap;
 
 /// A volume.
@@ -42,6 +46,12 @@ pub struct Volume {
     pub origin: Option<ClonedFrom>,
     /// Its snapshots.
     pub snapshots: SharedMap<SnapshotName, Arc<Snapshot>>,
+    /// Which other sites keep it. Since version 3 of the metadata.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub replicas: BTreeMap<SiteName, Replica>,
+    /// The last epochs that ended without their owners, the newest last. Since version 3 of the metadata.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub superseded: Vec<Superseded>,
 }
 
 /// A number for how a volume's contents are cut into chunks and how its map is written down. The storage engine gives it
@@ -88,6 +98,20 @@ pub struct Published {
     pub root: Root,
     /// The seal.
     pub generation: Generation,
+    /// How many blocks of data the writes had that are in it, over all of the volume's life: two states of one volume differ
+    /// by at most as many blocks as these numbers do. Since version 3 of the metadata; 0 in what an earlier one published.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub written_blocks: u64,
+    /// When it was published, by the clock of the owner; not known of what the volume was made with, or an earlier version published.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<UnixTime>,
+}
+
+impl Published {
+    /// These contents, of which no more is known.
+    pub fn of(root: Root, generation: Generation) -> Self {
+        Self { root, generation, written_blocks: 0, at: None }
+    }
 }
 
 /// What a clone was made from. A record of the past: what it names may have gone since.
@@ -116,6 +140,22 @@ pub struct Snapshot {
     pub generation: Generation,
     /// When it was asked for, by the clock of the node that was.
     pub created: UnixTime,
+    /// The nodes that hold all of it; none named: the volume's owner does, and no other. Since version 3 of the metadata.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub holders: BTreeSet<NodeId>,
+}
+
+impl Volume {
+    /// The nodes that hold all of a snapshot of this volume.
+    pub fn holders<'a>(&'a self, snapshot: &'a Snapshot) -> impl Iterator<Item = NodeId> + 'a {
+        let owner = snapshot.holders.is_empty().then_some(self.owner);
+        snapshot.holders.iter().copied().chain(owner)
+    }
+
+    /// Whether a node holds all of a snapshot of this volume.
+    pub fn is_held_by(&self, snapshot: &Snapshot, node: NodeId) -> bool {
+        self.holders(snapshot).any(|holder| holder == node)
+    }
 }
 
 /// A moment, in milliseconds since 1970 (UTC). For people: nothing is decided by it.

@@ -44,7 +44,8 @@ fn commands() -> Vec<Command> {
     let from_root = Origin::Published { volume, root: root(4) };
     let second_clone = NewVolume { name: "clone-2".parse().unwrap(), origin: from_root, ..imported };
     let (epoch, generation) = (Epoch::FIRST, Generation(3));
-    let publication = RootPublication { volume, epoch, root: root(4), generation: Generation(4) };
+    let publication =
+        RootPublication { volume, epoch, root: root(4), generation: Generation(4), written_blocks: 0, at: None };
     let snapshot = NewSnapshot {
         volume,
         epoch,

@@ -48,7 +48,6 @@ pub use device::VolumeDevice;
 pub(crate) use draft::{Draft, Drafted};
 pub use error::VolumeError;
 pub use record::VolumeRecord;
-pub use seal::Sealed;
 pub use sealer::Sealer;
 pub use storage::{Storage, StorageOptions};
 pub use volume::{SealedState, Volume, VolumeSpec, VolumeStatus};

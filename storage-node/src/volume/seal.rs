@@ -24,7 +24,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
-use sterna_types::{Root, SegmentIndex};
+use sterna_types::SegmentIndex;
 
 use super::error::VolumeError;
 use super::record::VolumeRecord;
@@ -34,17 +34,6 @@ use super::volume::{Cut, Frozen, SealFailure, SealedState, Volume};
 use crate::chunk_store::{ChunkKind, NewChunk, StoreError, StorePin};
 use crate::chunk_writer::ChunkWriter;
 use crate::map::{self, Change};
-
-/// What a seal has come to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sealed {
-    /// The contents of the volume, all that was acknowledged before the seal began.
-    pub root: Root,
-    /// How often they have changed.
-    pub generation: u64,
-    /// How many blocks of data writes are in them: see [`VolumeRecord::written_blocks`].
-    pub written_blocks: u64,
-}
 
 /// A new root whose chunks are durable and pinned.
 pub(super) struct Built {
@@ -59,7 +48,7 @@ impl Volume {
     ///
     /// # Errors
     /// [`VolumeError`]; nothing is lost by it, and a later call tries again.
-    pub fn seal(&self) -> Result<Sealed, VolumeError> {
+    pub fn seal(&self) -> Result<SealedState, VolumeError> {
         let _only_one = self.sealing.lock().unwrap_or_else(PoisonError::into_inner);
         // What a failed seal has left frozen is sealed first, and then what was written since.
         let was_frozen = self.layers().frozen.is_some();
@@ -73,11 +62,11 @@ impl Volume {
         result
     }
 
-    fn seal_once(&self) -> Result<Sealed, VolumeError> {
+    fn seal_once(&self) -> Result<SealedState, VolumeError> {
         self.check_open()?;
         let Some(frozen) = self.freeze() else {
             let SealedState { root, generation, written_blocks } = self.sealed();
-            return Ok(Sealed { root, generation, written_blocks });
+            return Ok(SealedState { root, generation, written_blocks });
         };
         let built = match self.build(&frozen) {
             Err(error) if error.is_full() => {
@@ -93,7 +82,7 @@ impl Volume {
         self.fragmented().sealed();
         self.journal.retire_before(built.record.replay_from);
         let VolumeRecord { root, generation, written_blocks, .. } = built.record;
-        Ok(Sealed { root, generation, written_blocks })
+        Ok(SealedState { root, generation, written_blocks })
     }
 
     /// Looks the maps up anew that seals have superseded of segments that guests read, so that these need not. What

@@ -3,19 +3,20 @@
 use std::sync::Arc;
 
 use sterna_consensus::ProposeError;
-use sterna_consensus::state::command::{Command, NewVolume, Origin, RootPublication};
+use sterna_consensus::state::command::{Command, NewVolume, Origin};
 use sterna_consensus::state::outcome::{Outcome, Refusal};
-use sterna_consensus::state::volume::{Generation, Volume as VolumeEntry};
+use sterna_consensus::state::volume::Volume as VolumeEntry;
 use sterna_proto::admin;
 use sterna_types::{Root, VolumeName, VolumeSize};
 use tonic::Status;
 
 use super::create::{blank, make, shown};
-use super::lookup::{metadata, open_volume, own_volume, seal, spec, subject, volume};
+use super::lookup::{held_snapshot, metadata, open_volume, seal, spec, subject, volume};
 use super::request::parsed;
 use super::status::IntoStatus;
 use crate::args::values::Contents;
 use crate::node::node::Node;
+use crate::node::publish::publication;
 
 /// Makes a volume that begins as a copy.
 pub(super) async fn clone(node: Arc<Node>, request: admin::CloneVolumeRequest) -> Result<admin::Volume, Status> {
@@ -24,10 +25,9 @@ pub(super) async fn clone(node: Arc<Node>, request: admin::CloneVolumeRequest) -
     match source.snapshot {
         Some(snapshot) => {
             let metadata = metadata(&node).await?;
-            let entry = own_volume(&node, &metadata, &source.volume)?;
+            let entry = volume(&metadata, &source.volume)?;
             spec(entry)?;
-            let missing = || Status::not_found(format!("volume '{}' has no snapshot '{snapshot}'", source.volume));
-            let size = entry.snapshots.get(&snapshot).ok_or_else(missing)?.size;
+            let size = held_snapshot(&node, &metadata, entry, &snapshot)?.size;
             let origin = Origin::Snapshot { volume: entry.id, name: snapshot };
             make(&node, copy(&node, entry, name.clone(), size, origin)).await?;
         }
@@ -60,11 +60,12 @@ async fn clone_present(node: &Arc<Node>, source: &VolumeName, name: &VolumeName)
 /// Seals a volume, and has the metadata know its root, or one that was sealed later.
 async fn publish(node: &Arc<Node>, name: &VolumeName) -> Result<Root, Status> {
     let (open, entry) = open_volume(node, name).await?;
-    let (root, generation) = seal(&open, name).await?;
+    let sealed = seal(&open, name).await?;
+    let root = sealed.root;
     if entry.published.root == root {
         return Ok(root);
     }
-    let publication = RootPublication { volume: entry.id, epoch: open.epoch, root, generation: Generation(generation) };
+    let publication = publication(entry.id, open.epoch, sealed, &node.metadata.read());
     let outcome = node.metadata.propose(Command::PublishRoots(vec![publication])).await;
     let refused = match outcome.map_err(|error| error.about(&subject(name)))? {
         Outcome::Published { refused } => refused.into_iter().next(),

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use sterna_consensus::Metadata;
-use sterna_consensus::state::volume::{Volume as VolumeEntry, VolumeState};
-use sterna_storage_node::volume::VolumeSpec;
-use sterna_types::{Root, VolumeName, VolumeSize};
+use sterna_consensus::state::volume::{Snapshot as SnapshotEntry, Volume as VolumeEntry, VolumeState};
+use sterna_storage_node::volume::{SealedState, VolumeSpec};
+use sterna_types::{NodeId, Root, SnapshotName, VolumeName, VolumeSize};
 use tonic::Status;
 
 use super::request::parsed;
@@ -35,10 +35,32 @@ pub(super) fn own_volume<'a>(
     if entry.owner == node.metadata.id() {
         return Ok(entry);
     }
-    let owner = metadata.node(entry.owner).map(|owner| format!("{} at {}", owner.name, owner.site));
-    let owner = owner.unwrap_or_else(|| entry.owner.to_string());
+    let owner = name_of(metadata, entry.owner);
     let what = format!("volume '{name}' is owned by node {owner}: give this command to that node");
     Err(Status::failed_precondition(what))
+}
+
+/// The snapshot `name` of a volume, which has to be here.
+pub(super) fn held_snapshot<'a>(
+    node: &Node,
+    metadata: &Metadata,
+    entry: &'a VolumeEntry,
+    name: &SnapshotName,
+) -> Result<&'a SnapshotEntry, Status> {
+    let volume = &entry.name;
+    let missing = || Status::not_found(format!("volume '{volume}' has no snapshot '{name}'"));
+    let snapshot = entry.snapshots.get(name).ok_or_else(missing)?;
+    if entry.is_held_by(snapshot, node.metadata.id()) {
+        return Ok(snapshot);
+    }
+    let holders: Vec<_> = entry.holders(snapshot).map(|holder| name_of(metadata, holder)).collect();
+    let what = format!("snapshot '{volume}@{name}' is not here: give this command to {}", holders.join(", or to "));
+    Err(Status::failed_precondition(what))
+}
+
+/// What a node is called, and where it is.
+pub(super) fn name_of(metadata: &Metadata, node: NodeId) -> String {
+    metadata.node(node).map_or_else(|| node.to_string(), |node| format!("{} at {}", node.name, node.site))
 }
 
 /// The volume of this name, with its slot held, so that nobody opens, closes or deletes it meanwhile.
@@ -103,15 +125,13 @@ pub(super) async fn contents(node: &Arc<Node>, text: &str, freshness: Freshness)
     let (root, size) = match snapshot {
         Some(snapshot) => {
             let metadata = metadata(node).await?;
-            let entry = own_volume(node, &metadata, &name)?;
-            let missing = || Status::not_found(format!("volume '{name}' has no snapshot '{snapshot}'"));
-            let snapshot = entry.snapshots.get(&snapshot).ok_or_else(missing)?;
+            let snapshot = held_snapshot(node, &metadata, volume(&metadata, &name)?, &snapshot)?;
             (snapshot.root, snapshot.size)
         }
         None => {
             let (open, entry) = open_volume(node, &name).await?;
             match freshness {
-                Freshness::Now => (seal(&open, &name).await?.0, entry.size),
+                Freshness::Now => (seal(&open, &name).await?.root, entry.size),
                 Freshness::Sealed => (open.volume.sealed().root, entry.size),
             }
         }
@@ -119,7 +139,8 @@ pub(super) async fn contents(node: &Arc<Node>, text: &str, freshness: Freshness)
     Ok(HeldContents { root, size, _held: node.hold_root(root) })
 }
 
-/// All contents that have a name and are here: those of each volume of this node, as they were sealed last, and its snapshots; by name.
+/// All contents that have a name and are here: those of each volume of this node, as they were sealed last, and snapshots; by
+/// name.
 pub(super) async fn all_contents(node: &Arc<Node>) -> Result<Vec<(String, HeldContents)>, Status> {
     let _in_transit = node.in_transit.read().await;
     let metadata = metadata(node).await?;
@@ -127,10 +148,14 @@ pub(super) async fn all_contents(node: &Arc<Node>) -> Result<Vec<(String, HeldCo
     let sealed = blocking(move || storage.sealed()).await?.map_err(|error| error.about("the volumes"))?;
     let held = |root, size| HeldContents { root, size, _held: node.hold_root(root) };
     let mut all = Vec::new();
-    for entry in metadata.volumes().filter(|entry| entry.owner == node.metadata.id()) {
-        let root = sealed.get(&entry.id).map_or(entry.published.root, |record| record.root);
-        all.push((entry.name.to_string(), held(root, entry.size)));
-        let snapshots = entry.snapshots.iter();
+    let own = node.metadata.id();
+    for entry in metadata.volumes() {
+        if entry.owner == own {
+            let record = sealed.get(&entry.id).filter(|record| record.epoch == entry.epoch);
+            let root = record.map_or(entry.published.root, |record| record.root);
+            all.push((entry.name.to_string(), held(root, entry.size)));
+        }
+        let snapshots = entry.snapshots.iter().filter(|(_, kept)| entry.is_held_by(kept, own));
         all.extend(snapshots.map(|(name, kept)| (format!("{}@{name}", entry.name), held(kept.root, kept.size))));
     }
     all.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
@@ -138,8 +163,7 @@ pub(super) async fn all_contents(node: &Arc<Node>) -> Result<Vec<(String, HeldCo
 }
 
 /// Seals a volume; the root holds all that was acknowledged before. The caller has roots in transit.
-pub(super) async fn seal(open: &OpenVolume, name: &VolumeName) -> Result<(Root, u64), Status> {
+pub(super) async fn seal(open: &OpenVolume, name: &VolumeName) -> Result<SealedState, Status> {
     let volume = Arc::clone(&open.volume);
-    let sealed = blocking(move || volume.seal()).await?.map_err(|error| error.about(&subject(name)))?;
-    Ok((sealed.root, sealed.generation))
+    blocking(move || volume.seal()).await?.map_err(|error| error.about(&subject(name)))
 }

@@ -6,14 +6,13 @@ use sterna_consensus::Metadata;
 use sterna_consensus::state::volume::{ClonedFrom, Snapshot as SnapshotEntry, Volume as VolumeEntry, VolumeState};
 use sterna_proto::admin;
 use sterna_storage_node::progress::Progress;
-use sterna_types::SnapshotName;
+use sterna_types::{NodeId, SnapshotName};
 
 use super::work::Reporter;
 use crate::node::node::Node;
 
 /// A volume as the metadata knows it, and whether it is open here.
 pub(super) fn volume(node: &Node, metadata: &Metadata, entry: &VolumeEntry) -> admin::Volume {
-    let owner = metadata.node(entry.owner).map_or_else(|| entry.owner.to_string(), |owner| owner.name.to_string());
     let state = match entry.state {
         VolumeState::Ready => "ready",
         VolumeState::Importing => "importing",
@@ -25,7 +24,7 @@ pub(super) fn volume(node: &Node, metadata: &Metadata, entry: &VolumeEntry) -> a
         durability: entry.durability.to_string(),
         attach: entry.attach.to_string(),
         state: state.to_owned(),
-        owner,
+        owner: node_name(metadata, entry.owner),
         epoch: entry.epoch.number(),
         published_root: entry.published.root.to_string(),
         published_generation: entry.published.generation.0,
@@ -33,6 +32,11 @@ pub(super) fn volume(node: &Node, metadata: &Metadata, entry: &VolumeEntry) -> a
         snapshots: entry.snapshots.len() as u64,
         open: node.volumes.get(entry.id).is_some(),
     }
+}
+
+/// What a node is called; its number where it has left.
+pub(super) fn node_name(metadata: &Metadata, node: NodeId) -> String {
+    metadata.node(node).map_or_else(|| node.to_string(), |node| node.name.to_string())
 }
 
 fn cloned_from(origin: &ClonedFrom) -> String {
@@ -43,7 +47,12 @@ fn cloned_from(origin: &ClonedFrom) -> String {
 }
 
 /// A snapshot of the volume `entry`.
-pub(super) fn snapshot(entry: &VolumeEntry, name: &SnapshotName, snapshot: &SnapshotEntry) -> admin::Snapshot {
+pub(super) fn snapshot(
+    metadata: &Metadata,
+    entry: &VolumeEntry,
+    name: &SnapshotName,
+    snapshot: &SnapshotEntry,
+) -> admin::Snapshot {
     admin::Snapshot {
         volume: entry.name.to_string(),
         name: name.to_string(),
@@ -51,6 +60,7 @@ pub(super) fn snapshot(entry: &VolumeEntry, name: &SnapshotName, snapshot: &Snap
         root: snapshot.root.to_string(),
         generation: snapshot.generation.0,
         created_at_ms: snapshot.created.unix_ms,
+        holders: entry.holders(snapshot).map(|holder| node_name(metadata, holder)).collect(),
     }
 }
 

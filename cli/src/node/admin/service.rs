@@ -10,7 +10,8 @@ use tonic::{Request, Response, Status};
 
 use super::work::{Replies, to_the_end};
 use super::{
-    clone, collect, create, delete, diff, export, import, map, node_status, resize, scrub, show, snapshot, verify,
+    clone, collect, create, delete, diff, export, failover, import, map, node_status, replica, resize, scrub, show,
+    snapshot, verify,
 };
 use crate::node::node::Node;
 
@@ -86,6 +87,22 @@ impl Admin for Service {
         request: Request<admin::DeleteSnapshotRequest>,
     ) -> Reply<admin::DeleteSnapshotReply> {
         to_the_end(delete::delete_snapshot(self.node(), request.into_inner())).await.map(Response::new)
+    }
+
+    async fn set_replica(&self, request: Request<admin::SetReplicaRequest>) -> Reply<admin::ListReplicasReply> {
+        to_the_end(replica::set(self.node(), request.into_inner())).await.map(Response::new)
+    }
+
+    async fn unset_replica(&self, request: Request<admin::UnsetReplicaRequest>) -> Reply<admin::ListReplicasReply> {
+        to_the_end(replica::unset(self.node(), request.into_inner())).await.map(Response::new)
+    }
+
+    async fn list_replicas(&self, request: Request<admin::ListReplicasRequest>) -> Reply<admin::ListReplicasReply> {
+        replica::list(self.node(), request.into_inner()).await.map(Response::new)
+    }
+
+    async fn fail_over(&self, request: Request<admin::FailOverRequest>) -> Reply<admin::FailOverReply> {
+        to_the_end(failover::fail_over(self.node(), request.into_inner())).await.map(Response::new)
     }
 
     async fn import_volume(&self, request: Request<admin::ImportVolumeRequest>) -> Reply<Self::ImportVolumeStream> {

@@ -42,7 +42,11 @@ pub(super) async fn show(node: Arc<Node>, request: admin::ShowVolumeRequest) -> 
     let map = if counts { Some(statistics(&node, &name).await?) } else { None };
     Ok(admin::ShowVolumeReply {
         volume: Some(reply::volume(&node, &metadata, entry)),
-        snapshots: entry.snapshots.iter().map(|(name, snapshot)| reply::snapshot(entry, name, snapshot)).collect(),
+        snapshots: entry
+            .snapshots
+            .iter()
+            .map(|(name, snapshot)| reply::snapshot(&metadata, entry, name, snapshot))
+            .collect(),
         open,
         map,
     })

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use sterna_consensus::state::command::{Command, NewSnapshot};
 use sterna_consensus::state::volume::Generation;
 use sterna_proto::admin;
+use sterna_storage_node::volume::SealedState;
 use sterna_types::{SnapshotName, VolumeName, VolumeSize};
 use tonic::Status;
 
@@ -25,7 +26,7 @@ pub(super) async fn create(node: Arc<Node>, request: admin::CreateSnapshotReques
             "volume '{of}' has a snapshot '{name}' already: choose another name"
         )));
     }
-    let (root, generation) = seal(&open, &of).await?;
+    let SealedState { root, generation, .. } = seal(&open, &of).await?;
     // Read behind the seal: blocks beyond an older size may be in the root already, and are not to come back later.
     let size = VolumeSize::try_from(open.volume.size()).map_err(|error| Status::internal(error.to_string()))?;
     let new = NewSnapshot {
@@ -43,5 +44,5 @@ pub(super) async fn create(node: Arc<Node>, request: admin::CreateSnapshotReques
     let entry = volume(&metadata, &of)?;
     let snapshot = entry.snapshots.get(&name);
     let snapshot = snapshot.ok_or_else(|| Status::aborted(format!("'{of}@{name}' was deleted at once")))?;
-    Ok(reply::snapshot(entry, &name, snapshot))
+    Ok(reply::snapshot(&metadata, entry, &name, snapshot))
 }

@@ -1,4 +1,4 @@
-//! Tokens, nodes, sessions, the layout, and taking over.
+//! Tokens, nodes, sessions, and the layout.
 
 use sterna_types::{NodeName, SiteName, TokenId};
 
@@ -51,7 +51,7 @@ pub(super) fn longest_admission() -> Command {
 }
 
 /// A cluster of this many nodes, each at a site of its own and with a session.
-fn with_nodes(count: u64) -> Metadata {
+pub(super) fn with_nodes(count: u64) -> Metadata {
     let mut metadata = raised();
     for number in 2..=count {
         apply(&mut metadata, Command::CreateToken(new_token(number))).unwrap();
@@ -64,14 +64,14 @@ fn with_nodes(count: u64) -> Metadata {
     metadata
 }
 
-fn open_session(metadata: &mut Metadata, node: NodeId) -> SessionNumber {
+pub(super) fn open_session(metadata: &mut Metadata, node: NodeId) -> SessionNumber {
     match apply(metadata, Command::OpenSession { node, knows: MetadataVersion::CURRENT }) {
         Ok(Outcome::Session { number, .. }) => number,
         other => panic!("{other:?}"),
     }
 }
 
-fn layout_revision(outcome: Result<Outcome, Refusal>) -> LayoutRevision {
+pub(super) fn layout_revision(outcome: Result<Outcome, Refusal>) -> LayoutRevision {
     match outcome {
         Ok(Outcome::Layout { revision }) => revision,
         other => panic!("{other:?}"),
@@ -105,15 +105,14 @@ pub(super) fn any_node_command() -> impl Strategy<Value = Command> {
         1 => (0u64..8).prop_map(|token| Command::RevokeToken { token: TokenId(token) }),
         4 => (node(), version()).prop_map(|(node, knows)| Command::OpenSession { node, knows }),
         4 => (node(), number()).prop_map(|(node, number)| Command::RenewSession { node, number }),
-        1 => (node(), number()).prop_map(|(node, number)| Command::CloseSession { node, number }),
+        1 => (node(), number(), any::<bool>()).prop_map(|(node, number, all_is_published)| {
+            Command::CloseSession { node, number, all_is_published }
+        }),
         3 => (node(), number(), 0u64..3)
             .prop_map(|(node, number, renewals)| Command::LapseSession { node, number, renewals }),
         4 => change.prop_map(Command::StageChange),
         1 => Just(Command::DiscardChanges),
         3 => (0u64..30).prop_map(|revision| Command::ApplyChanges { revision: LayoutRevision(revision) }),
-        4 => (0u64..12, 1u64..3, node()).prop_map(|(volume, epoch, node)| {
-            Command::TakeOver { volume: VolumeId(volume), epoch: Epoch::from_number(epoch).unwrap(), node }
-        }),
     ]
 }
 
@@ -137,7 +136,7 @@ pub(super) fn check_step(before: &Metadata, after: &Metadata) {
         let was = before.volume(volume.id);
         if let Some(was) = was.filter(|was| was.owner != volume.owner) {
             let session = before.node(was.owner).unwrap().session.unwrap();
-            assert_eq!(session.state, SessionState::Lapsed, "a volume was taken from a node that may be serving it");
+            assert_ne!(session.state, SessionState::Live, "a volume was taken from a node that may be serving it");
         }
     }
     assert!(before.layout.revision <= after.layout.revision && before.version() <= after.version());
@@ -230,41 +229,14 @@ fn a_session_that_was_renewed_in_time_does_not_lapse_and_one_that_lapsed_is_not_
 
     let next = open_session(&mut metadata, node);
     assert_eq!(next, SessionNumber(number.0 + 1));
-    for old in [Command::RenewSession { node, number }, lapse(1), Command::CloseSession { node, number }] {
+    for old in [
+        Command::RenewSession { node, number },
+        lapse(1),
+        Command::CloseSession { node, number, all_is_published: false },
+    ] {
         assert_eq!(apply(&mut metadata, old), Err(Refusal::OtherSession { node, given: number, current: next }));
     }
     assert!(metadata.node(node).unwrap().session.unwrap().is_live());
-}
-
-#[test]
-fn a_volume_is_taken_over_only_from_a_node_whose_session_has_lapsed_by_one_that_has_one() {
-    let mut metadata = with_nodes(3);
-    apply(&mut metadata, create_volume("a")).unwrap();
-    let (volume, owner, epoch) = (VolumeId(1), NodeId(1), Epoch::FIRST);
-    let take = |node, epoch| Command::TakeOver { volume, epoch, node };
-    assert_eq!(apply(&mut metadata, take(NodeId(2), epoch)), Err(Refusal::OwnerLives { volume, owner }));
-    let close = |node| Command::CloseSession { node, number: SessionNumber(1) };
-    apply(&mut metadata, close(owner)).unwrap();
-    apply(&mut metadata, close(NodeId(3))).unwrap();
-    assert_eq!(apply(&mut metadata, take(NodeId(3), epoch)), Err(Refusal::NoSession { node: NodeId(3) }));
-    assert_eq!(apply(&mut metadata, take(owner, epoch)), Err(Refusal::OwnsAlready { volume, node: owner }));
-    let next = epoch.next();
-    assert_eq!(apply(&mut metadata, take(NodeId(2), epoch)), Ok(Outcome::TakenOver { epoch: next }));
-    let late = apply(&mut metadata, take(NodeId(2), epoch));
-    assert_eq!(late, Err(Refusal::WrongEpoch { volume, given: epoch, current: next }));
-    let stale = apply(&mut metadata, Command::PublishRoots(vec![publication(volume, 1, 1, 1)]));
-    let refusal = Refusal::WrongEpoch { volume, given: epoch, current: next };
-    assert_eq!(stale, Ok(Outcome::Published { refused: vec![(volume, refusal)] }));
-}
-
-#[test]
-fn a_node_that_has_had_no_session_yet_may_be_serving() {
-    let mut metadata = with_nodes(2);
-    metadata.change_node(NodeId(1), |node| node.session = None).unwrap();
-    apply(&mut metadata, create_volume("a")).unwrap();
-    let take = Command::TakeOver { volume: VolumeId(1), epoch: Epoch::FIRST, node: NodeId(2) };
-    let refusal = apply(&mut metadata, take);
-    assert_eq!(refusal, Err(Refusal::OwnerLives { volume: VolumeId(1), owner: NodeId(1) }));
 }
 
 #[test]

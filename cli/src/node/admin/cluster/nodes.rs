@@ -26,6 +26,7 @@ pub(super) async fn list(node: &Arc<Node>) -> cluster::ListNodesReply {
         let session = entry.session.map_or("none", |session| match session.state {
             SessionState::Live => "live",
             SessionState::Lapsed => "lapsed",
+            SessionState::Closed => "closed",
         });
         let (answer, silence) = match answers.get(&id) {
             Some(Ok(answer)) => (Some(answer.clone()), String::new()),

@@ -1,0 +1,99 @@
+//! FailOver: a volume goes on at another site without its owner; what that loses is said before.
+
+use std::sync::Arc;
+
+use sterna_consensus::Metadata;
+use sterna_consensus::state::command::Command;
+use sterna_consensus::state::outcome::Outcome;
+use sterna_consensus::state::replica::Loss;
+use sterna_consensus::state::volume::Volume as VolumeEntry;
+use sterna_proto::admin;
+use sterna_types::{BLOCK_SIZE, SiteName, VolumeName};
+use tonic::Status;
+
+use super::lookup::{metadata, name_of, subject, volume};
+use super::replica::{has_session, published};
+use super::reply::node_name;
+use super::request::parsed;
+use super::status::IntoStatus;
+use crate::node::node::Node;
+
+/// Says what would be lost, and where that is accepted, does it.
+pub(super) async fn fail_over(
+    node: Arc<Node>,
+    request: admin::FailOverRequest,
+) -> Result<admin::FailOverReply, Status> {
+    let (name, site): (VolumeName, SiteName) = (parsed(&request.volume)?, parsed(&request.site)?);
+    let metadata = metadata(&node).await?;
+    let entry = volume(&metadata, &name)?;
+    let loss = metadata.loss(entry, &site).ok_or_else(|| nothing_there(&metadata, entry, &site))?;
+    let obstacle = obstacle(&metadata, entry, &loss);
+    let is_lossless = loss.lost_blocks == 0 && loss.all_is_published;
+    let mut reply = report(&metadata, entry, &site, &loss);
+    if request.dry_run {
+        reply.obstacle = obstacle.unwrap_or_default();
+        return Ok(reply);
+    }
+    if let Some(obstacle) = obstacle {
+        return Err(Status::failed_precondition(format!("volume '{name}': {obstacle}")));
+    }
+    if !is_lossless && !request.accept_loss {
+        return Ok(reply);
+    }
+    let (volume, epoch, root) = (entry.id, entry.epoch, loss.complete.contents.root);
+    let command = Command::FailOver { volume, epoch, site, root };
+    match node.metadata.propose(command).await.map_err(|error| error.about(&subject(&name)))? {
+        Outcome::TakenOver { epoch } => reply.epoch = epoch.number(),
+        other => unreachable!("a failover has the outcome {other:?}"),
+    }
+    tracing::warn!(
+        volume = %name, from = reply.from_node, to = reply.to_node, epoch = reply.epoch, lost_bytes = reply.lost_bytes,
+        all_is_published = reply.all_is_published, "a volume was taken over without its owner"
+    );
+    Ok(reply)
+}
+
+fn report(metadata: &Metadata, entry: &VolumeEntry, site: &SiteName, loss: &Loss) -> admin::FailOverReply {
+    let owner = metadata.node(entry.owner);
+    admin::FailOverReply {
+        volume: entry.name.to_string(),
+        from_node: node_name(metadata, entry.owner),
+        from_site: owner.map(|owner| owner.site.to_string()).unwrap_or_default(),
+        from_epoch: entry.epoch.number(),
+        published: Some(published(&loss.published)),
+        to_node: node_name(metadata, loss.node),
+        to_site: site.to_string(),
+        complete: Some(published(&loss.complete.contents)),
+        lost_bytes: loss.lost_blocks * BLOCK_SIZE,
+        lost_ms: loss.lost_ms,
+        all_is_published: loss.all_is_published,
+        more_at: loss.more_at.iter().map(ToString::to_string).collect(),
+        epoch: 0,
+        obstacle: String::new(),
+    }
+}
+
+/// Why it cannot be done now.
+fn obstacle(metadata: &Metadata, entry: &VolumeEntry, loss: &Loss) -> Option<String> {
+    let owner = name_of(metadata, entry.owner);
+    if metadata.node(entry.owner).is_none_or(|owner| owner.session.is_none() || has_session(owner)) {
+        return Some(format!("its owner, {owner}, may still be serving it: its session has not ended"));
+    }
+    let heir = name_of(metadata, loss.node);
+    let is_live = metadata.node(loss.node).is_some_and(|heir| has_session(heir));
+    (!is_live).then(|| format!("{heir}, which keeps the replica, has no session: it is not running, or cut off"))
+}
+
+fn nothing_there(metadata: &Metadata, entry: &VolumeEntry, site: &SiteName) -> Status {
+    let name = &entry.name;
+    if metadata.node(entry.owner).is_some_and(|owner| owner.site == *site) {
+        return Status::invalid_argument(format!("volume '{name}' is at site '{site}' already"));
+    }
+    let complete = entry.replicas.iter().filter(|(_, replica)| replica.complete.is_some());
+    let sites: Vec<_> = complete.map(|(site, _)| format!("'{site}'")).collect();
+    let instead = match sites.as_slice() {
+        [] => "no other site has one either: only its owner can go on with it".to_owned(),
+        sites => format!("there is one at {}", sites.join(", ")),
+    };
+    Status::failed_precondition(format!("site '{site}' has no complete replica of volume '{name}': {instead}"))
+}

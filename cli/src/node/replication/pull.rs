@@ -1,0 +1,195 @@
+//! Pulling all of one root: what is lacking of it is asked for, verified and stored, until nothing is lacking.
+//!
+//! 1. Walk the difference from contents that are complete here, and fetch what is lacking, group by group. *A crash leaves
+//!    chunks that nobody names; the next pull finds those that are still there.*
+//! 2. Walk it once more, with nothing fetched in between, so that no collection can come between: only now is all of it here.
+//! 3. Hold the root, until the metadata names it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use sterna_proto::node::chunks_client::ChunksClient;
+use sterna_proto::node::{Chunk, FetchRequest};
+use sterna_storage_node::chunk_store::ChunkStore;
+use sterna_storage_node::gaps::{self, FetchedError, Gaps, MAX_WANTED, Wanted};
+use sterna_storage_node::map::MapError;
+use sterna_transport::Lane;
+use sterna_types::{ChunkId, NodeId, Root};
+use tonic::Status;
+use tonic::codec::CompressionEncoding;
+
+use crate::node::node::{HeldRoot, Node};
+
+/// The most chunks that one request asks for.
+pub(super) const MAX_IDS: usize = MAX_WANTED;
+
+/// What is to be pulled.
+#[derive(Clone, Debug)]
+pub(super) struct Target {
+    /// Contents that are complete here, and that the metadata names.
+    pub(super) old: Root,
+    /// The contents that are wanted.
+    pub(super) new: Root,
+    /// The nodes that have them, the best one first.
+    pub(super) sources: Vec<NodeId>,
+}
+
+/// Why a root is not complete here.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum PullError {
+    /// This node has no network.
+    #[error("this node listens to no other node, and asks none: set 'listen' in sterna.toml")]
+    Alone,
+    /// Nobody who is reached has it.
+    #[error("no node that holds it has a session")]
+    NoSource,
+    /// The source did not answer.
+    #[error("node {node}: {}", status.message())]
+    Source {
+        /// Which.
+        node: NodeId,
+        /// What it said.
+        status: Box<Status>,
+    },
+    /// The source has let it go: there are newer contents.
+    #[error("node {node} does not have chunk {id} any more")]
+    Gone {
+        /// Which.
+        node: NodeId,
+        /// What it does not have.
+        id: ChunkId,
+    },
+    /// The source has sent something else.
+    #[error("node {node} has sent what was not asked for")]
+    Unasked {
+        /// Which.
+        node: NodeId,
+    },
+    /// What is here of it cannot be walked.
+    #[error(transparent)]
+    Map(#[from] MapError),
+    /// What came could not be stored.
+    #[error(transparent)]
+    Fetched(#[from] FetchedError),
+    /// Collections have taken parts of it again and again.
+    #[error("it was collected while it was pulled")]
+    Collected,
+    /// A thread that walked it panicked.
+    #[error("walking it ended in a panic")]
+    Panicked,
+}
+
+/// Pulls all of a root. On return it is complete and durable here, and held as long as what is returned lives.
+///
+/// # Errors
+/// [`PullError`]; what has come by then is found by the next attempt, unless it is collected before.
+///
+/// # Cancel safety
+/// May be dropped at any time, as after an error.
+pub(super) async fn pull(node: &Arc<Node>, target: &Target) -> Result<HeldRoot, PullError> {
+    // It may all be here under other names.
+    if let Some(held) = hold_complete(node, target).await? {
+        return Ok(held);
+    }
+    let mut last = PullError::NoSource;
+    for source in &target.sources {
+        for _ in 0..WALKS {
+            match fill(node, target, *source).await {
+                Ok(()) => {}
+                Err(error) => {
+                    last = error;
+                    break;
+                }
+            }
+            if let Some(held) = hold_complete(node, target).await? {
+                return Ok(held);
+            }
+            last = PullError::Collected;
+        }
+    }
+    Err(last)
+}
+
+/// Step 1.
+async fn fill(node: &Arc<Node>, target: &Target, source: NodeId) -> Result<(), PullError> {
+    let store: Arc<dyn ChunkStore> = Arc::clone(&node.engine.store) as _;
+    let mut gaps = Gaps::new(Arc::clone(&store), target.old, target.new);
+    loop {
+        let walked = Arc::clone(&store);
+        let (back, wanted) = node
+            .background
+            .upkeep(move || {
+                let wanted = gaps.next(&walked.pin());
+                (gaps, wanted)
+            })
+            .await
+            .map_err(|_| PullError::Panicked)?;
+        gaps = back;
+        match wanted? {
+            None => return Ok(()),
+            Some(wanted) => fetch(node, source, wanted).await?,
+        }
+    }
+}
+
+/// Fetches one group of chunks, and stores them.
+async fn fetch(node: &Arc<Node>, source: NodeId, mut wanted: Vec<Wanted>) -> Result<(), PullError> {
+    let failed = |status| PullError::Source { node: source, status: Box::new(status) };
+    let channels = node.metadata.channels().ok_or(PullError::Alone)?;
+    let mut client = ChunksClient::new(channels.channel(source, Lane::Bulk))
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .accept_compressed(CompressionEncoding::Zstd);
+    let ids = wanted.iter().map(|wanted| wanted.id.as_bytes().to_vec()).collect();
+    let mut replies = client.fetch(FetchRequest { ids }).await.map_err(failed)?.into_inner();
+    let (mut batch, mut bytes) = (Vec::new(), 0);
+    while let Some(reply) = replies.message().await.map_err(failed)? {
+        for chunk in reply.chunks {
+            let (wanted, contents) = take(&mut wanted, chunk, source)?;
+            bytes += contents.len();
+            batch.push((wanted, contents));
+        }
+        if bytes >= BATCH_BYTES {
+            bytes = 0;
+            store(node, std::mem::take(&mut batch)).await?;
+        }
+    }
+    store(node, batch).await?;
+    match wanted.first() {
+        None => Ok(()),
+        Some(&Wanted { id, .. }) => Err(PullError::Gone { node: source, id }),
+    }
+}
+
+/// What a chunk that came was wanted as. Chunks come in the order in which they were asked for, but need not.
+fn take(wanted: &mut Vec<Wanted>, chunk: Chunk, source: NodeId) -> Result<(Wanted, Bytes), PullError> {
+    let unasked = PullError::Unasked { node: source };
+    let Ok(id) = <[u8; 32]>::try_from(chunk.id.as_slice()).map(ChunkId::from_bytes) else { return Err(unasked) };
+    let Some(place) = wanted.iter().position(|wanted| wanted.id == id) else { return Err(unasked) };
+    if chunk.contents.is_empty() {
+        return Err(PullError::Gone { node: source, id });
+    }
+    Ok((wanted.remove(place), chunk.contents.into()))
+}
+
+async fn store(node: &Arc<Node>, chunks: Vec<(Wanted, Bytes)>) -> Result<(), PullError> {
+    let store: Arc<dyn ChunkStore> = Arc::clone(&node.engine.store) as _;
+    let storing = node.background.upkeep(move || gaps::store_fetched(&store, &store.pin(), chunks));
+    Ok(storing.await.map_err(|_| PullError::Panicked)??)
+}
+
+/// Steps 2 and 3; `None` where a collection has come between.
+async fn hold_complete(node: &Arc<Node>, target: &Target) -> Result<Option<HeldRoot>, PullError> {
+    let _in_transit = node.in_transit.read().await;
+    let store: Arc<dyn ChunkStore> = Arc::clone(&node.engine.store) as _;
+    let Target { old, new, .. } = *target;
+    let walking = node.background.upkeep(move || gaps::complete(&store, old, new));
+    let pin = walking.await.map_err(|_| PullError::Panicked)??;
+    Ok(pin.map(|_pin| node.hold_root(new)))
+}
+
+/// How often it is begun again where a collection has come between.
+const WALKS: usize = 3;
+/// Bytes of chunks that are stored together: each time costs a sync.
+const BATCH_BYTES: usize = 16 << 20;
+/// A message has a little over a MiB of chunks, the last of which may have 256 KiB.
+const MAX_MESSAGE_BYTES: usize = 4 << 20;

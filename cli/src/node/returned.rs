@@ -1,0 +1,169 @@
+//! What this node still has of volumes that others have taken over: it is kept as a snapshot, so that nothing vanishes, and only
+//! then forgotten (design section 5).
+//!
+//! The steps, and what a start makes of a crash behind each of them:
+//! 1. What is open of it is closed: nobody was answered any more. *It is here as it was left.*
+//! 2. It is opened in the epoch that it was written in, sealed, and closed. *The same, with less in the journal.*
+//! 3. The metadata is told: as a snapshot where that is more than what was gone on with. *It is told again, and knows.*
+//! 4. What is kept of it here beside chunks is removed. *The same: what is left of it is still of that epoch.*
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use sterna_consensus::ProposeError;
+use sterna_consensus::state::command::{Branch, Command};
+use sterna_consensus::state::outcome::Refusal;
+use sterna_consensus::state::volume::{Generation, Volume as VolumeEntry};
+use sterna_storage_node::chunking::ChunkingParameters;
+use sterna_storage_node::volume::{SealedState, Storage, Volume, VolumeError, VolumeSpec};
+use sterna_types::{Epoch, NodeId, SnapshotName, VolumeId};
+
+use super::clock::now;
+use super::node::Node;
+
+/// Settles what others have taken over, again and again, until the node shuts down.
+pub(super) async fn run(node: Arc<Node>) {
+    let mut view = node.metadata.watch();
+    // What is here of epochs that nobody remembers is looked for once: later ones are all remembered for long enough.
+    let mut first = true;
+    loop {
+        let all_went_well = settle_all(&node, first).await;
+        first &= !all_went_well;
+        tokio::select! {
+            () = node.stopping.cancelled() => return,
+            changed = view.changed(), if all_went_well => if changed.is_err() { return },
+            () = tokio::time::sleep(RETRY), if !all_went_well => {}
+        }
+        // The metadata changes all the time, and this many volumes are not looked through each time.
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// Whether nothing is left to settle.
+async fn settle_all(node: &Arc<Node>, look_everywhere: bool) -> bool {
+    let metadata = node.metadata.read();
+    let own = node.metadata.id();
+    let mut volumes: Vec<_> = metadata.volumes().filter(|volume| is_unsettled(volume, own)).map(|v| v.id).collect();
+    if look_everywhere {
+        let storage = Arc::clone(&node.engine.storage);
+        match tokio::task::spawn_blocking(move || storage.kept_volumes()).await {
+            Ok(Ok(kept)) => volumes.extend(kept),
+            Ok(Err(error)) => tracing::error!(%error, "what is kept here of volumes cannot be listed"),
+            Err(panic) => tracing::error!(error = %panic, "listing what is kept here failed"),
+        }
+    }
+    let mut all_went_well = true;
+    for id in volumes {
+        if let Err(error) = settle(node, id).await {
+            all_went_well = false;
+            tracing::warn!(volume = %id, "what is left of a volume that another node took over stays for now: {error:#}");
+        }
+    }
+    all_went_well
+}
+
+fn is_unsettled(volume: &VolumeEntry, own: NodeId) -> bool {
+    volume.superseded.iter().any(|superseded| superseded.owner == own && !superseded.is_settled)
+}
+
+async fn settle(node: &Arc<Node>, id: VolumeId) -> Result<()> {
+    let mut slot = node.volumes.hold(id).await;
+    let Some(entry) = node.metadata.read().volume(id).cloned() else { return Ok(()) };
+    let storage = Arc::clone(&node.engine.storage);
+    let reading = Arc::clone(&storage);
+    let kept = tokio::task::spawn_blocking(move || reading.kept(id)).await??;
+    // Its own of now is nobody's past.
+    let Some(kept) = kept.filter(|kept| kept.epoch < entry.epoch) else {
+        return forget_others(node, &entry).await;
+    };
+    slot.close().await;
+    let _in_transit = node.in_transit.read().await;
+    let chunking = ChunkingParameters::decode(entry.format.0.to_le_bytes()).context("its format is not known")?;
+    // What its size was then cannot be more than it is now.
+    let (own, size) = (Arc::clone(&storage), entry.size);
+    let spec = VolumeSpec { size, ..VolumeSpec::of_kept(&kept, id, chunking)? };
+    let sealed = node.background.upkeep(move || seal(&own, &spec)).await??;
+    let resumed = entry.superseded.iter().find(|superseded| superseded.epoch == kept.epoch);
+    let has_more = resumed.is_none_or(|superseded| superseded.resumed.root != sealed.root);
+    tell(node, &entry, kept.epoch, has_more.then_some(sealed)).await?;
+    tokio::task::spawn_blocking(move || storage.remove_volume(id)).await??;
+    Ok(())
+}
+
+/// Says of epochs of which nothing is here that nothing is.
+async fn forget_others(node: &Node, entry: &VolumeEntry) -> Result<()> {
+    let own = node.metadata.id();
+    for superseded in entry.superseded.iter().filter(|s| s.owner == own && !s.is_settled) {
+        tell(node, entry, superseded.epoch, None).await?;
+    }
+    Ok(())
+}
+
+/// Step 2.
+fn seal(storage: &Arc<Storage>, spec: &VolumeSpec) -> Result<SealedState, VolumeError> {
+    let volume = Volume::open(storage, spec)?;
+    let sealed = volume.seal();
+    volume.close();
+    sealed
+}
+
+/// Step 3.
+async fn tell(node: &Node, entry: &VolumeEntry, epoch: Epoch, more: Option<SealedState>) -> Result<()> {
+    let (volume, own) = (entry.id, node.metadata.id());
+    for attempt in 0..NAMES {
+        let branch = more.map(|sealed| Branch {
+            name: branch_name(epoch, attempt),
+            root: sealed.root,
+            generation: Generation(sealed.generation),
+            size: entry.size,
+            at: now(),
+        });
+        let told = Command::SettleEpoch { volume, epoch, node: own, branch: branch.clone() };
+        match node.metadata.propose(told).await {
+            // Somebody has called something else so.
+            Err(ProposeError::Refused(Refusal::SnapshotNameTaken { .. })) => {}
+            Err(error) => return Err(error.into()),
+            Ok(_) => {
+                match branch {
+                    Some(Branch { name, .. }) => tracing::warn!(
+                        "another node took volume '{volume}' over: what this one had is kept as '{volume}@{name}'",
+                        volume = entry.name
+                    ),
+                    None => {
+                        tracing::info!(volume = %entry.name, %epoch, "another node took over all that this one had");
+                    }
+                }
+                return Ok(());
+            }
+        }
+    }
+    anyhow::bail!("{NAMES} snapshots are called as what is to be kept would be: delete one of them")
+}
+
+/// How what an owner still had of an epoch is called: `kept-e1`, and if that is taken `kept-e1-2`.
+fn branch_name(epoch: Epoch, attempt: u32) -> SnapshotName {
+    let name = match attempt {
+        0 => format!("kept-e{epoch}"),
+        _ => format!("kept-e{epoch}-{}", attempt + 1),
+    };
+    name.parse().expect("letters, digits and hyphens, and few of them, are a name")
+}
+
+const NAMES: u32 = 16;
+const RETRY: Duration = Duration::from_secs(2);
+const PAUSE: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_is_called_after_its_epoch() {
+        let epoch = Epoch::FIRST.next();
+        assert_eq!(branch_name(epoch, 0).as_str(), "kept-e2");
+        assert_eq!(branch_name(epoch, 1).as_str(), "kept-e2-2");
+        let last = Epoch::from_number(u64::MAX).expect("an epoch");
+        assert_eq!(branch_name(last, NAMES - 1).as_str(), "kept-e18446744073709551615-16");
+    }
+}

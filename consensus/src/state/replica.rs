@@ -1,0 +1,150 @@
+//! Copies of a volume at other sites, and what becomes of an owner's contents when another node takes over without it (design
+//! sections 5 and 6).
+//!
+//! ```text
+//! epoch 1   A publishes  r1 ── r2 ── r3 ── r4          A is gone: r5 and its journal are known to A only
+//! B holds all of         r1 ── r2
+//! failover to B: epoch 2 begins with r2                 superseded: epoch 1 of A, published r4, resumed from r2
+//! A returns: seals what it has as r6, and keeps it as a snapshot; it follows epoch 2 like any replica
+//! ```
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use sterna_types::{Epoch, NodeId, SiteName};
+
+use super::Metadata;
+use super::session::SessionState;
+use super::volume::{Published, Volume};
+
+/// A copy of a volume at a site.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Replica {
+    /// The node of the site that keeps it.
+    pub node: NodeId,
+    /// How it follows.
+    pub mode: ReplicaMode,
+    /// The newest contents that are there completely, as far as the node has said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub complete: Option<Complete>,
+}
+
+/// How a replica follows its volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReplicaMode {
+    /// It follows the published roots; nobody waits for it.
+    Async,
+}
+
+impl fmt::Display for ReplicaMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Async => f.write_str("async"),
+        }
+    }
+}
+
+/// A text that is not a [`ReplicaMode`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("'{text}' is no mode of a replica that this version has: it has 'async'")]
+pub struct InvalidReplicaMode {
+    /// What was given.
+    pub text: String,
+}
+
+impl FromStr for ReplicaMode {
+    type Err = InvalidReplicaMode;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "async" => Ok(Self::Async),
+            _ => Err(InvalidReplicaMode { text: text.to_owned() }),
+        }
+    }
+}
+
+/// Contents that are complete somewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Complete {
+    /// The epoch in which they were published.
+    pub epoch: Epoch,
+    /// The contents.
+    pub contents: Published,
+}
+
+/// An epoch that ended without its owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Superseded {
+    /// Which.
+    pub epoch: Epoch,
+    /// Who owned the volume in it.
+    pub owner: NodeId,
+    /// What that had published last.
+    pub published: Published,
+    /// What the next epoch began with.
+    pub resumed: Published,
+    /// Whether the owner has returned, and said what else it had.
+    #[serde(default, skip_serializing_if = "super::cluster::is_default")]
+    pub is_settled: bool,
+}
+
+/// What a failover to one site would lose.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loss {
+    /// Who would own the volume.
+    pub node: NodeId,
+    /// What it would go on with.
+    pub complete: Complete,
+    /// What is published.
+    pub published: Published,
+    /// Blocks of data that writes had which are published, and not in what it would go on with.
+    pub lost_blocks: u64,
+    /// Milliseconds between the two, by the clocks of their owners; `None` where one of them is not known.
+    pub lost_ms: Option<u64>,
+    /// Whether nothing was acknowledged that was not published. It is so where the owner ended in good order, and not known
+    /// where its session lapsed.
+    pub all_is_published: bool,
+    /// Other sites at which there is more of what was published.
+    pub more_at: Vec<SiteName>,
+}
+
+impl Metadata {
+    /// What a failover of a volume to its replica at `site` would lose; `None` where nothing complete is there. O(replicas).
+    pub fn loss(&self, volume: &Volume, site: &SiteName) -> Option<Loss> {
+        let replica = volume.replicas.get(site)?;
+        let complete = replica.complete?;
+        let published = volume.published;
+        let owner = self.node(volume.owner).and_then(|owner| owner.session);
+        let lost_ms = complete.contents.at.zip(published.at);
+        let kept = volume.shared_with(&complete);
+        let has_more = |other: &Replica| other.complete.is_some_and(|other| volume.shared_with(&other) > kept);
+        Some(Loss {
+            node: replica.node,
+            complete,
+            published,
+            lost_blocks: published.written_blocks.saturating_sub(kept),
+            lost_ms: lost_ms.map(|(complete, published)| published.unix_ms.saturating_sub(complete.unix_ms)),
+            all_is_published: owner.is_some_and(|session| session.state == SessionState::Closed),
+            more_at: volume
+                .replicas
+                .iter()
+                .filter(|(_, other)| has_more(other))
+                .map(|(site, _)| site.clone())
+                .collect(),
+        })
+    }
+}
+
+impl Volume {
+    /// How many blocks the writes had that are in these contents and also in what is published: where the contents are of an
+    /// earlier epoch, only what the next one began with was gone on with.
+    fn shared_with(&self, complete: &Complete) -> u64 {
+        let later = self.superseded.iter().filter(|superseded| superseded.epoch >= complete.epoch);
+        later.map(|superseded| superseded.resumed.written_blocks).fold(complete.contents.written_blocks, u64::min)
+    }
+}
