@@ -27,6 +27,7 @@ pub struct Cluster {
 ///
 /// | version | since | what |
 /// |---|---|---|
+/// | 3 | 0.4 | snapshots of the metadata, and entries on their way to other nodes, are compressed |
 /// | 2 | 0.3 | several nodes: tokens, sessions, the layout, taking over |
 /// | 1 | 0.2 | the first: one node |
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -34,11 +35,13 @@ pub struct MetadataVersion(pub u32);
 
 impl MetadataVersion {
     /// What this program makes and understands.
-    pub const CURRENT: Self = Self::MANY_NODES;
+    pub const CURRENT: Self = Self::REPLICAS;
     /// That of a cluster that has just begun.
     pub const FIRST: Self = Self(1);
     /// From which on there can be more nodes than one.
     pub const MANY_NODES: Self = Self(2);
+    /// From which on snapshots of the metadata, and entries on their way to other nodes, are compressed.
+    pub const REPLICAS: Self = Self(3);
 }
 
 impl Default for MetadataVersion {

@@ -1,10 +1,11 @@
 //! The file `FORMAT`, which says that a directory holds Sterna's metadata and in which version it is written. It is read before
 //! the database is opened, so that a program that is too old changes nothing.
 //!
-//! One line of text: `sterna-metadata 2`.
+//! One line of text: `sterna-metadata 3`.
 //!
 //! | version | since | what |
 //! |---|---|---|
+//! | 3 | 0.4 | snapshots may be compressed; what is written of version 2 is written as before |
 //! | 2 | 0.3 | commands and fields about several nodes; what is written of version 1 is written as before |
 //! | 1 | 0.2 | the first: see `docs/on-disk-format.md` |
 //!
@@ -28,7 +29,7 @@ use super::database::DATABASE_DIR;
 use super::{Absent, StoreError};
 
 /// The version that this program writes, and the highest that it reads.
-pub(super) const FORMAT_VERSION: u32 = 2;
+pub(super) const FORMAT_VERSION: u32 = 3;
 
 /// Whether there was something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,28 +135,31 @@ mod tests {
         assert!(!dir.exists());
         assert_eq!(check_or_make(&dir, Absent::Create).unwrap(), Found::Made);
         assert_eq!(check_or_make(&dir, Absent::Refuse).unwrap(), Found::Known);
-        assert_eq!(fs::read_to_string(dir.join(FILE)).unwrap(), "sterna-metadata 2\n");
+        assert_eq!(fs::read_to_string(dir.join(FILE)).unwrap(), "sterna-metadata 3\n");
     }
 
     #[test]
     fn what_an_earlier_version_wrote_is_known_and_raised_only_to_be_written_to() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join(FILE);
-        fs::write(&file, "sterna-metadata 1\n").unwrap();
-        assert_eq!(check_or_make(dir.path(), Absent::Refuse).unwrap(), Found::Known);
-        assert_eq!(fs::read_to_string(&file).unwrap(), "sterna-metadata 1\n");
-        raise(dir.path()).unwrap();
-        assert_eq!(fs::read_to_string(&file).unwrap(), "sterna-metadata 2\n");
-        raise(dir.path()).unwrap();
-        assert_eq!(check_or_make(dir.path(), Absent::Refuse).unwrap(), Found::Known);
+        for earlier in 1..FORMAT_VERSION {
+            let line = format!("sterna-metadata {earlier}\n");
+            fs::write(&file, &line).unwrap();
+            assert_eq!(check_or_make(dir.path(), Absent::Refuse).unwrap(), Found::Known);
+            assert_eq!(fs::read_to_string(&file).unwrap(), line);
+            raise(dir.path()).unwrap();
+            assert_eq!(fs::read_to_string(&file).unwrap(), "sterna-metadata 3\n");
+            raise(dir.path()).unwrap();
+            assert_eq!(check_or_make(dir.path(), Absent::Refuse).unwrap(), Found::Known);
+        }
     }
 
     #[test]
     fn what_a_newer_version_wrote_is_refused_and_left_alone() {
         let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join(FILE), "sterna-metadata 3\n").unwrap();
+        fs::write(dir.path().join(FILE), "sterna-metadata 4\n").unwrap();
         let error = check_or_make(dir.path(), Absent::Create).expect_err("a newer format");
-        assert!(matches!(error, StoreError::NewerFormat { found: 3, known: 2, .. }), "{error}");
+        assert!(matches!(error, StoreError::NewerFormat { found: 4, known: 3, .. }), "{error}");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
