@@ -3,7 +3,7 @@
 //! * [`client`]: the connection, and what its errors mean.
 //! * [`views`]: what a volume and a snapshot look like, for people and for programs.
 //! * [`volumes`]: volumes and snapshots by name. [`contents`]: what is in them. [`upkeep`]: the node and its store.
-//! * [`cluster`]: the nodes, tokens for new ones, and who decides.
+//! * [`cluster`]: the nodes, tokens for new ones, and who decides. [`session`]: how long nodes' sessions last.
 //! * [`import`]: disk images on their way in; [`image`]: what an image is; [`foreign`]: those that `qemu-img` reads.
 //!
 //! Nothing here decides anything about volumes: values were checked where they entered (`args`), and the rest is the
@@ -15,6 +15,7 @@ mod contents;
 mod foreign;
 mod image;
 mod import;
+mod session;
 mod upkeep;
 mod views;
 mod volumes;
