@@ -4,8 +4,9 @@
 //!   `qemu-nbd`. [`work`] is what is asked of a server; [`fio`] and [`lean`] ask it; [`server`] and [`program`] run what is
 //!   measured, [`data`] fills its disk, [`measure`] takes the figures, [`report`] holds those of several side by side.
 //! * [`images`]: two Debian root disks, what they share, import and export. * [`scale`]: very many volumes and snapshots.
+//! * [`state`]: the metadata of very many nodes and volumes.
 //! * [`soak`]: random writes for an hour. * [`crash`]: `kill -9` under load.
-//! * [`wan`]: the emulated network that tests run on. [`metadata`]: a cluster on it. [`facts`] holds the figures of these six.
+//! * [`wan`]: the emulated network that tests run on. [`metadata`]: a cluster on it. [`facts`] holds the figures of these seven.
 //! * [`goal`]: what a figure is to reach.
 //!
 //! `scripts/bench` builds and runs this. No figure here decides whether a test passes.
@@ -27,6 +28,7 @@ mod scale;
 mod serve;
 mod server;
 mod soak;
+mod state;
 mod usage;
 mod wan;
 mod work;
@@ -70,6 +72,8 @@ enum Command {
     },
     /// One node with very many volumes, a very large one, and very many snapshots.
     Scale(scale::Scale),
+    /// The metadata of a very large cluster: its size, how fast it changes, and what the node that leads sends.
+    State(state::State),
     /// Random writes for a long time, with garbage collected all the while: memory, disk, and whether the rate holds.
     Soak(soak::Soak),
     /// Kills a node again and again, under fio and under an oracle's load.
@@ -94,6 +98,7 @@ fn main() -> Result<()> {
         Command::Serve(serve) => publish(&serve::measure(&serve)?, json),
         Command::Images { rounds } => publish(&images::measure(rounds)?, json),
         Command::Scale(scale) => publish(&scale::measure(scale)?, json),
+        Command::State(state) => publish(&state::measure(state)?, json),
         Command::Soak(soak) => publish(&soak::measure(soak)?, json),
         Command::Crash { cycles, seed } => publish(&crash::measure(cycles, seed)?, json),
         Command::Metadata(metadata) => publish(&metadata::measure(metadata)?, json),

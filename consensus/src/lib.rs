@@ -8,6 +8,7 @@
 //! * `raft`: the types that openraft is run with, and its messages between nodes.
 //! * [`node`]: [`MetadataNode`], what the rest of the program sees of all this.
 //! * [`session`]: this node's session, and until when it may acknowledge anything.
+//! * `rehearsal`: pretended surroundings, for measurements; only with the feature of that name.
 //!
 //! This crate is *not* a database for everybody: nothing that happens per block or per request of a guest comes here. It knows
 //! no chunk and no journal, and no type of openraft or RocksDB leaves it. The formats on disk are written down in
@@ -17,6 +18,8 @@ mod callers;
 pub mod limits;
 pub mod node;
 mod raft;
+#[cfg(feature = "rehearsal")]
+pub mod rehearsal;
 pub mod session;
 pub mod state;
 mod store;

@@ -2,18 +2,19 @@
 
 use std::time::Duration;
 
-/// The most volumes of a cluster. All of the metadata stands in every node's memory and travels whole to a node that has
-/// fallen far behind; this many take about 8 MiB there.
-pub const MAX_VOLUMES: usize = 16_384;
+/// The most volumes of a cluster. All of the metadata stands in every node's memory, and travels whole to a node that has
+/// fallen far behind. `docs/scale.md` has what this many take.
+pub const MAX_VOLUMES: usize = 131_072;
 
 /// The most snapshots of one volume: one each hour for five months, then they have to be thinned out.
 pub const MAX_SNAPSHOTS_PER_VOLUME: usize = 4_096;
 
-/// The most snapshots of all volumes together: about 32 MiB of metadata, which a link of 25 Mbit/s carries in ten seconds,
-/// well within the time that a snapshot of the metadata may take.
-pub const MAX_SNAPSHOTS: usize = 131_072;
+/// The most snapshots of all volumes together: with as many volumes as there may be, the metadata is then small enough for a
+/// link of 25 Mbit/s to carry it in a sixth of the time that this may take.
+pub const MAX_SNAPSHOTS: usize = 262_144;
 
-/// The most nodes. Each has its own copy of the metadata, and each entry goes to all of them.
+/// The most nodes. Each has its own copy of the metadata, and each entry goes to all of them, from the one that leads: what
+/// that costs its link is in `docs/scale.md`.
 pub const MAX_NODES: usize = 4_096;
 
 /// The most sites.
@@ -41,6 +42,10 @@ pub const MAX_SUPERSEDED: usize = 16;
 /// The most copies that a flush may wait for. Each further one makes every flush slower and protects against less.
 pub const MAX_SYNC_COPIES: u8 = 7;
 
+/// How often a node publishes the roots of what it has sealed: often enough for a follower to be seconds behind, and for one command
+/// to be all that a node with thousands of busy volumes costs in that time.
+pub const PUBLISH_INTERVAL: Duration = Duration::from_secs(3);
+
 /// How many of the last requests with an id the metadata remembers the outcomes of: minutes of administrators' work. A
 /// request sent again later than that is a new one.
 pub const MAX_ANSWERED_REQUESTS: usize = 1_024;
@@ -58,6 +63,14 @@ pub const MAX_WAITING_PROPOSALS: usize = 1_024;
 
 /// Bytes in one piece of a snapshot in the database: large enough to be few, small enough for RocksDB's buffers.
 pub const SNAPSHOT_PIECE_BYTES: usize = 1 << 20;
+
+/// The most bytes of metadata, as the text that a snapshot holds: more than twice what all that is bounded above can take.
+/// Whoever reads a compressed snapshot makes no more of it.
+pub const MAX_SNAPSHOT_BYTES: u64 = 512 << 20;
+
+/// Bytes of the last entries that are kept in memory, by their length as they are written down: what a leader hands to other nodes
+/// within some seconds, also where every volume of a large cluster is written to.
+pub const MAX_RECENT_BYTES: usize = 4 << 20;
 
 /// How many bytes of entries are read back, and sent to another node, at once; as for [`MAX_ENTRY_BYTES`].
 pub const MAX_READ_BYTES: usize = MAX_ENTRY_BYTES;

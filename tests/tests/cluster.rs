@@ -40,13 +40,13 @@ fn heavy_three_nodes_agree_and_go_on_without_the_one_that_led() -> Result<()> {
     // Nor is its data anywhere else, which is an error of nobody's.
     cluster.nodes[1].sterna(["volume", "snapshot", "made-at-chi", "kept"]).succeed()?;
     let elsewhere = &cluster.nodes[2];
-    for command in [
-        &["volume", "snapshot", "made-at-chi", "now"][..],
-        &["volume", "clone", "made-at-chi@kept", "copy"],
-        &["volume", "verify", "made-at-chi@kept"],
-        &["volume", "delete", "made-at-chi", "--with-snapshots"],
-    ] {
+    for command in
+        [&["volume", "snapshot", "made-at-chi", "now"][..], &["volume", "delete", "made-at-chi", "--with-snapshots"]]
+    {
         elsewhere.refuses(command, 1, &["owned by node chi-1 at chi"])?;
+    }
+    for command in [&["volume", "clone", "made-at-chi@kept", "copy"][..], &["volume", "verify", "made-at-chi@kept"]] {
+        elsewhere.refuses(command, 1, &["'made-at-chi@kept' is not here: give this command to chi-1 at chi"])?;
     }
     for command in ["gc", "scrub"] {
         elsewhere.sterna([command]).succeed()?;
@@ -176,6 +176,26 @@ fn a_data_directory_from_before_there_were_several_nodes_opens() -> Result<()> {
     std::fs::remove_file(node.data().join("pki/identity.pem"))?;
     node.run()?;
     ensure!(std::fs::read(node.data().join("pki/authority.pem"))? == authority);
+    node.terminate()
+}
+
+#[test]
+fn how_long_sessions_last_is_shown_and_set() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let mut node = Node::start(directory.path())?;
+    let shown = node.value(["cluster", "session"])?;
+    ensure!(shown["length_ms"] == 15_000 && shown["renewal_ms"] == 5_000, "{shown}");
+    ensure!(shown["silent_after_ms"] == 13_500 && shown["lapsed_after_ms"] == 16_500, "{shown}");
+    let set = node.value(["cluster", "session", "--length", "1500ms"])?;
+    ensure!(set["length_ms"] == 1_500 && set["renewal_ms"] == 500, "{set}");
+    for (length, exit) in [("999ms", 2), ("11min", 2), ("15", 2), ("soon", 2)] {
+        node.refuses(["cluster", "session", "--length", length], exit, &[length, "from 1s to 10min"])?;
+    }
+    let printed = node.sterna(["cluster", "session"]).succeed()?.stdout;
+    ensure!(printed.contains("1.5 s") && printed.contains("1.35 s at most"), "{printed}");
+    let status = node.value(["cluster", "status"])?;
+    let (version, knows) = (&status["metadata_version"], &status["nodes"][0]["knows"]);
+    ensure!(version.as_u64().is_some_and(|version| version >= 3) && version == knows, "{status}");
     node.terminate()
 }
 

@@ -134,8 +134,8 @@ pub(crate) async fn for_each<T>(mut messages: Streaming<T>, mut each: impl FnMut
 const ADMIN_SOCKET: &str = "admin.sock";
 const NBD_SOCKET: &str = "nbd.sock";
 
-/// The longest reply: a list of as many volumes as a cluster can have takes a tenth of this.
-const MAX_REPLY_BYTES: usize = 64 << 20;
+/// The longest reply: a list of as many volumes as a cluster can have, with the longest names, takes half of this.
+const MAX_REPLY_BYTES: usize = 128 << 20;
 
 #[cfg(test)]
 mod tests {

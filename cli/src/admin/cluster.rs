@@ -32,6 +32,7 @@ pub(super) struct NodeView {
     round_trip_ms: Option<f64>,
     lag_entries: Option<u64>,
     version: Option<String>,
+    knows: u32,
     silence: Option<String>,
 }
 
@@ -39,6 +40,7 @@ pub(super) struct NodeView {
 pub(super) struct Nodes {
     pub(super) views: Vec<NodeView>,
     pub(super) cut_off: Option<String>,
+    pub(super) metadata_version: u32,
 }
 
 #[derive(Serialize)]
@@ -73,6 +75,7 @@ impl Session {
                 let layout = self.node.cluster.stage_change(request).await.map_err(CallError::from)?.into_inner();
                 self.layout(layout)
             }
+            ClusterCommand::Session(settings) => self.sessions(settings).await,
             ClusterCommand::Changes => {
                 let layout = self.node.cluster.show_layout(ShowLayoutRequest {}).await.map_err(CallError::from)?;
                 self.layout(layout.into_inner())
@@ -93,7 +96,8 @@ impl Session {
     pub(super) async fn nodes(&mut self) -> Result<Nodes> {
         let reply = self.node.cluster.list_nodes(ListNodesRequest {}).await.map_err(CallError::from)?.into_inner();
         let cut_off = (!reply.is_current).then_some(reply.cut_off);
-        Ok(Nodes { views: reply.nodes.into_iter().map(view).collect(), cut_off })
+        let metadata_version = reply.metadata_version;
+        Ok(Nodes { views: reply.nodes.into_iter().map(view).collect(), cut_off, metadata_version })
     }
 
     async fn create_token(&mut self, create: CreateToken) -> Result<()> {
@@ -151,6 +155,18 @@ impl Session {
     }
 }
 
+/// The version of the metadata, and which nodes keep it from being a later one that others understand.
+pub(super) fn metadata_version(version: u32, nodes: &[NodeView]) -> String {
+    let highest = nodes.iter().map(|node| node.knows).max().unwrap_or(version);
+    let older: Vec<_> = nodes.iter().filter(|node| node.knows < highest).map(|node| node.name.as_str()).collect();
+    match older.as_slice() {
+        [] => format!("version {version}"),
+        _ if highest <= version => format!("version {version}"),
+        [.., _, _, _, _] => format!("version {version}; {highest} once {} nodes have newer programs", older.len()),
+        few => format!("version {version}; {highest} once {} has a newer program", few.join(", ")),
+    }
+}
+
 /// The nodes in columns.
 pub(super) fn table(nodes: &[NodeView]) -> Table {
     let mut table = Table::new(["NODE", "SITE", "ROLE", "SESSION", ">VOLUMES", ">RTT MS", ">LAG", "ADDRESS"]);
@@ -191,6 +207,7 @@ fn view(node: Node) -> NodeView {
         round_trip_ms: answer.as_ref().map(|answer| answer.round_trip_ms),
         lag_entries: answer.as_ref().map(|answer| answer.lag_entries),
         version: answer.map(|answer| answer.version),
+        knows: node.knows,
         silence: if_any(node.silence),
     }
 }

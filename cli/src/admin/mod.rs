@@ -4,7 +4,7 @@
 //! * [`views`]: what a volume and a snapshot look like, for people and for programs.
 //! * [`volumes`]: volumes and snapshots by name. [`contents`]: what is in them. [`upkeep`]: the node and its store.
 //! * [`replicas`]: who else keeps a volume, and going on without its owner.
-//! * [`cluster`]: the nodes, tokens for new ones, and who decides.
+//! * [`cluster`]: the nodes, tokens for new ones, and who decides. [`session`]: how long nodes' sessions last.
 //! * [`import`]: disk images on their way in; [`image`]: what an image is; [`foreign`]: those that `qemu-img` reads.
 //!
 //! Nothing here decides anything about volumes: values were checked where they entered (`args`), and the rest is the
@@ -17,6 +17,7 @@ mod foreign;
 mod image;
 mod import;
 mod replicas;
+mod session;
 mod upkeep;
 mod views;
 mod volumes;

@@ -6,7 +6,7 @@ use sterna_proto::admin::{self, collect_garbage_reply, scrub_reply};
 
 use super::Session;
 use super::client::{CallError, for_each};
-use super::cluster::{NodeView, Nodes, table};
+use super::cluster::{NodeView, Nodes, metadata_version, table};
 use super::contents::NO_RESULT;
 use super::views::{DamageView, if_any};
 use crate::args::values::Rate;
@@ -26,6 +26,7 @@ struct StatusView {
     leader: Option<String>,
     /// Why this node cannot say what has been decided; none where it can.
     cut_off: Option<String>,
+    metadata_version: u32,
     nodes: Vec<NodeView>,
     volumes: u64,
     open_volumes: u64,
@@ -76,10 +77,11 @@ enum ScrubView {
 impl Session {
     pub(super) async fn status(&mut self) -> Result<()> {
         let reply = self.node.client.status(admin::StatusRequest {}).await.map_err(CallError::from)?.into_inner();
-        let Nodes { views: nodes, cut_off } = self.nodes().await?;
+        let Nodes { views: nodes, cut_off, metadata_version } = self.nodes().await?;
         let chunks = reply.chunks.unwrap_or_default();
         let view = StatusView {
             cut_off,
+            metadata_version,
             nodes,
             cluster: reply.cluster,
             node: reply.node,
@@ -255,6 +257,7 @@ fn facts(status: &StatusView) -> Vec<(&'static str, String)> {
         ("cluster", status.cluster.clone()),
         ("leader", status.leader.clone().unwrap_or_else(|| "nobody is known to lead".to_owned())),
         ("cut off", status.cut_off.clone().unwrap_or_default()),
+        ("metadata", metadata_version(status.metadata_version, &status.nodes)),
         ("directory", status.data_directory.clone()),
         ("volumes", format!("{}, {} open", status.volumes, status.open_volumes)),
         ("chunks", format!("{} in {}", count(status.chunks, "chunk"), count(status.packs, "pack"))),

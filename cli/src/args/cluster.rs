@@ -19,6 +19,8 @@ pub(crate) enum ClusterCommand {
         #[command(subcommand)]
         command: NodeChangeCommand,
     },
+    /// Show how long nodes' sessions last, or set it.
+    Session(SessionSettings),
     /// Show who decides, what is staged, and what that would make of it.
     Changes,
     /// Make the staged changes, as they were shown under this revision.
@@ -52,6 +54,14 @@ pub(crate) struct CreateToken {
     /// How long it can be used: 30min, 1h, 7d.
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = lifetime)]
     pub(crate) expires: Duration,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct SessionSettings {
+    /// How long a session lasts after each renewal: 5s, 1500ms, 2min; 1 s to 10 min. The shorter, the sooner others may take over
+    /// what a node that is cut off owns, and the shorter the cuts that its clients survive.
+    #[arg(long, value_name = "TIME", value_parser = session_length)]
+    pub(crate) length: Option<Duration>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -96,12 +106,45 @@ fn lifetime(text: &str) -> Result<Duration, InvalidLifetime> {
     allowed.map(Duration::from_secs).ok_or_else(|| InvalidLifetime { text: text.to_owned() })
 }
 
+/// A text that is not how long a session lasts.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("'{text}' is not how long a session can last: give a number with ms, s or min behind it, from 1s to 10min")]
+struct InvalidSessionLength {
+    text: String,
+}
+
+fn session_length(text: &str) -> Result<Duration, InvalidSessionLength> {
+    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let ms = SESSION_UNITS.iter().find_map(|(name, ms)| (*name == unit).then_some(*ms));
+    let ms = ms.zip(number.parse::<u64>().ok()).and_then(|(unit, number)| number.checked_mul(unit));
+    let allowed =
+        ms.map(Duration::from_millis).filter(|length| SHORTEST_SESSION <= *length && *length <= LONGEST_SESSION);
+    allowed.ok_or_else(|| InvalidSessionLength { text: text.to_owned() })
+}
+
+const SESSION_UNITS: [(&str, u64); 3] = [("ms", 1), ("s", 1_000), ("min", 60_000)];
+/// As the metadata bounds it.
+const SHORTEST_SESSION: Duration = Duration::from_secs(1);
+const LONGEST_SESSION: Duration = Duration::from_secs(600);
 const UNITS: [(&str, u64); 4] = [("s", 1), ("min", 60), ("h", 3_600), ("d", 86_400)];
 const LONGEST_SECONDS: u64 = 30 * 86_400;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sterna_consensus::state::session::SessionLength;
+
+    #[test]
+    fn a_session_lasts_as_long_as_is_said() {
+        for (text, ms) in [("1s", 1_000), ("1500ms", 1_500), ("15s", 15_000), ("10min", 600_000)] {
+            let length = Duration::from_millis(ms);
+            assert_eq!(session_length(text), Ok(length), "{text}");
+            assert!(SessionLength::try_from(length).is_ok(), "{text} is refused by the metadata");
+        }
+        for bad in ["", "15", "999ms", "0s", "601s", "11min", "1h", "-1s", "1.5s", "99999999999999999999s"] {
+            assert!(session_length(bad).is_err(), "{bad} was taken for how long a session lasts");
+        }
+    }
 
     #[test]
     fn a_token_lasts_as_long_as_is_said() {

@@ -40,6 +40,15 @@ pub(crate) fn count(number: u64, what: &str) -> String {
     if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
 }
 
+/// How long, to the millisecond: `13.5 s`.
+pub(crate) fn seconds(milliseconds: u64) -> String {
+    let (seconds, milliseconds) = (milliseconds / 1000, milliseconds % 1000);
+    match format!("{milliseconds:03}").trim_end_matches('0') {
+        "" => format!("{seconds} s"),
+        decimals => format!("{seconds}.{decimals} s"),
+    }
+}
+
 /// How long, in the two largest units that say something: `3 d 4 h`.
 pub(crate) fn duration(seconds: u64) -> String {
     let (days, hours, minutes, seconds) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
@@ -54,6 +63,13 @@ pub(crate) fn duration(seconds: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn milliseconds_are_shown_as_seconds_in_full() {
+        for (ms, text) in [(0, "0 s"), (15_000, "15 s"), (13_500, "13.5 s"), (333, "0.333 s"), (1_050, "1.05 s")] {
+            assert_eq!(seconds(ms), text);
+        }
+    }
 
     #[test]
     fn bytes_are_rounded_to_one_decimal_place() {

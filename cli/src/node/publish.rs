@@ -2,9 +2,8 @@
 //! seconds.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use sterna_consensus::limits::MAX_ROOTS_PER_COMMAND;
+use sterna_consensus::limits::{MAX_ROOTS_PER_COMMAND, PUBLISH_INTERVAL};
 use sterna_consensus::state::cluster::MetadataVersion;
 use sterna_consensus::state::command::{Command, RootPublication};
 use sterna_consensus::state::outcome::Outcome;
@@ -20,7 +19,7 @@ use super::volumes::{LastSeal, OpenVolume};
 
 /// Publishes what has changed, again and again, until the node shuts down.
 pub(super) async fn run(node: Arc<Node>) {
-    let mut ticks = tokio::time::interval(INTERVAL);
+    let mut ticks = tokio::time::interval(PUBLISH_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut was_well = true;
     loop {
@@ -48,7 +47,7 @@ pub(super) async fn publish(node: &Node) -> Result<(), ProposeError> {
     let metadata = node.metadata.read();
     let changed: Vec<_> = open.values().filter_map(|open| news_of(open, &metadata)).collect();
     for batch in changed.chunks(MAX_ROOTS_PER_COMMAND) {
-        let outcome = node.metadata.propose(Command::PublishRoots(batch.to_vec())).await?;
+        let outcome = node.metadata.propose_without_haste(Command::PublishRoots(batch.to_vec())).await?;
         if let Outcome::Published { refused } = outcome {
             for (volume, refusal) in refused {
                 // Deleted meanwhile, or published by somebody who was faster.
@@ -99,7 +98,3 @@ pub(super) fn publication(volume: VolumeId, epoch: Epoch, sealed: SealedState, m
         if metadata.version() >= MetadataVersion::REPLICAS { (written_blocks, Some(now())) } else { (0, None) };
     RootPublication { volume, epoch, root, generation: Generation(generation), written_blocks, at }
 }
-
-/// Often enough for a follower to be seconds behind, and for one entry of the log to be all that a node with thousands of
-/// busy volumes costs in that time.
-const INTERVAL: Duration = Duration::from_secs(3);

@@ -5,7 +5,7 @@
 //! 1. What is open of it is closed: nobody was answered any more. *It is here as it was left.*
 //! 2. It is opened in the epoch that it was written in, sealed, and closed. *The same, with less in the journal.*
 //! 3. The metadata is told: as a snapshot where that is more than what was gone on with. *It is told again, and knows.*
-//! 4. What is kept of it here beside chunks is removed. *The same: what is left of it is still of that epoch.*
+//! 4. What is kept of it here beside chunks is removed. *The rest of it is removed, and not looked at.*
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -78,14 +78,19 @@ async fn settle(node: &Arc<Node>, id: VolumeId) -> Result<()> {
         return forget_others(node, &entry).await;
     };
     slot.close().await;
+    let superseded = entry.superseded.iter().find(|superseded| superseded.epoch == kept.epoch);
+    if superseded.is_some_and(|superseded| superseded.is_settled) {
+        // Step 4 was interrupted: what it has left may be a part of the journal, and of no use to anybody.
+        tokio::task::spawn_blocking(move || storage.remove_volume(id)).await??;
+        return Ok(());
+    }
     let _in_transit = node.in_transit.read().await;
     let chunking = ChunkingParameters::decode(entry.format.0.to_le_bytes()).context("its format is not known")?;
     // What its size was then cannot be more than it is now.
     let (own, size) = (Arc::clone(&storage), entry.size);
     let spec = VolumeSpec { size, ..VolumeSpec::of_kept(&kept, id, chunking)? };
     let sealed = node.background.upkeep(move || seal(&own, &spec)).await??;
-    let resumed = entry.superseded.iter().find(|superseded| superseded.epoch == kept.epoch);
-    let has_more = resumed.is_none_or(|superseded| superseded.resumed.root != sealed.root);
+    let has_more = superseded.is_none_or(|superseded| superseded.resumed.root != sealed.root);
     tell(node, &entry, kept.epoch, has_more.then_some(sealed)).await?;
     tokio::task::spawn_blocking(move || storage.remove_volume(id)).await??;
     Ok(())

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::state::cluster::MetadataVersion;
+
 /// Timeouts, set for groups whose members are continents apart (design section 5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MetadataConfig {
@@ -21,6 +23,9 @@ pub struct MetadataConfig {
     pub kept_entries: u64,
     /// How long whoever proposes or reads waits for somebody to lead. Default: 10 s, two elections of which the first fails.
     pub patience: Duration,
+    /// Which version of the metadata's commands this node says that it understands. Default: the newest that it does; tests let
+    /// it pretend to be an older program.
+    pub knows: MetadataVersion,
 }
 
 impl Default for MetadataConfig {
@@ -33,6 +38,7 @@ impl Default for MetadataConfig {
             snapshot_after_entries: 5_000,
             kept_entries: 1_000,
             patience: Duration::from_secs(10),
+            knows: MetadataVersion::CURRENT,
         }
     }
 }

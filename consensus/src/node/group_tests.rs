@@ -1,5 +1,8 @@
 //! Several nodes in one process, over a network of method calls: the same store and the same Raft as in a group of one.
 
+mod haste;
+mod versions;
+
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
@@ -15,9 +18,10 @@ use tempfile::TempDir;
 use super::tests::new_bootstrap;
 use super::*;
 use crate::state::cluster::MetadataVersion;
-use crate::state::command::RequestId;
+use crate::state::command::{Admission, RequestId};
 use crate::state::layout::NodeChange;
 use crate::state::outcome::Outcome;
+use crate::state::session::SessionNumber;
 use crate::state::tests::create_volume;
 use crate::state::tests::nodes::{admission, new_token};
 
@@ -116,9 +120,10 @@ impl Group {
     /// Lets a node in, and starts it; the node that leads has Raft take it in by itself.
     async fn admit(&mut self, id: u64) {
         let first = &self.nodes[&1];
-        first.watch().wait_for(|metadata| metadata.version() == MetadataVersion::CURRENT).await.unwrap();
+        let knows = self.config.knows;
+        first.watch().wait_for(|metadata| metadata.version() == knows).await.unwrap();
         first.propose(Command::CreateToken(new_token(id))).await.unwrap();
-        let admission = admission(id, &format!("n{id}"), &format!("s{id}"));
+        let admission = Admission { knows, ..admission(id, &format!("n{id}"), &format!("s{id}")) };
         let admitted = first.propose(Command::AdmitNode(admission)).await.unwrap();
         assert_eq!(admitted, Outcome::Admitted { node: NodeId(id) });
         self.start(id).await;

@@ -10,7 +10,7 @@ use tonic::codec::CompressionEncoding;
 use tonic::transport::Channel;
 
 use super::error::{ProposeError, ReadError};
-use super::proposer::Answer;
+use super::proposer::{Answer, Urgency};
 use crate::limits::MAX_MESSAGE_BYTES;
 use crate::raft::wire::json_of;
 use crate::state::command::Request;
@@ -38,14 +38,19 @@ impl Leader {
     }
 
     /// Has `leader` carry requests out.
-    pub(super) async fn propose(&self, leader: NodeId, requests: &[Request]) -> Result<Written, ProposeError> {
+    pub(super) async fn propose(
+        &self,
+        leader: NodeId,
+        requests: &[Request],
+        urgency: Urgency,
+    ) -> Result<Written, ProposeError> {
         let Some(mut client) = self.client(leader) else {
             return Err(ProposeError::NotLeader { leader: Some(leader) });
         };
         let unknown = |what: String| ProposeError::Unknown { what };
         let requests: Vec<_> = requests.iter().map(to_json).collect();
         let count = requests.len();
-        let reply = client.propose(ProposeRequest { requests }).await;
+        let reply = client.propose(ProposeRequest { requests, can_wait: urgency == Urgency::CanWait }).await;
         let reply = reply.map_err(|status| match ConnectError::behind(&status) {
             // There was no connection to propose over.
             Some(error) => ProposeError::CutOff { leader, what: error.to_string() },

@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout};
 
 use super::error::ProposeError;
 use super::overdue::Overdue;
-use super::proposer::{Proposal, ask};
+use super::proposer::{Proposal, Urgency, ask};
 use crate::raft::Raft;
 use crate::state::Metadata;
 use crate::state::cluster::MetadataVersion;
@@ -25,6 +25,8 @@ use crate::state::command::{Command, Request};
 /// The task; see above. It ends when it is aborted, or Raft has ended.
 pub(super) struct Leadership {
     node: NodeId,
+    /// What this program understands.
+    knows: MetadataVersion,
     raft: Raft,
     view: watch::Receiver<Arc<Metadata>>,
     proposals: mpsc::Sender<Proposal>,
@@ -37,11 +39,12 @@ pub(super) struct Leadership {
 impl Leadership {
     pub(super) fn new(
         node: NodeId,
+        knows: MetadataVersion,
         raft: Raft,
         view: watch::Receiver<Arc<Metadata>>,
         proposals: mpsc::Sender<Proposal>,
     ) -> Self {
-        Self { node, raft, view, proposals, led: None, told: None }
+        Self { node, knows, raft, view, proposals, led: None, told: None }
     }
 
     pub(super) async fn run(mut self) {
@@ -60,6 +63,9 @@ impl Leadership {
                 changed = self.view.changed() => if changed.is_err() { return },
                 () = tokio::time::sleep(INTERVAL) => {}
             }
+            if self.view.borrow().node_count() > NODES_THAT_NEED_NO_PAUSE {
+                tokio::time::sleep(PAUSE).await;
+            }
         }
     }
 
@@ -74,8 +80,9 @@ impl Leadership {
             self.led = Some((term, Overdue::default()));
         }
         let mut commands = Vec::new();
-        if metadata.version() < MetadataVersion::CURRENT && all_know(&metadata, MetadataVersion::CURRENT) {
-            commands.push(Command::RaiseVersion { version: MetadataVersion::CURRENT });
+        let version = version_of_all(&metadata, self.knows);
+        if metadata.version() < version {
+            commands.push(Command::RaiseVersion { version });
         }
         if let Some((_, overdue)) = &mut self.led {
             overdue.observe(&metadata, now);
@@ -92,7 +99,7 @@ impl Leadership {
 
     async fn propose(&self, commands: Vec<Command>) {
         let requests: Vec<_> = commands.into_iter().map(|command| Request { id: None, command }).collect();
-        let refused = match ask(&self.proposals, requests, false).await {
+        let refused = match ask(&self.proposals, requests, false, Urgency::AtOnce).await {
             Ok(written) => written.answers.into_iter().find_map(Result::err),
             Err(error) => Some(error),
         };
@@ -111,7 +118,10 @@ impl Leadership {
         };
         let failed = match step {
             Step::Wait(what) => Some(what),
-            Step::AddLearner(node) => self.change(ChangeMembers::AddNodes([(node, EmptyNode {})].into())).await,
+            Step::AddLearners(nodes) => {
+                let nodes = nodes.into_iter().map(|node| (node, EmptyNode {})).collect();
+                self.change(ChangeMembers::AddNodes(nodes)).await
+            }
             Step::SetVoters(voters) => self.change(ChangeMembers::ReplaceAllVoters(voters)).await,
             Step::Remove(nodes) => self.change(ChangeMembers::RemoveNodes(nodes)).await,
         };
@@ -136,7 +146,7 @@ impl Leadership {
 enum Step {
     /// Something has to happen first.
     Wait(String),
-    AddLearner(u64),
+    AddLearners(BTreeSet<u64>),
     SetVoters(BTreeSet<u64>),
     Remove(BTreeSet<u64>),
 }
@@ -147,8 +157,9 @@ fn next_step(metadata: &Metadata, metrics: &RaftMetrics<u64, EmptyNode>) -> Opti
     let membership = metrics.membership_config.membership();
     let members: BTreeSet<u64> = membership.nodes().map(|(id, _)| *id).collect();
     let voters: BTreeSet<u64> = membership.voter_ids().collect();
-    if let Some(node) = metadata.nodes().find(|node| !members.contains(&node.id.0)) {
-        return Some(Step::AddLearner(node.id.0));
+    let new: BTreeSet<u64> = metadata.nodes().map(|node| node.id.0).filter(|id| !members.contains(id)).collect();
+    if !new.is_empty() {
+        return Some(Step::AddLearners(new));
     }
     let wanted: BTreeSet<u64> = metadata.layout().voters.iter().map(|id| id.0).collect();
     if wanted != voters {
@@ -167,13 +178,21 @@ fn next_step(metadata: &Metadata, metrics: &RaftMetrics<u64, EmptyNode>) -> Opti
     (!gone.is_empty()).then_some(Step::Remove(gone))
 }
 
-fn all_know(metadata: &Metadata, version: MetadataVersion) -> bool {
-    // A lone node that leads is this program.
-    metadata.nodes().count() == 1 || metadata.nodes().all(|node| node.knows >= version)
+/// The highest version that all nodes understand, as far as this program does, which knows `own`.
+fn version_of_all(metadata: &Metadata, own: MetadataVersion) -> MetadataVersion {
+    // A lone node that leads is this program. Nothing is above what this one knows: most often there is nothing to look for.
+    if metadata.node_count() == 1 || metadata.version() >= own {
+        return own;
+    }
+    metadata.nodes().map(|node| node.knows).fold(own, MetadataVersion::min)
 }
 
 /// Between two looks where nothing changes: a session lapses so much late at most.
 const INTERVAL: Duration = Duration::from_millis(200);
+/// Between two looks at very many nodes. All of them are looked at each time: not once for each entry, however fast they come.
+const PAUSE: Duration = Duration::from_millis(20);
+/// So many are looked at in a few microseconds.
+const NODES_THAT_NEED_NO_PAUSE: usize = 100;
 /// A node that is to vote may lack so many entries: a few round trips' worth.
 const MAX_LAG_OF_VOTER: u64 = 100;
 /// An election, and a few round trips around the world.

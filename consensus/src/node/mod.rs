@@ -30,6 +30,7 @@ mod config;
 mod error;
 #[cfg(test)]
 mod group_tests;
+mod held;
 mod leader;
 mod leadership;
 mod others;
@@ -42,6 +43,8 @@ mod tests;
 
 pub use config::{InvalidConfig, MetadataConfig};
 pub use error::{Ending, OpenError, ProposeError, ReadError};
+#[cfg(feature = "rehearsal")]
+pub(crate) use held::time_to_hold;
 pub use others::{PingError, Pong};
 
 use leader::Leader;
@@ -56,6 +59,7 @@ use crate::raft::peers::Peers;
 use crate::raft::service::RaftService;
 use crate::raft::{Fatal, Raft, TypeConfig};
 use crate::state::Metadata;
+use crate::state::cluster::MetadataVersion;
 use crate::state::command::{Bootstrap, Command};
 use crate::store::{Absent, Store, StoreError};
 
@@ -95,6 +99,7 @@ pub struct MetadataNode {
     way_to_leader: Leader,
     channels: Option<Channels>,
     patience: Duration,
+    knows: MetadataVersion,
     /// The proposer, and what this node does when it leads; taken by the first to shut down.
     tasks: Mutex<Option<Tasks>>,
     /// Ends once the database is closed.
@@ -164,10 +169,12 @@ impl MetadataNode {
         let Some(id) = store.node else {
             return Err(OpenError::NotInitialised { dir: dir.to_owned() });
         };
-        let view = store.view.clone();
+        let (view, peers_view) = (store.view.clone(), store.view.clone());
         let address = move |node: NodeId| view.borrow().node(node).and_then(|node| node.address);
         let node = match tls.map(|tls| Channels::new(tls, address)) {
-            Some(channels) => Self::start(dir, config, store, Peers::new(channels.clone()), Some(channels)).await?,
+            Some(channels) => {
+                Self::start(dir, config, store, Peers::new(channels.clone(), peers_view), Some(channels)).await?
+            }
             None => Self::start(dir, config, store, NoNetwork, None).await?,
         };
         let opened = match node.raft.is_initialized().await {
@@ -177,14 +184,33 @@ impl MetadataNode {
             Ok(false) => Err(OpenError::NotInitialised { dir: dir.to_owned() }),
             Err(fatal) => Err(node.failed_to_open(&fatal)),
         };
-        let begun = opened.and_then(|()| match node.read().cluster() {
-            None if id == NodeId::FIRST => Err(OpenError::NotInitialised { dir: dir.to_owned() }),
+        node.opened(opened).await
+    }
+
+    /// Opens the metadata in `dir` over a network of one's own.
+    #[cfg(feature = "rehearsal")]
+    pub(crate) async fn open_on<N: RaftNetworkFactory<TypeConfig>>(
+        dir: &Path,
+        config: MetadataConfig,
+        network: impl FnOnce(watch::Receiver<Arc<Metadata>>) -> N,
+    ) -> Result<Self, OpenError> {
+        let store = open_store(dir, Absent::Refuse).await?;
+        let network = network(store.view.clone());
+        let node = Self::start(dir, config, store, network, None).await?;
+        let opened = node.lead_alone().await;
+        node.opened(opened).await
+    }
+
+    /// This node, if it was opened and there is metadata.
+    async fn opened(self, opened: Result<(), OpenError>) -> Result<Self, OpenError> {
+        let begun = opened.and_then(|()| match self.read().cluster() {
+            None if self.id == NodeId::FIRST => Err(OpenError::NotInitialised { dir: self.dir.clone() }),
             _ => Ok(()),
         });
         match begun {
-            Ok(()) => Ok(node),
+            Ok(()) => Ok(self),
             Err(error) => {
-                node.shutdown().await;
+                self.shutdown().await;
                 Err(error)
             }
         }
@@ -221,6 +247,11 @@ impl MetadataNode {
     /// This node's id.
     pub fn id(&self) -> NodeId {
         self.id
+    }
+
+    /// Which version of the metadata's commands this node understands.
+    pub fn knows(&self) -> MetadataVersion {
+        self.knows
     }
 
     /// The metadata as far as this node has applied it, at once and all of one moment. It may lag behind what the group has
@@ -282,7 +313,7 @@ impl MetadataNode {
         channels: Option<Channels>,
     ) -> Result<Self, OpenError> {
         let id = store.node.unwrap_or(NodeId::FIRST);
-        let patience = config.patience;
+        let MetadataConfig { patience, heartbeat, knows, .. } = config;
         let config = Arc::new(config.for_raft("sterna".to_owned())?);
         let Store { database, log, machine, view, .. } = store;
         let closed = database.closed();
@@ -292,8 +323,8 @@ impl MetadataNode {
         let started = Raft::new(id.0, config, network, log, machine).await;
         let raft = started.map_err(|fatal| failed_to_open(dir, &fatal))?;
         let leader = Leader::new(channels.clone());
-        let (proposer, proposals) = Proposer::new(raft.clone(), id, leader.clone());
-        let leadership = Leadership::new(id, raft.clone(), view.clone(), proposals.clone());
+        let (proposer, proposals) = Proposer::new(raft.clone(), id, leader.clone(), view.clone(), heartbeat);
+        let leadership = Leadership::new(id, knows, raft.clone(), view.clone(), proposals.clone());
         let tasks = Tasks { proposer: tokio::spawn(proposer.run()), leadership: tokio::spawn(leadership.run()) };
         Ok(Self {
             dir: dir.to_owned(),
@@ -304,6 +335,7 @@ impl MetadataNode {
             way_to_leader: leader,
             channels,
             patience,
+            knows,
             tasks: Mutex::new(Some(tasks)),
             closed,
             #[cfg(test)]

@@ -51,6 +51,17 @@ impl MetadataNode {
         self.raft.metrics().borrow().last_applied.map_or(0, |id| id.index)
     }
 
+    /// See [`crate::rehearsal::furthest_behind`].
+    #[cfg(feature = "rehearsal")]
+    pub(crate) fn furthest_behind(&self) -> u64 {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow();
+        let matched = metrics.replication.iter().flat_map(|nodes| nodes.values());
+        let lowest = matched.map(|matched| matched.map_or(0, |id| id.index)).min();
+        let last = metrics.last_log_index.unwrap_or(0);
+        last.saturating_sub(lowest.unwrap_or(last))
+    }
+
     /// Who leads, as far as this node knows.
     pub fn leader(&self) -> Option<NodeId> {
         self.raft.metrics().borrow().current_leader.map(NodeId)

@@ -1,20 +1,28 @@
 //! The task that proposes: it puts what was asked for at about the same time into one entry of the log, so that it shares
-//! one sync of the disk and one round to the other nodes. Where another node leads, that one is asked to do it.
+//! one sync of the disk and one round to the other nodes. Where another node leads, that one is asked to do it. What can wait
+//! is held back by the node that leads: see [`held`](super::held).
 //!
 //! Invariants: a few entries of this node are on their way at a time, and those who come meanwhile are in the next one;
-//! requests that wait together are carried out in the order in which they came; each one is answered once.
+//! requests that wait together are carried out in the order in which they came, but for those that can wait; each one is
+//! answered once.
+
+use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use openraft::error::{ClientWriteError, Fatal, RaftError};
 use openraft::raft::ClientWriteResult;
 use sterna_types::NodeId;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 
 use super::error::ProposeError;
+use super::held::{Held, time_to_hold};
 use super::leader::{Leader, Written};
 use crate::limits::{MAX_COMMANDS_PER_ENTRY, MAX_ENTRIES_IN_FLIGHT, MAX_ENTRY_BYTES, MAX_WAITING_PROPOSALS};
 use crate::raft::{Batch, Raft, TypeConfig};
+use crate::state::Metadata;
 use crate::state::command::Request;
 use crate::state::outcome::Outcome;
 
@@ -27,7 +35,17 @@ pub(super) struct Proposal {
     requests: Vec<Request>,
     /// Whether another node may be asked, where that one leads.
     hand_on: bool,
+    urgency: Urgency,
     answer: oneshot::Sender<Result<Written, ProposeError>>,
+}
+
+/// Whether somebody waits for what is proposed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Urgency {
+    /// Somebody does.
+    AtOnce,
+    /// Nobody does, and it may share an entry with what comes a moment later.
+    CanWait,
 }
 
 /// Has requests put into one entry, and waits for what comes of them.
@@ -38,10 +56,11 @@ pub(super) async fn ask(
     proposals: &mpsc::Sender<Proposal>,
     requests: Vec<Request>,
     hand_on: bool,
+    urgency: Urgency,
 ) -> Result<Written, ProposeError> {
     let (answer, answered) = oneshot::channel();
     let stopped = |_| ProposeError::Stopped { what: "it was shut down".to_owned() };
-    proposals.send(Proposal { requests, hand_on, answer }).await.map_err(stopped)?;
+    proposals.send(Proposal { requests, hand_on, urgency, answer }).await.map_err(stopped)?;
     let lost = |_| ProposeError::Unknown { what: "the metadata was shut down meanwhile".to_owned() };
     answered.await.map_err(lost)?
 }
@@ -51,24 +70,35 @@ pub(super) struct Proposer {
     raft: Raft,
     node: NodeId,
     leader: Leader,
+    view: watch::Receiver<Arc<Metadata>>,
+    heartbeat: Duration,
     waiting: mpsc::Receiver<Proposal>,
     /// What did not fit into the last entry.
     left_over: Option<Proposal>,
+    held: Held,
 }
 
 /// What goes into one entry.
 struct Gathered {
     requests: Vec<Request>,
+    bytes: usize,
     hand_on: bool,
+    urgency: Urgency,
     /// Who waits, and for how many of the requests, in their order.
     waiters: Vec<(usize, oneshot::Sender<Result<Written, ProposeError>>)>,
 }
 
 impl Proposer {
     /// The task, not started yet, and the way to it.
-    pub(super) fn new(raft: Raft, node: NodeId, leader: Leader) -> (Self, mpsc::Sender<Proposal>) {
+    pub(super) fn new(
+        raft: Raft,
+        node: NodeId,
+        leader: Leader,
+        view: watch::Receiver<Arc<Metadata>>,
+        heartbeat: Duration,
+    ) -> (Self, mpsc::Sender<Proposal>) {
         let (sender, waiting) = mpsc::channel(MAX_WAITING_PROPOSALS);
-        (Self { raft, node, leader, waiting, left_over: None }, sender)
+        (Self { raft, node, leader, view, heartbeat, waiting, left_over: None, held: Held::default() }, sender)
     }
 
     /// Proposes until there is nobody to do it for.
@@ -94,46 +124,88 @@ impl Proposer {
     /// # Cancel safety
     /// Dropped, it has taken nothing.
     async fn gather(&mut self) -> Option<Gathered> {
-        let first = match self.left_over.take() {
-            Some(proposal) => proposal,
-            None => self.waiting.recv().await?,
-        };
-        let mut bytes = first.bytes_at_most();
-        let mut gathered = Gathered { requests: Vec::new(), hand_on: first.hand_on, waiters: Vec::new() };
-        gathered.add(first);
+        let first = self.first().await?;
+        let mut gathered = Gathered::new(first);
         while let Ok(next) = self.waiting.try_recv() {
-            bytes += next.bytes_at_most();
-            let count = gathered.requests.len() + next.requests.len();
-            if bytes > MAX_ENTRY_BYTES || count > MAX_COMMANDS_PER_ENTRY || next.hand_on != gathered.hand_on {
+            let (bytes, requests) = gathered.room();
+            if next.bytes_at_most() > bytes || next.count() > requests || next.hand_on != gathered.hand_on {
                 self.left_over = Some(next);
                 break;
             }
             gathered.add(next);
         }
+        // Whether they are due or not: the entry is on its way.
+        while let Some(next) = {
+            let (bytes, requests) = gathered.room();
+            self.held.pop(bytes, requests)
+        } {
+            gathered.add(next);
+        }
         Some(gathered)
+    }
+
+    /// The first proposal of the next entry, once there is one that is not held back any longer.
+    async fn first(&mut self) -> Option<Proposal> {
+        loop {
+            let due = self.held.due();
+            let next = match self.left_over.take() {
+                Some(left_over) => left_over,
+                None => tokio::select! {
+                    biased;
+                    // One entry's worth is held and no more, however fast others come.
+                    () = sleep_until_some(due) => return self.held.pop(usize::MAX, usize::MAX),
+                    next = self.waiting.recv() => match next {
+                        Some(next) => next,
+                        None => return self.held.pop(usize::MAX, usize::MAX),
+                    },
+                },
+            };
+            let wait = self.time_to_hold(&next);
+            if wait.is_zero() {
+                return Some(next);
+            }
+            self.held.push(next, Instant::now() + wait);
+            if self.held.is_full() {
+                return self.held.pop(usize::MAX, usize::MAX);
+            }
+        }
+    }
+
+    /// How long a proposal waits for others; nothing where another node leads, which has it wait.
+    fn time_to_hold(&self, proposal: &Proposal) -> Duration {
+        let leads = || self.raft.metrics().borrow().current_leader == Some(self.node.0);
+        if proposal.urgency == Urgency::CanWait && leads() {
+            time_to_hold(&self.view.borrow(), self.heartbeat)
+        } else {
+            Duration::ZERO
+        }
     }
 
     /// Sets an entry on its way: what is returned ends when it has arrived, and all who wait for it have been answered. Entries
     /// of this node are in the log in the order in which this was called.
     async fn begin(&self, gathered: Gathered) -> impl Future<Output = ()> + use<> {
-        let Gathered { requests, hand_on, waiters } = gathered;
+        let Gathered { requests, hand_on, urgency, waiters, .. } = gathered;
         let count = requests.len();
-        let metrics = self.raft.metrics().borrow().clone();
-        let way = match (metrics.running_state, metrics.current_leader.map(NodeId)) {
+        let (running, leader) = {
+            let metrics = self.raft.metrics();
+            let metrics = metrics.borrow();
+            (metrics.running_state.clone(), metrics.current_leader.map(NodeId))
+        };
+        let way = match (running, leader) {
             (Err(fatal), _) => Way::Nowhere(ProposeError::Stopped { what: fatal.to_string() }),
             (Ok(()), Some(leader)) if leader == self.node => {
-                match self.raft.client_write_ff(Batch { requests }).await {
+                match self.raft.client_write_ff(Batch::from(requests)).await {
                     Ok(written) => Way::Own(written),
                     Err(fatal) => Way::Nowhere(ProposeError::Stopped { what: fatal.to_string() }),
                 }
             }
-            (Ok(()), Some(leader)) if hand_on => Way::Leader(self.leader.clone(), leader, requests),
+            (Ok(()), Some(leader)) if hand_on => Way::Leader(self.leader.clone(), leader, requests, urgency),
             (Ok(()), leader) => Way::Nowhere(ProposeError::NotLeader { leader }),
         };
         async move {
             let written = match way {
                 Way::Own(written) => written.await.map_or_else(|_| Err(gone()), |result| answers_of(result, count)),
-                Way::Leader(way, leader, requests) => way.propose(leader, &requests).await,
+                Way::Leader(way, leader, requests, urgency) => way.propose(leader, &requests, urgency).await,
                 Way::Nowhere(error) => Err(error),
             };
             answer(written, waiters);
@@ -146,19 +218,41 @@ enum Way {
     /// Into this node's own log, which it is being written to.
     Own(oneshot::Receiver<ClientWriteResult<TypeConfig>>),
     /// To the node that leads.
-    Leader(Leader, NodeId, Vec<Request>),
+    Leader(Leader, NodeId, Vec<Request>, Urgency),
     /// Nowhere, and why.
     Nowhere(ProposeError),
 }
 
 impl Proposal {
-    fn bytes_at_most(&self) -> usize {
+    pub(super) fn bytes_at_most(&self) -> usize {
         self.requests.iter().map(Request::bytes_at_most).sum()
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.requests.len()
     }
 }
 
 impl Gathered {
+    fn new(first: Proposal) -> Self {
+        let (requests, waiters) = (Vec::new(), Vec::new());
+        let mut gathered = Self { requests, bytes: 0, hand_on: first.hand_on, urgency: first.urgency, waiters };
+        gathered.add(first);
+        gathered
+    }
+
+    /// How many bytes and requests there is room for.
+    fn room(&self) -> (usize, usize) {
+        (MAX_ENTRY_BYTES.saturating_sub(self.bytes), MAX_COMMANDS_PER_ENTRY.saturating_sub(self.requests.len()))
+    }
+
+    /// Who is asked to hand one of them on, and who is not to, are told the same: nobody's request goes round for ever.
     fn add(&mut self, proposal: Proposal) {
+        self.bytes += proposal.bytes_at_most();
+        self.hand_on &= proposal.hand_on;
+        if proposal.urgency == Urgency::AtOnce {
+            self.urgency = Urgency::AtOnce;
+        }
         self.waiters.push((proposal.requests.len(), proposal.answer));
         self.requests.extend(proposal.requests);
     }
@@ -200,6 +294,14 @@ fn answers_of(result: ClientWriteResult<TypeConfig>, count: usize) -> Result<Wri
 /// had other entries there, may be in the log of a third node, and be committed yet.
 fn unknown(error: &RaftError<u64, ClientWriteError<u64, openraft::EmptyNode>>) -> ProposeError {
     ProposeError::Unknown { what: error.to_string() }
+}
+
+/// Waits for a moment; for ever where there is none.
+async fn sleep_until_some(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
 }
 
 fn gone() -> ProposeError {

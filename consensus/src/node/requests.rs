@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::MetadataNode;
 use super::error::{ProposeError, ReadError};
-use super::proposer::ask;
+use super::proposer::{Urgency, ask};
 use crate::raft::Fatal;
 use crate::state::Metadata;
 use crate::state::command::{Command, Request, RequestId};
@@ -62,7 +62,19 @@ impl MetadataNode {
     /// # Cancel safety
     /// Dropped before its answer, the command may be carried out or not.
     pub async fn propose(&self, command: Command) -> Result<Outcome, ProposeError> {
-        self.submit(Request { id: None, command }).await
+        self.submit(Request { id: None, command }, Urgency::AtOnce).await
+    }
+
+    /// As [`MetadataNode::propose`], for what nobody waits for: in a cluster of many nodes the one that leads holds it back for a
+    /// moment, half a second at most, and puts what came meanwhile into one entry with it.
+    ///
+    /// # Errors
+    /// As [`MetadataNode::propose`].
+    ///
+    /// # Cancel safety
+    /// As [`MetadataNode::propose`].
+    pub async fn propose_without_haste(&self, command: Command) -> Result<Outcome, ProposeError> {
+        self.submit(Request { id: None, command }, Urgency::CanWait).await
     }
 
     /// As [`MetadataNode::propose`], for a command that must not be carried out twice: proposed again with the same `id`
@@ -74,13 +86,13 @@ impl MetadataNode {
     /// # Cancel safety
     /// As [`MetadataNode::propose`].
     pub async fn propose_once(&self, id: RequestId, command: Command) -> Result<Outcome, ProposeError> {
-        self.submit(Request { id: Some(id), command }).await
+        self.submit(Request { id: Some(id), command }, Urgency::AtOnce).await
     }
 
-    async fn submit(&self, request: Request) -> Result<Outcome, ProposeError> {
+    async fn submit(&self, request: Request, urgency: Urgency) -> Result<Outcome, ProposeError> {
         let deadline = Instant::now() + self.patience;
         loop {
-            let error = match self.submit_once(request.clone()).await {
+            let error = match self.submit_once(request.clone(), urgency).await {
                 Err(error @ (ProposeError::NotLeader { .. } | ProposeError::CutOff { .. })) => error,
                 // It is safe to ask again for what has a name.
                 Err(error @ ProposeError::Unknown { .. }) if request.id.is_some() => error,
@@ -92,8 +104,8 @@ impl MetadataNode {
         }
     }
 
-    async fn submit_once(&self, request: Request) -> Result<Outcome, ProposeError> {
-        let written = ask(&self.proposals, vec![request], true).await?;
+    async fn submit_once(&self, request: Request, urgency: Urgency) -> Result<Outcome, ProposeError> {
+        let written = ask(&self.proposals, vec![request], true, urgency).await?;
         let stopped = |fatal: Fatal| ProposeError::Unknown { what: format!("it was carried out, but {fatal}") };
         self.applied(written.index).await.map_err(stopped)?;
         let answer = written.answers.into_iter().next();

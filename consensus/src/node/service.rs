@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tonic::{Request, Response, Status};
 
 use super::error::ProposeError;
-use super::proposer::{Proposal, ask};
+use super::proposer::{Proposal, Urgency, ask};
 use crate::callers::Callers;
 use crate::limits::MAX_COMMANDS_PER_ENTRY;
 use crate::raft::wire::json_of;
@@ -39,7 +39,8 @@ impl MetadataService {
 impl metadata_server::Metadata for MetadataService {
     async fn propose(&self, request: Request<ProposeRequest>) -> Result<Response<ProposeReply>, Status> {
         self.callers.node(&request)?;
-        let requests = request.into_inner().requests;
+        let ProposeRequest { requests, can_wait } = request.into_inner();
+        let urgency = if can_wait { Urgency::CanWait } else { Urgency::AtOnce };
         if requests.is_empty() || requests.len() > MAX_COMMANDS_PER_ENTRY {
             let given = requests.len();
             return Err(Status::invalid_argument(format!("{given} requests; it takes 1 to {MAX_COMMANDS_PER_ENTRY}")));
@@ -48,7 +49,7 @@ impl metadata_server::Metadata for MetadataService {
             requests.iter().map(|json| json_of::<command::Request>("request", json)).collect();
         let parsed = parsed.map_err(|error| Status::invalid_argument(error.to_string()))?;
         // Whoever leads answers itself; to hand on what was handed on could go round for ever.
-        let outcome = match ask(&self.proposals, parsed, false).await {
+        let outcome = match ask(&self.proposals, parsed, false, urgency).await {
             Ok(written) => {
                 let answer = |answer: Result<_, ProposeError>| match answer {
                     Ok(outcome) => Ok(to_json(&Ok::<_, crate::state::outcome::Refusal>(outcome))),

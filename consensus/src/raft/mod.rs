@@ -2,13 +2,17 @@
 //! would do it: `store::record` has the format.
 
 use std::io::Cursor;
+use std::sync::Arc;
 
+use packed::Packed;
 use serde::{Deserialize, Serialize};
 
 use crate::state::command::Request;
 use crate::state::outcome::{Outcome, Refusal};
 
+pub(crate) mod acknowledgements;
 pub(crate) mod network;
+pub(crate) mod packed;
 pub(crate) mod peers;
 pub(crate) mod service;
 pub(crate) mod wire;
@@ -38,9 +42,33 @@ pub(crate) type Fatal = openraft::error::Fatal<u64>;
 
 /// One entry of the log: requests that came at about the same time, carried out in this order. openraft writes and syncs
 /// each entry by itself, so this is what lets many proposals share one sync.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Batch {
-    pub(crate) requests: Vec<Request>,
+    /// Shared, because a leader hands each entry to all other nodes.
+    pub(crate) requests: Arc<Vec<Request>>,
+    /// Follows from the entry, and is not written down.
+    #[serde(skip)]
+    packed: Packed,
+}
+
+impl PartialEq for Batch {
+    fn eq(&self, other: &Self) -> bool {
+        self.requests == other.requests
+    }
+}
+
+impl Eq for Batch {}
+
+impl From<Arc<Vec<Request>>> for Batch {
+    fn from(requests: Arc<Vec<Request>>) -> Self {
+        Self { requests, packed: Packed::default() }
+    }
+}
+
+impl From<Vec<Request>> for Batch {
+    fn from(requests: Vec<Request>) -> Self {
+        Arc::new(requests).into()
+    }
 }
 
 /// What came of each request of an entry; none for an entry of Raft's own.

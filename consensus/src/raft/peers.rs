@@ -3,6 +3,8 @@
 //! Votes and entries go on the control lane, snapshots on the bulk lane, so that a heartbeat never waits behind a snapshot.
 //! openraft bounds the time of each call, and decides what to do about one that failed; here a failure is only told.
 
+use std::sync::Arc;
+
 use openraft::error::{
     InstallSnapshotError, NetworkError, RPCError, RaftError, RemoteError, SnapshotMismatch, Unreachable,
 };
@@ -15,17 +17,23 @@ use openraft::{EmptyNode, SnapshotSegmentId};
 use sterna_proto::node::raft_client::RaftClient;
 use sterna_transport::{Channels, Lane};
 use sterna_types::NodeId;
+use tokio::sync::watch;
 use tonic::codec::CompressionEncoding;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
+use super::acknowledgements::Acknowledgements;
 use super::{TypeConfig, wire};
 use crate::limits::MAX_MESSAGE_BYTES;
+use crate::state::Metadata;
+use crate::state::cluster::MetadataVersion;
 
 /// All other nodes.
 #[derive(Clone, Debug)]
 pub(crate) struct Peers {
     channels: Channels,
+    acknowledgements: Acknowledgements,
+    view: watch::Receiver<Arc<Metadata>>,
 }
 
 /// One other node.
@@ -33,14 +41,16 @@ pub(crate) struct Peers {
 pub(crate) struct Peer {
     to: NodeId,
     channels: Channels,
+    acknowledgements: Acknowledgements,
+    view: watch::Receiver<Arc<Metadata>>,
 }
 
 type Failed<E> = RPCError<u64, EmptyNode, RaftError<u64, E>>;
 
 impl Peers {
-    /// Reaches the nodes that `channels` reach.
-    pub(crate) fn new(channels: Channels) -> Self {
-        Self { channels }
+    /// Reaches the nodes that `channels` reach, which understand the version of the metadata in `view`.
+    pub(crate) fn new(channels: Channels, view: watch::Receiver<Arc<Metadata>>) -> Self {
+        Self { channels, acknowledgements: Acknowledgements::new(view.clone()), view }
     }
 }
 
@@ -49,7 +59,6 @@ impl Peer {
         RaftClient::new(self.channels.channel(self.to, lane))
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES)
-            .send_compressed(CompressionEncoding::Zstd)
             .accept_compressed(CompressionEncoding::Zstd)
     }
 }
@@ -58,7 +67,12 @@ impl RaftNetworkFactory<TypeConfig> for Peers {
     type Network = Peer;
 
     async fn new_client(&mut self, target: u64, _: &EmptyNode) -> Peer {
-        Peer { to: NodeId(target), channels: self.channels.clone() }
+        Peer {
+            to: NodeId(target),
+            channels: self.channels.clone(),
+            acknowledgements: self.acknowledgements.clone(),
+            view: self.view.clone(),
+        }
     }
 }
 
@@ -68,7 +82,13 @@ impl RaftNetwork<TypeConfig> for Peer {
         request: AppendEntriesRequest<TypeConfig>,
         _: RPCOption,
     ) -> Result<AppendEntriesResponse<u64>, Failed<openraft::error::Infallible>> {
-        let reply = self.client(Lane::Control).append(wire::append_request(&request)).await;
+        let reads_compressed = self.view.borrow().version() >= MetadataVersion::REPLICAS;
+        let request = wire::append_request(&request, reads_compressed);
+        let client = self.client(Lane::Control);
+        // Once is enough: what each message adds is short.
+        let mut client = if reads_compressed { client } else { client.send_compressed(CompressionEncoding::Zstd) };
+        let reply = client.append(request).await;
+        self.acknowledgements.hold(self.to).await;
         let reply = reply.map_err(|status| failed(&status))?.into_inner();
         wire::append_reply_of(reply).map_err(|error| RPCError::Network(NetworkError::new(&error)))
     }
@@ -79,7 +99,11 @@ impl RaftNetwork<TypeConfig> for Peer {
         _: RPCOption,
     ) -> Result<InstallSnapshotResponse<u64>, Failed<InstallSnapshotError>> {
         let (id, offset) = (request.meta.snapshot_id.clone(), request.offset);
-        let reply = self.client(Lane::Bulk).install_snapshot(wire::snapshot_request(request)).await;
+        let reply = self
+            .client(Lane::Bulk)
+            .send_compressed(CompressionEncoding::Zstd)
+            .install_snapshot(wire::snapshot_request(request))
+            .await;
         let reply = reply.map_err(|status| failed(&status))?.into_inner();
         if reply.mismatch {
             let expect = SnapshotSegmentId { id: id.clone(), offset: reply.expected_offset };

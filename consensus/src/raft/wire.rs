@@ -5,8 +5,9 @@ use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, InstallSnapsho
 use sterna_proto::node as wire;
 use sterna_proto::node::append_reply::Outcome;
 
-use super::{Entry, LogId, SnapshotMeta, TypeConfig, Vote};
-use crate::store::record::{EntryRecord, SnapshotRecord, to_json};
+use super::packed::{pack, unpack};
+use super::{LogId, SnapshotMeta, TypeConfig, Vote};
+use crate::store::record::{SnapshotRecord, to_json};
 
 /// A message that no node of this version sends.
 #[derive(Debug, thiserror::Error)]
@@ -14,6 +15,12 @@ pub(crate) enum InvalidMessage {
     /// A part without which it means nothing.
     #[error("the message has no {0}")]
     Missing(&'static str),
+    /// An entry that is compressed, and not as it should be.
+    #[error("the message's entry cannot be decompressed")]
+    Compression {
+        /// What is wrong with it.
+        source: std::io::Error,
+    },
     /// A part that is written down as JSON, and is none that is known.
     #[error("the message's {what} is not understood; a newer version may have sent it")]
     Json {
@@ -41,23 +48,26 @@ fn log_id_of(id: wire::LogId) -> LogId {
     LogId::new(LeaderId::new(id.term, id.node), id.index)
 }
 
-pub(crate) fn append_request(request: &AppendEntriesRequest<TypeConfig>) -> wire::AppendRequest {
+/// Entries for a node that can read compressed ones, or cannot.
+pub(crate) fn append_request(
+    request: &AppendEntriesRequest<TypeConfig>,
+    reads_compressed: bool,
+) -> wire::AppendRequest {
     wire::AppendRequest {
         vote: Some(ballot(request.vote)),
         previous: request.prev_log_id.map(log_id),
         commit: request.leader_commit.map(log_id),
-        entries: request.entries.iter().map(|entry| to_json(&EntryRecord::from(entry))).collect(),
+        entries: request.entries.iter().map(|entry| pack(entry, reads_compressed)).collect(),
     }
 }
 
 pub(crate) fn append_request_of(
     request: wire::AppendRequest,
 ) -> Result<AppendEntriesRequest<TypeConfig>, InvalidMessage> {
-    let entry = |json: &Vec<u8>| json_of::<EntryRecord>("entry", json).map(Entry::from);
     Ok(AppendEntriesRequest {
         vote: vote_of(request.vote)?,
         prev_log_id: request.previous.map(log_id_of),
-        entries: request.entries.iter().map(entry).collect::<Result<_, _>>()?,
+        entries: request.entries.iter().map(|bytes| unpack(bytes)).collect::<Result<_, _>>()?,
         leader_commit: request.commit.map(log_id_of),
     })
 }
@@ -134,7 +144,7 @@ mod tests {
     use openraft::{EntryPayload, StoredMembership};
 
     use super::*;
-    use crate::raft::{Batch, Membership};
+    use crate::raft::{Batch, Entry, Membership};
     use crate::state::command::Request;
     use crate::state::tests::create_volume;
 
@@ -150,11 +160,8 @@ mod tests {
     fn entries_arrive_as_they_were_sent() {
         let members = Membership::new(vec![BTreeSet::from([1, 2, 3])], BTreeSet::from([1, 2, 3, 4]));
         let request = Request { id: None, command: create_volume("a") };
-        let payloads = [
-            EntryPayload::Blank,
-            EntryPayload::Membership(members),
-            EntryPayload::Normal(Batch { requests: vec![request] }),
-        ];
+        let payloads =
+            [EntryPayload::Blank, EntryPayload::Membership(members), EntryPayload::Normal(Batch::from(vec![request]))];
         let entries: Vec<_> =
             (5..).zip(payloads).map(|(index, payload)| Entry { log_id: id(index), payload }).collect();
         for previous in [None, Some(id(4))] {
@@ -164,9 +171,11 @@ mod tests {
                 entries: entries.clone(),
                 leader_commit: previous,
             };
-            let read = append_request_of(append_request(&sent)).unwrap();
-            assert_eq!((read.vote, read.prev_log_id, read.leader_commit), (vote(), previous, previous));
-            assert_eq!(read.entries, entries);
+            for reads_compressed in [false, true] {
+                let read = append_request_of(append_request(&sent, reads_compressed)).unwrap();
+                assert_eq!((read.vote, read.prev_log_id, read.leader_commit), (vote(), previous, previous));
+                assert_eq!(read.entries, entries);
+            }
         }
     }
 

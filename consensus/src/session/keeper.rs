@@ -105,12 +105,12 @@ impl<F: FnMut(&Metadata) + Send> SessionKeeper<F> {
         if metadata.node(node).is_none() {
             return Err(Refusal::NoSuchNode { node });
         }
-        let command = match self.session {
-            Some((number, _)) => Command::RenewSession { node, number },
-            None => Command::OpenSession { node, knows: MetadataVersion::CURRENT },
-        };
         let before = BootTime::now();
-        match self.metadata.propose(command).await {
+        let answer = match self.session {
+            Some((number, _)) => self.metadata.propose_without_haste(Command::RenewSession { node, number }).await,
+            None => self.metadata.propose(Command::OpenSession { node, knows: self.metadata.knows() }).await,
+        };
+        match answer {
             Ok(Outcome::Session { number, length }) => {
                 self.session = Some((number, length));
                 (self.give_up)(&self.metadata.read());
@@ -168,8 +168,8 @@ fn is_alone(metadata: &Metadata, node: NodeId) -> bool {
     metadata.node(node).is_some() && metadata.nodes().nth(1).is_none()
 }
 
-/// Three: two renewals may be lost before the session is.
-const RENEWALS_PER_SESSION: u32 = 3;
+/// How often a session is renewed while it lasts. Three: two renewals may be lost before the session is.
+pub const RENEWALS_PER_SESSION: u32 = 3;
 /// A renewal that failed is tried again soon, by all nodes of a cluster that has just elected a leader.
 const RETRIES_PER_SESSION: u32 = 30;
 const SHORTEST_PAUSE: Duration = Duration::from_millis(20);

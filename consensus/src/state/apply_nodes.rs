@@ -1,6 +1,8 @@
 //! What the commands about nodes, tokens and the layout do. Each one first finds every reason to refuse, and only then
 //! changes anything.
 
+use std::cell::OnceCell;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -162,6 +164,8 @@ impl Metadata {
     pub fn applied_layout(&self, layout: &Layout) -> Result<(Layout, Vec<NodeId>), Refusal> {
         let mut after = Layout { staged: Vec::new(), ..layout.clone() };
         let mut removed = Vec::new();
+        // All volumes are looked at once, not once for each node that goes.
+        let owned = OnceCell::new();
         for change in &layout.staged {
             for node in change.nodes() {
                 self.known_node(node)?;
@@ -179,14 +183,14 @@ impl Metadata {
                     if count > 0 {
                         return Err(Refusal::KeepsReplicas { node, count });
                     }
-                    self.leave(node, &mut after, &mut removed)?;
+                    self.leave(node, &owned, &mut after, &mut removed)?;
                 }
                 NodeChange::Replace(old, new) if old == new => return Err(Refusal::ReplacesItself { node: old }),
                 NodeChange::Replace(old, new) => {
                     if after.voters.contains(&old) {
                         after.voters.insert(new);
                     }
-                    self.leave(old, &mut after, &mut removed)?;
+                    self.leave(old, &owned, &mut after, &mut removed)?;
                 }
             }
         }
@@ -199,9 +203,14 @@ impl Metadata {
         Ok((after, removed))
     }
 
-    fn leave(&self, node: NodeId, layout: &mut Layout, removed: &mut Vec<NodeId>) -> Result<(), Refusal> {
-        let count = self.volumes.values().filter(|volume| volume.owner == node).count();
-        if count > 0 {
+    fn leave(
+        &self,
+        node: NodeId,
+        owned: &OnceCell<BTreeMap<NodeId, usize>>,
+        layout: &mut Layout,
+        removed: &mut Vec<NodeId>,
+    ) -> Result<(), Refusal> {
+        if let Some(&count) = owned.get_or_init(|| self.owned_volumes()).get(&node) {
             return Err(Refusal::OwnsVolumes { node, count });
         }
         let count = self.sole_copies(node);
@@ -212,6 +221,15 @@ impl Metadata {
         layout.draining.remove(&node);
         removed.push(node);
         Ok(())
+    }
+
+    /// How many volumes each node owns that owns any. O(all volumes).
+    fn owned_volumes(&self) -> BTreeMap<NodeId, usize> {
+        let mut owned = BTreeMap::new();
+        for volume in self.volumes.values() {
+            *owned.entry(volume.owner).or_default() += 1;
+        }
+        owned
     }
 
     fn set_layout(&mut self, layout: Layout) {

@@ -27,7 +27,7 @@ pub struct Cluster {
 ///
 /// | version | since | what |
 /// |---|---|---|
-/// | 3 | 0.4 | replicas: who keeps copies, and taking over with what they hold |
+/// | 3 | 0.4 | replicas: who keeps copies, and taking over with what they hold; snapshots of the metadata, and entries on their way to other nodes, are compressed |
 /// | 2 | 0.3 | several nodes: tokens, sessions, the layout |
 /// | 1 | 0.2 | the first: one node |
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -40,7 +40,8 @@ impl MetadataVersion {
     pub const FIRST: Self = Self(1);
     /// From which on there can be more nodes than one.
     pub const MANY_NODES: Self = Self(2);
-    /// From which on volumes can have replicas, and be taken over.
+    /// From which on volumes can have replicas and be taken over, and snapshots of the metadata, and entries on their way to other
+    /// nodes, are compressed.
     pub const REPLICAS: Self = Self(3);
 }
 

@@ -449,20 +449,25 @@ impl Command {
 impl Request {
     /// A bound for the bytes that this request takes as JSON, found without writing it.
     pub(crate) fn bytes_at_most(&self) -> usize {
-        let listed = match &self.command {
-            Command::PublishRoots(publications) => publications.len() * PUBLICATION_BYTES_AT_MOST,
+        let (base, listed) = match &self.command {
+            Command::PublishRoots(publications) => {
+                (SHORT_REQUEST_BYTES_AT_MOST, publications.len() * PUBLICATION_BYTES_AT_MOST)
+            }
+            Command::RenewSession { .. } => (SHORT_REQUEST_BYTES_AT_MOST, 0),
             Command::ReportReplicas { reports, .. } => {
                 let snapshots: usize = reports.iter().map(|report| report.snapshots.len()).sum();
-                reports.len() * REPORT_BYTES_AT_MOST + snapshots * NAME_BYTES_AT_MOST
+                (SHORT_REQUEST_BYTES_AT_MOST, reports.len() * REPORT_BYTES_AT_MOST + snapshots * NAME_BYTES_AT_MOST)
             }
-            _ => 0,
+            _ => (REQUEST_BYTES_AT_MOST, 0),
         };
-        REQUEST_BYTES_AT_MOST + listed
+        base + listed
     }
 }
 
 /// No request without roots is longer as JSON: a handful of names of 63 bytes, a hash, and the names of the fields.
 pub(crate) const REQUEST_BYTES_AT_MOST: usize = 1024;
+/// Nor is one that has nothing but an id, two numbers of 20 digits, and the names of the fields. Many of these share an entry.
+const SHORT_REQUEST_BYTES_AT_MOST: usize = 160;
 /// No publication is longer as JSON: five numbers of 20 digits, a hash of 64, and the names of the fields.
 const PUBLICATION_BYTES_AT_MOST: usize = 288;
 /// Nor a report, but for the names of its snapshots.

@@ -6,6 +6,7 @@ use sterna_types::{ByteSize, ChunkId, ClusterId, Epoch, Root, SnapshotName, Volu
 
 use super::command::{NewSnapshot, NewVolume, Origin, RequestId, RootPublication};
 use super::policy::{AttachPolicy, Durability, SyncCopies};
+use super::session::SessionNumber;
 use super::volume::{Generation, Published, UnixTime, VolumeFormat, VolumeState};
 use super::*;
 use crate::limits::{MAX_ANSWERED_REQUESTS, MAX_SNAPSHOTS_PER_VOLUME};
@@ -226,6 +227,8 @@ fn the_longest_requests_are_no_longer_than_they_are_taken_for() {
     commands.push(snapshot(VolumeId(u64::MAX), &long, 9, u64::MAX));
     commands.push(Command::PublishRoots(vec![publication; 1000]));
     commands.extend(replicas::longest_commands());
+    commands.push(Command::PublishRoots(vec![publication]));
+    commands.push(Command::RenewSession { node: NodeId(u64::MAX), number: SessionNumber(u64::MAX) });
     for command in commands {
         let request = Request { id: Some(RequestId(u128::MAX)), command };
         let bytes = serde_json::to_vec(&request).unwrap().len();
@@ -380,7 +383,7 @@ fn metadata_that_contradicts_itself_is_not_read() {
         ("\"owner\":1", "\"owner\":2"),
         ("\"last_volume\":1", "\"last_volume\":0"),
         ("\"id\":1,\"name\":\"a\"", "\"id\":2,\"name\":\"a\""),
-        ("\"version\":1", "\"version\":4"),
+        ("\"version\":1", "\"version\":99"),
         ("\"epoch\":1", "\"epoch\":0"),
         ("\"cluster\":{", "\"later\":1,\"cluster\":{"),
         ("\"root\":\"empty\",\"size\":409600", "\"root\":\"empty\",\"size\":4096000"),

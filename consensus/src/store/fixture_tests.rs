@@ -4,15 +4,20 @@
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::path::Path;
+use std::sync::Arc;
 
-use openraft::{EmptyNode, EntryPayload, LeaderId};
+use openraft::storage::RaftStateMachine;
+use openraft::{EmptyNode, EntryPayload, LeaderId, RaftSnapshotBuilder};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sterna_types::{ByteSize, Epoch, NodeId, VolumeId, VolumeSize};
 
 use super::record::{EntryRecord, SnapshotRecord, VoteRecord, from_json, to_json};
+use super::snapshots::Snapshots;
+use super::{Absent, Store};
 use crate::raft::{Batch, Entry, LogId, Membership, SnapshotMeta, StoredMembership, Vote};
 use crate::state::Metadata;
+use crate::state::cluster::MetadataVersion;
 use crate::state::command::{Command, NewSnapshot, NewVolume, Origin, Request, RequestId, RootPublication};
 use crate::state::policy::{AttachPolicy, Durability, SyncCopies};
 use crate::state::tests::{bootstrap_command, create_volume, root};
@@ -96,10 +101,45 @@ fn the_state_reads_as_it_always_did() {
     stands_as(&metadata, include_str!("../../fixtures/format-1/state.json"));
 }
 
+/// A directory as version 0.2 left it: format 1, and a snapshot that is JSON as it stands in the fixture.
+fn directory_of_format_1() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), Absent::Create).unwrap();
+    let last_membership = StoredMembership::new(Some(log_id(18)), members());
+    let meta = SnapshotMeta { last_log_id: Some(log_id(20)), last_membership, snapshot_id: "T3-N1-20".to_owned() };
+    let state = include_str!("../../fixtures/format-1/state.json").trim_end();
+    let snapshots = Snapshots::open(Arc::clone(&store.database)).unwrap();
+    snapshots.save(&meta, state.as_bytes()).unwrap();
+    drop((store, snapshots));
+    std::fs::write(dir.path().join("FORMAT"), "sterna-metadata 1\n").unwrap();
+    dir
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_of_an_earlier_version_opens_and_its_next_snapshot_is_compressed_once_all_nodes_know_that() {
+    let dir = directory_of_format_1();
+    let mut store = Store::open(dir.path(), Absent::Refuse).unwrap();
+    assert_eq!(store.view.borrow().volume_count(), 3);
+    assert_eq!(store.view.borrow().version(), MetadataVersion::FIRST);
+    assert_eq!(std::fs::read_to_string(dir.path().join("FORMAT")).unwrap(), "sterna-metadata 3\n");
+    let raise = Command::RaiseVersion { version: MetadataVersion::CURRENT };
+    for (index, command, first_byte) in [(21, create_volume("one-more"), b'{'), (22, raise, 0x28)] {
+        let payload = EntryPayload::Normal(Batch::from(vec![Request { id: None, command }]));
+        store.machine.apply([Entry { log_id: log_id(index), payload }]).await.unwrap();
+        let made = store.machine.get_snapshot_builder().await.build_snapshot().await.unwrap();
+        assert_eq!(made.snapshot.into_inner().first(), Some(&first_byte));
+    }
+    let before = store.view.borrow().clone();
+    drop(store);
+    let store = Store::open(dir.path(), Absent::Refuse).unwrap();
+    assert_eq!(*store.view.borrow(), before);
+    assert_eq!(store.view.borrow().volume_count(), 4);
+}
+
 #[test]
 fn entries_read_as_they_always_did() {
     let entry = |index, payload| EntryRecord::from(&Entry { log_id: log_id(index), payload });
-    let batch = EntryPayload::Normal(Batch { requests: requests() });
+    let batch = EntryPayload::Normal(Batch::from(requests()));
     stands_as(&entry(17, batch), include_str!("../../fixtures/format-1/entry-requests.json"));
     let membership = EntryPayload::Membership(members());
     stands_as(&entry(18, membership), include_str!("../../fixtures/format-1/entry-members.json"));
@@ -108,11 +148,8 @@ fn entries_read_as_they_always_did() {
 
 #[test]
 fn an_entry_is_the_same_after_it_was_written_down() {
-    let payloads = [
-        EntryPayload::Blank,
-        EntryPayload::Membership(members()),
-        EntryPayload::Normal(Batch { requests: requests() }),
-    ];
+    let payloads =
+        [EntryPayload::Blank, EntryPayload::Membership(members()), EntryPayload::Normal(Batch::from(requests()))];
     for payload in payloads {
         let entry = Entry { log_id: log_id(5), payload };
         assert_eq!(Entry::from(EntryRecord::from(&entry)), entry);

@@ -5,7 +5,7 @@
 //!
 //! | version | since | what |
 //! |---|---|---|
-//! | 3 | 0.4 | commands and fields about replicas; what is written of the versions before is written as before |
+//! | 3 | 0.4 | commands and fields about replicas; snapshots may be compressed; what is written of the versions before is written as before |
 //! | 2 | 0.3 | commands and fields about several nodes; what is written of version 1 is written as before |
 //! | 1 | 0.2 | the first: see `docs/on-disk-format.md` |
 //!
@@ -142,13 +142,16 @@ mod tests {
     fn what_an_earlier_version_wrote_is_known_and_raised_only_to_be_written_to() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join(FILE);
-        fs::write(&file, "sterna-metadata 1\n").unwrap();
-        assert_eq!(check_or_make(dir.path(), Absent::Refuse).unwrap(), Found::Known);
-        assert_eq!(fs::read_to_string(&file).unwrap(), "sterna-metadata 1\n");
-        raise(dir.path()).unwrap();
-        assert_eq!(fs::read_to_string(&file).unwrap(), "sterna-metadata 3\n");
-        raise(dir.path()).unwrap();
-        assert_eq!(check_or_make(dir.path(), Absent::Refuse).unwrap(), Found::Known);
+        for earlier in 1..FORMAT_VERSION {
+            let line = format!("sterna-metadata {earlier}\n");
+            fs::write(&file, &line).unwrap();
+            assert_eq!(check_or_make(dir.path(), Absent::Refuse).unwrap(), Found::Known);
+            assert_eq!(fs::read_to_string(&file).unwrap(), line);
+            raise(dir.path()).unwrap();
+            assert_eq!(fs::read_to_string(&file).unwrap(), "sterna-metadata 3\n");
+            raise(dir.path()).unwrap();
+            assert_eq!(check_or_make(dir.path(), Absent::Refuse).unwrap(), Found::Known);
+        }
     }
 
     #[test]

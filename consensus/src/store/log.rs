@@ -7,12 +7,13 @@
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use openraft::storage::{LogFlushed, RaftLogStorage};
 use openraft::{AnyError, LogState, OptionalSend, RaftLogReader, StorageIOError};
 
 use super::database::{Column, Database, Sync};
+use super::recent::Recent;
 use super::record::{EntryRecord, LogIdRecord, VoteRecord, from_json, to_json};
 use super::{StoreError, blocking, place};
 use crate::limits::MAX_READ_BYTES;
@@ -22,13 +23,14 @@ use crate::raft::{Entry, LogId, StorageError, TypeConfig, Vote};
 #[derive(Clone, Debug)]
 pub(crate) struct LogStore {
     database: Arc<Database>,
+    recent: Arc<Mutex<Recent>>,
 }
 
 impl LogStore {
     /// The log in the database, after all of it was looked at: it is bounded by what a snapshot leaves of it, and what is
     /// damaged is better known now than when it is needed. Blocks.
     pub(super) fn open(database: Arc<Database>) -> Result<Self, StoreError> {
-        let store = Self { database };
+        let store = Self { database, recent: Arc::default() };
         let purged = store.state()?.last_purged_log_id;
         let mut first = None;
         read_entries(&store.database, 0, |_, _| true, |entry| first = first.or(Some(entry.log_id.index)))?;
@@ -54,16 +56,30 @@ impl LogStore {
     /// Reads entries from `start` up to and without `end`; stops early, but not before the first, at [`MAX_READ_BYTES`] if
     /// `limited`.
     async fn entries(&self, start: u64, end: u64, limited: bool) -> Result<Vec<Entry>, StoreError> {
+        let max_bytes = if limited { MAX_READ_BYTES } else { usize::MAX };
+        if let Some(entries) = self.recent().get(start, end, max_bytes) {
+            return Ok(entries);
+        }
         blocking(&self.database, move |database| {
             let (mut entries, mut bytes) = (Vec::new(), 0);
             let wanted = |index: u64, json: &[u8]| {
                 bytes += json.len();
-                index < end && !(limited && index > start && bytes > MAX_READ_BYTES)
+                index < end && !(index > start && bytes > max_bytes)
             };
             read_entries(database, start, wanted, |entry| entries.push(entry))?;
             Ok(entries)
         })
         .await
+    }
+
+    /// Has everything read from the database.
+    #[cfg(test)]
+    pub(super) fn forget_recent(&self) {
+        self.recent().clear();
+    }
+
+    fn recent(&self) -> MutexGuard<'_, Recent> {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -160,21 +176,26 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         I: IntoIterator<Item = Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        let entry = |entry: Entry| (entry.log_id.index, to_json(&EntryRecord::from(&entry)));
-        let entries: Vec<(u64, Vec<u8>)> = entries.into_iter().map(entry).collect();
+        let encoded = |entry: Entry| (to_json(&EntryRecord::from(&entry)), entry);
+        let entries: Vec<(Vec<u8>, Entry)> = entries.into_iter().map(encoded).collect();
         let written = blocking(&self.database, move |database| {
             let mut batch = database.batch();
-            for (index, json) in &entries {
-                batch.put(Column::Log, &index.to_be_bytes(), json);
+            for (json, entry) in &entries {
+                batch.put(Column::Log, &entry.log_id.index.to_be_bytes(), json);
             }
-            database.write(batch, Sync::Durable)
+            database.write(batch, Sync::Durable).map(|()| entries)
         });
         // Only now, with the entries on the disk, may they count. An error ends this node's part in Raft.
-        callback.log_io_completed(written.await.map_err(io::Error::other));
+        let written = written.await.map(|entries| {
+            let mut recent = self.recent();
+            entries.into_iter().for_each(|(json, entry)| recent.push(entry, json.len()));
+        });
+        callback.log_io_completed(written.map_err(io::Error::other));
         Ok(())
     }
 
     async fn truncate(&mut self, since: LogId) -> Result<(), StorageError> {
+        self.recent().clear();
         let written = blocking(&self.database, move |database| {
             let mut batch = database.batch();
             batch.delete_range(Column::Log, &since.index.to_be_bytes(), BEHIND_LAST_INDEX);
@@ -184,6 +205,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn purge(&mut self, upto: LogId) -> Result<(), StorageError> {
+        self.recent().forget(upto.index);
         let written = blocking(&self.database, move |database| {
             let mut batch = database.batch();
             batch.put(Column::Meta, PURGED_KEY, &to_json(&LogIdRecord::from(upto)));
@@ -235,8 +257,8 @@ fn half_open(range: &impl RangeBounds<u64>) -> (u64, u64) {
     (start, end)
 }
 
-const VOTE_KEY: &[u8] = b"vote";
+pub(super) const VOTE_KEY: &[u8] = b"vote";
 pub(super) const COMMITTED_KEY: &[u8] = b"committed";
-const PURGED_KEY: &[u8] = b"purged";
+pub(super) const PURGED_KEY: &[u8] = b"purged";
 /// Above the key of every entry.
 const BEHIND_LAST_INDEX: &[u8] = &[0xff; 9];

@@ -11,8 +11,8 @@ use openraft::storage::RaftStateMachine;
 use openraft::{AnyError, EntryPayload, OptionalSend, RaftSnapshotBuilder, StorageIOError};
 use tokio::sync::watch;
 
+use super::contents;
 use super::database::Database;
-use super::record::{from_json, to_json};
 use super::snapshots::Snapshots;
 use super::{StoreError, blocking};
 use crate::raft::{Answers, Entry, LogId, Snapshot, SnapshotMeta, StorageError, StoredMembership, TypeConfig};
@@ -61,7 +61,7 @@ impl Applied {
     }
 
     fn from_snapshot(database: &Database, meta: &SnapshotMeta, contents: &[u8]) -> Result<Self, StoreError> {
-        let metadata = from_json(database.dir(), "the snapshot", contents)?;
+        let metadata = contents::decode(database.dir(), contents)?;
         let (last, membership) = (meta.last_log_id, meta.last_membership.clone());
         Ok(Self { last, membership, metadata: Arc::new(metadata) })
     }
@@ -147,8 +147,9 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
         let meta = self.applied.meta();
         let (metadata, snapshots) = (Arc::clone(&self.applied.metadata), self.snapshots.clone());
         let own = meta.clone();
-        let saved = blocking(self.snapshots.database(), move |_| {
-            let contents = to_json(metadata.as_ref());
+        let saved = blocking(self.snapshots.database(), move |database| {
+            let failed = |source| StoreError::Io { dir: database.dir().to_owned(), source };
+            let contents = contents::encode(&metadata).map_err(failed)?;
             snapshots.save(&own, &contents)?;
             Ok(contents)
         });

@@ -4,6 +4,7 @@
 //! * `format`: the file that says whose directory this is and in which version it is written;
 //! * `database`: RocksDB with the few guarantees that we need of it;
 //! * `record`: how entries, votes and snapshots are written down;
+//! * `contents`: what a snapshot holds; `recent`: the last entries, in memory;
 //! * `snapshots`: one snapshot in pieces, replaced in one step;
 //! * `log`: the log and the vote, as openraft wants them; `machine`: the state machine likewise;
 //! * `read_only`: the newest metadata without Raft, for salvage.
@@ -18,13 +19,17 @@
 //!
 //! After a write that failed nothing is written any more: what is on the disk then is unknown until it has been opened anew.
 
+mod contents;
 mod database;
 #[cfg(test)]
 mod fixture_tests;
 mod format;
+#[cfg(feature = "rehearsal")]
+mod lay_out;
 mod log;
 mod machine;
 mod read_only;
+mod recent;
 pub(crate) mod record;
 mod snapshots;
 #[cfg(test)]
@@ -37,7 +42,11 @@ use std::sync::Arc;
 use sterna_types::NodeId;
 use tokio::sync::watch;
 
+#[cfg(feature = "rehearsal")]
+pub(crate) use contents::{decode as decode_snapshot, encode as encode_snapshot};
 pub(crate) use database::Database;
+#[cfg(feature = "rehearsal")]
+pub(crate) use lay_out::lay_out;
 pub(crate) use log::LogStore;
 pub(crate) use machine::StateMachine;
 pub use read_only::FoundMetadata;

@@ -7,13 +7,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::Arc;
 
 use openraft::{EmptyNode, EntryPayload, LeaderId};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::StoreError;
-use crate::raft::{Batch, Entry, LogId, Membership, SnapshotMeta, StoredMembership, Vote};
+use crate::raft::{Entry, LogId, Membership, SnapshotMeta, StoredMembership, Vote};
 use crate::state::command::Request;
 
 /// The vote: whom this node has given its voice.
@@ -49,7 +50,7 @@ enum PayloadRecord {
     /// Nothing: a new leader's first entry.
     Blank,
     /// What was asked for.
-    Requests(Vec<Request>),
+    Requests(Arc<Vec<Request>>),
     /// Who takes part from now on.
     Members(MembershipRecord),
 }
@@ -123,7 +124,7 @@ impl From<&Entry> for EntryRecord {
     fn from(entry: &Entry) -> Self {
         let payload = match &entry.payload {
             EntryPayload::Blank => PayloadRecord::Blank,
-            EntryPayload::Normal(batch) => PayloadRecord::Requests(batch.requests.clone()),
+            EntryPayload::Normal(batch) => PayloadRecord::Requests(Arc::clone(&batch.requests)),
             EntryPayload::Membership(membership) => PayloadRecord::Members(membership.into()),
         };
         Self { id: entry.log_id.into(), payload }
@@ -134,7 +135,7 @@ impl From<EntryRecord> for Entry {
     fn from(record: EntryRecord) -> Self {
         let payload = match record.payload {
             PayloadRecord::Blank => EntryPayload::Blank,
-            PayloadRecord::Requests(requests) => EntryPayload::Normal(Batch { requests }),
+            PayloadRecord::Requests(requests) => EntryPayload::Normal(requests.into()),
             PayloadRecord::Members(members) => EntryPayload::Membership(members.into()),
         };
         Self { log_id: record.id.into(), payload }

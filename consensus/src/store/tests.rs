@@ -39,7 +39,7 @@ fn log_id(term: u64, index: u64) -> LogId {
 }
 
 fn entry(index: u64, requests: Vec<Request>) -> Entry {
-    Entry { log_id: log_id(1, index), payload: EntryPayload::Normal(Batch { requests }) }
+    Entry { log_id: log_id(1, index), payload: EntryPayload::Normal(Batch::from(requests)) }
 }
 
 /// Entry 0 begins a cluster, each other one makes a volume.
@@ -157,15 +157,32 @@ async fn a_snapshot_that_cannot_be_read_replaces_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn entries_that_were_cut_off_or_purged_are_not_read_from_memory() {
+    let (_dir, mut store) = fresh();
+    store.log.blocking_append((0..9).map(volume_entry)).await.unwrap();
+    store.log.purge(log_id(1, 2)).await.unwrap();
+    assert_eq!(store.log.try_get_log_entries(0..9).await.unwrap(), (3..9).map(volume_entry).collect::<Vec<_>>());
+    store.log.truncate(log_id(1, 5)).await.unwrap();
+    assert_eq!(store.log.try_get_log_entries(0..9).await.unwrap(), (3..5).map(volume_entry).collect::<Vec<_>>());
+    let other = Entry { log_id: log_id(2, 5), payload: EntryPayload::Blank };
+    store.log.blocking_append([other.clone()]).await.unwrap();
+    assert_eq!(store.log.try_get_log_entries(4..9).await.unwrap(), [volume_entry(4), other.clone()]);
+    assert_eq!(store.log.try_get_log_entries(5..6).await.unwrap(), [other]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn reading_for_a_follower_stops_at_a_bound_but_not_before_the_first_entry() {
     let (_dir, mut store) = fresh();
     let long = |index| entry(index, vec![Request { id: None, command: create_volume("v") }; 625]);
     store.log.blocking_append((0..3).map(long)).await.unwrap();
     assert!(to_json(&EntryRecord::from(&long(0))).len() * 2 < crate::limits::MAX_READ_BYTES);
     assert!(to_json(&EntryRecord::from(&long(0))).len() * 3 > crate::limits::MAX_READ_BYTES);
-    assert_eq!(store.log.limited_get_log_entries(0, 3).await.unwrap().len(), 2);
-    assert_eq!(store.log.limited_get_log_entries(2, 3).await.unwrap().len(), 1);
-    assert_eq!(store.log.try_get_log_entries(0..3).await.unwrap().len(), 3);
+    for place in ["memory", "the database"] {
+        assert_eq!(store.log.limited_get_log_entries(0, 3).await.unwrap(), [long(0), long(1)], "from {place}");
+        assert_eq!(store.log.limited_get_log_entries(2, 3).await.unwrap(), [long(2)], "from {place}");
+        assert_eq!(store.log.try_get_log_entries(0..3).await.unwrap().len(), 3, "from {place}");
+        store.log.forget_recent();
+    }
 }
 
 /// What opening says after `damage` was done to a directory with a snapshot and entries behind it.
@@ -226,6 +243,7 @@ async fn a_hole_in_the_log_is_seen_when_it_is_read() {
     let mut batch = store.database.batch();
     batch.delete(Column::Log, &4u64.to_be_bytes());
     store.database.write(batch, Sync::Later).unwrap();
+    store.log.forget_recent();
     let error = store.log.try_get_log_entries(0..9).await.expect_err("a hole");
     assert!(error.to_string().contains("entry 3 of term 1 of its log is followed by entry 5 of term 1"), "{error}");
 }

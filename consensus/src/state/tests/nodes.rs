@@ -51,7 +51,7 @@ pub(super) fn longest_admission() -> Command {
 }
 
 /// A cluster of this many nodes, each at a site of its own and with a session.
-pub(super) fn with_nodes(count: u64) -> Metadata {
+pub(crate) fn with_nodes(count: u64) -> Metadata {
     let mut metadata = raised();
     for number in 2..=count {
         apply(&mut metadata, Command::CreateToken(new_token(number))).unwrap();

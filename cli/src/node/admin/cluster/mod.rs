@@ -1,9 +1,11 @@
 //! What administrators ask about the cluster (`proto/cluster.proto`).
 //!
 //! * [`nodes`]: who there is, and how each answers. [`tokens`]: by which new ones come in. [`layout`]: who decides.
+//! * [`session`]: how long nodes' sessions last.
 
 mod layout;
 mod nodes;
+mod session;
 mod tokens;
 
 use std::sync::Arc;
@@ -49,6 +51,14 @@ impl Cluster for ClusterService {
 
     async fn revoke_token(&self, request: Request<cluster::RevokeTokenRequest>) -> Reply<cluster::RevokeTokenReply> {
         to_the_end(tokens::revoke(self.node(), request.into_inner())).await.map(Response::new)
+    }
+
+    async fn show_sessions(&self, _: Request<cluster::ShowSessionsRequest>) -> Reply<cluster::Sessions> {
+        session::show(&self.node).await.map(Response::new)
+    }
+
+    async fn set_session_length(&self, request: Request<cluster::SetSessionLengthRequest>) -> Reply<cluster::Sessions> {
+        to_the_end(session::set_length(self.node(), request.into_inner())).await.map(Response::new)
     }
 
     async fn show_layout(&self, _: Request<cluster::ShowLayoutRequest>) -> Reply<cluster::Layout> {

@@ -46,9 +46,15 @@ pub(super) async fn list(node: &Arc<Node>) -> cluster::ListNodesReply {
             volumes: owned.get(&id).copied().unwrap_or(0),
             answer,
             silence,
+            knows: entry.knows.0,
         }
     };
-    cluster::ListNodesReply { nodes: metadata.nodes().map(entry).collect(), is_current: read.is_ok(), cut_off }
+    cluster::ListNodesReply {
+        nodes: metadata.nodes().map(entry).collect(),
+        is_current: read.is_ok(),
+        cut_off,
+        metadata_version: metadata.version().0,
+    }
 }
 
 async fn ask_all(node: &Arc<Node>) -> HashMap<NodeId, Result<cluster::Answer, String>> {
