@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use anyhow::{Context, Result};
 use sterna_consensus::limits::{MAX_ROOTS_PER_COMMAND, PUBLISH_INTERVAL};
 use sterna_consensus::state::cluster::MetadataVersion;
 use sterna_consensus::state::command::{Command, RootPublication};
@@ -14,7 +15,7 @@ use sterna_types::{Epoch, VolumeId};
 use tokio::time::MissedTickBehavior;
 
 use super::clock::now;
-use super::node::Node;
+use super::node::{Node, spec_of};
 use super::volumes::{LastSeal, OpenVolume};
 
 /// Publishes what has changed, again and again, until the node shuts down.
@@ -78,8 +79,50 @@ pub(super) async fn publish_last(node: &Node, last: &[LastSeal]) -> Result<bool,
     }
     // A volume that was not open in this run may have more in its journal than anybody knows.
     let own = node.metadata.id();
-    let is_known = |volume: &Volume| last.iter().any(|last| last.volume == volume.id);
+    let is_known =
+        |volume: &Volume| node.volumes.is_at_rest(volume.id) || last.iter().any(|last| last.volume == volume.id);
     Ok(none_refused && metadata.volumes().filter(|volume| volume.owner == own).all(|volume| is_known(volume)))
+}
+
+/// Seals and publishes what an earlier run of this node has left in the journals of its volumes: those who follow them need not
+/// wait for a client to open them.
+pub(super) async fn publish_left(node: &Arc<Node>) -> Result<()> {
+    let storage = Arc::clone(&node.engine.storage);
+    for id in tokio::task::spawn_blocking(move || storage.kept_volumes()).await?? {
+        if node.stopping.is_cancelled() {
+            return Ok(());
+        }
+        if let Err(error) = publish_one_left(node, id).await {
+            tracing::warn!(volume = %id, "what an earlier run has left of it is not published: {error:#}");
+        }
+    }
+    Ok(())
+}
+
+async fn publish_one_left(node: &Arc<Node>, id: VolumeId) -> Result<()> {
+    let mut slot = node.volumes.hold(id).await;
+    let _in_transit = node.in_transit.read().await;
+    let metadata = node.metadata.read();
+    let is_own = |entry: &&Arc<Volume>| entry.owner == node.metadata.id() && entry.state == VolumeState::Ready;
+    let Some(entry) = metadata.volume(id).filter(is_own) else { return Ok(()) };
+    if node.volumes.get(id).is_some() {
+        // Its sealer does it.
+        return Ok(());
+    }
+    let open = slot.volume(&spec_of(entry).context("its format is not known")?).await?;
+    let volume = Arc::clone(&open.volume);
+    let sealed = node.background.upkeep(move || volume.seal()).await??;
+    if sealed.generation > entry.published.generation.0 {
+        let publication = publication(id, open.epoch, sealed, &metadata);
+        let outcome = node.metadata.propose(Command::PublishRoots(vec![publication])).await?;
+        if let Outcome::Published { refused } = outcome
+            && let Some((_, refusal)) = refused.into_iter().next()
+        {
+            return Err(refusal.into());
+        }
+    }
+    slot.rest().await;
+    Ok(())
 }
 
 /// What the metadata does not know yet of a volume.

@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 
 use super::node::Node;
 use super::peers::tell_address;
+use super::publish::publish_left;
 
 /// The tasks that keep the session.
 pub(super) struct Session {
@@ -67,7 +68,7 @@ impl Session {
 }
 
 /// Does, once there is a session, what a start leaves to do: removes what is left of deleted volumes, and tells the cluster
-/// where the node listens.
+/// where the node listens, and publishes what an earlier run has left.
 async fn settle(node: Arc<Node>, mut news: watch::Receiver<SessionNews>, address: Option<SocketAddr>) {
     if news.wait_for(|news| matches!(news, SessionNews::Open(_))).await.is_err() {
         return;
@@ -81,13 +82,16 @@ async fn settle(node: Arc<Node>, mut news: watch::Receiver<SessionNews>, address
             }
         };
         match settled.await {
-            Ok(()) => return,
+            Ok(()) => break,
             Err(error) => tracing::warn!("not settled yet, it is tried again: {error:#}"),
         }
         tokio::select! {
             () = node.stopping.cancelled() => return,
             () = tokio::time::sleep(PAUSE) => {}
         }
+    }
+    if let Err(error) = publish_left(&node).await {
+        tracing::warn!("what an earlier run has left is not published: {error:#}");
     }
 }
 

@@ -6,7 +6,7 @@
 //! * the device is shared by the slot and by clients' connections only, so it is in use exactly if the slot does not hold
 //!   it alone.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sterna_consensus::Metadata;
@@ -34,6 +34,8 @@ pub(super) struct Volumes {
     slots: Mutex<HashMap<VolumeId, Slot>>,
     /// Those that are open, for who may not wait for a slot.
     open: Mutex<HashMap<VolumeId, OpenVolume>>,
+    /// Those of which the metadata knows everything, and which were not opened since.
+    at_rest: Mutex<HashSet<VolumeId>>,
 }
 
 /// A volume that is open, and the epoch that it was opened under.
@@ -96,6 +98,7 @@ impl Volumes {
             seals,
             slots: Mutex::default(),
             open: Mutex::default(),
+            at_rest: Mutex::default(),
         }
     }
 
@@ -118,6 +121,11 @@ impl Volumes {
                 open.ownership.end();
             }
         }
+    }
+
+    /// Whether the metadata knows everything of a volume that is closed.
+    pub(super) fn is_at_rest(&self, id: VolumeId) -> bool {
+        lock(&self.at_rest).contains(&id)
     }
 
     /// How many are open.
@@ -191,6 +199,7 @@ impl HeldSlot {
         if self.volumes.seals.is_closed() {
             return Err(OpenError::ShuttingDown);
         }
+        lock(&self.volumes.at_rest).remove(&self.id);
         let (storage, spec) = (Arc::clone(&self.volumes.storage), *spec);
         let opening = self.volumes.runtime.spawn_blocking(move || Volume::open(&storage, &spec));
         let volume = opening.await.map_err(|_| OpenError::Panicked)??;
@@ -237,6 +246,14 @@ impl HeldSlot {
         let volume = Arc::clone(device.volume());
         if let Err(panic) = self.volumes.runtime.spawn_blocking(move || volume.close()).await {
             tracing::error!(volume = %self.id, error = %panic, "closing a volume panicked");
+        }
+    }
+
+    /// Closes the volume, of which the metadata knows everything, unless somebody uses it by now.
+    pub(super) async fn rest(&mut self) {
+        if !self.is_in_use() {
+            self.close().await;
+            lock(&self.volumes.at_rest).insert(self.id);
         }
     }
 
