@@ -15,12 +15,23 @@ use crate::wan::Wan;
 /// A cluster. Its nodes are killed when it is dropped.
 pub struct Cluster {
     directory: PathBuf,
-    setting: &'static str,
-    /// The network that they are in; without it they are all on this machine's loopback addresses.
-    wan: Option<Arc<Wan>>,
+    options: Options,
     /// In the order in which they joined.
     pub nodes: Vec<Node>,
     addresses: Vec<SocketAddr>,
+}
+
+/// What makes a cluster different from others.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Lines of all nodes' `sterna.toml`, each with the section that it belongs to.
+    pub settings: Vec<(&'static str, String)>,
+    /// The network that they are in; without it they are all on this machine's loopback addresses.
+    pub wan: Option<Arc<Wan>>,
+    /// How long sessions last, where that is not what it is by itself.
+    pub session: Option<Duration>,
+    /// What the nodes log; without it `info`.
+    pub log: Option<&'static str>,
 }
 
 impl Cluster {
@@ -37,7 +48,8 @@ impl Cluster {
     /// # Errors
     /// As [`Cluster::start`].
     pub fn start_with(directory: &Path, sites: &[&str], setting: &'static str) -> Result<Self> {
-        Self::begin(directory, sites, setting, None)
+        let settings = if setting.is_empty() { Vec::new() } else { vec![("cluster", setting.to_owned())] };
+        Self::start_as(directory, sites, Options { settings, ..Options::default() })
     }
 
     /// As [`Cluster::start`], with each node in the namespace of its site, and with the timeouts that nodes have by themselves.
@@ -45,13 +57,17 @@ impl Cluster {
     /// # Errors
     /// As [`Cluster::start`].
     pub fn start_on(wan: Arc<Wan>, directory: &Path, sites: &[&str]) -> Result<Self> {
-        Self::begin(directory, sites, "", Some(wan))
+        Self::start_as(directory, sites, Options { wan: Some(wan), ..Options::default() })
     }
 
-    fn begin(directory: &Path, sites: &[&str], setting: &'static str, wan: Option<Arc<Wan>>) -> Result<Self> {
+    /// As [`Cluster::start`], with all that can be chosen. On a wan each node is in the namespace of its site.
+    ///
+    /// # Errors
+    /// As [`Cluster::start`].
+    pub fn start_as(directory: &Path, sites: &[&str], options: Options) -> Result<Self> {
         let (first, others) = sites.split_first().context("a cluster has at least one site")?;
         let (directory, nodes, addresses) = (directory.to_owned(), Vec::new(), Vec::new());
-        let mut cluster = Self { directory, setting, wan, nodes, addresses };
+        let mut cluster = Self { directory, options, nodes, addresses };
         cluster.add(first, &["--bootstrap".to_owned()])?;
         for site in others {
             cluster.join(site)?;
@@ -131,7 +147,7 @@ impl Cluster {
     }
 
     fn add(&mut self, site: &str, cluster: &[String]) -> Result<()> {
-        let (namespace, address) = match &self.wan {
+        let (namespace, address) = match &self.options.wan {
             Some(wan) => (Some(wan.namespace(site)?), SocketAddr::from((wan.address(site)?, PORT))),
             None => (None, free_address()?),
         };
@@ -139,9 +155,13 @@ impl Cluster {
         fs::create_dir(&directory)?;
         let (listen, args) = (address.to_string(), ["--site", site, "--listen"]);
         let args = args.into_iter().chain([listen.as_str()]).chain(cluster.iter().map(String::as_str));
-        let mut node = Node::init_in(namespace, &directory, args)?.log_level("info");
-        configure(&node.data().join("sterna.toml"), self.setting, self.wan.is_none())?;
+        let log = self.options.log.unwrap_or("info");
+        let mut node = Node::init_in(namespace, &directory, args)?.log_level(log);
+        configure(&node.data().join("sterna.toml"), &self.options)?;
         node.run()?;
+        if let Some(length) = self.options.session.filter(|_| self.nodes.is_empty()) {
+            node.sterna(["cluster", "session", "--length", &format!("{}ms", length.as_millis())]).succeed()?;
+        }
         self.nodes.push(node);
         self.addresses.push(address);
         Ok(())
@@ -149,16 +169,21 @@ impl Cluster {
 }
 
 /// The settings of a node. Near each other they have elections that suit a machine that is busy with other tests rather than the width of an ocean.
-fn configure(config: &Path, setting: &str, is_near: bool) -> Result<()> {
-    let text = fs::read_to_string(config)?;
-    if !is_near {
-        return Ok(());
+fn configure(config: &Path, options: &Options) -> Result<()> {
+    let mut text = fs::read_to_string(config)?;
+    if options.wan.is_none() {
+        let quick = text.replace("#heartbeat = \"500ms\"", "heartbeat = \"200ms\"");
+        let quick = quick.replace("#election_min = \"2s\"", "election_min = \"1s\"");
+        let quick = quick.replace("#election_max = \"4s\"", "election_max = \"2s\"");
+        ensure!(quick != text, "the settings have other defaults: {text}");
+        text = quick;
     }
-    let quick = text.replace("#heartbeat = \"500ms\"", "heartbeat = \"200ms\"");
-    let quick = quick.replace("#election_min = \"2s\"", "election_min = \"1s\"");
-    let quick = quick.replace("#election_max = \"4s\"", "election_max = \"2s\"");
-    ensure!(quick != text, "the settings have other defaults: {text}");
-    fs::write(config, quick.replace("[cluster]\n", &format!("[cluster]\n{setting}\n")))?;
+    for (section, line) in &options.settings {
+        let header = format!("[{section}]\n");
+        ensure!(text.contains(&header), "the settings have no section '{section}': {text}");
+        text = text.replace(&header, &format!("{header}{line}\n"));
+    }
+    fs::write(config, text)?;
     Ok(())
 }
 

@@ -10,6 +10,7 @@
 //! * [`strace`]: system calls of our program, watched or made to fail. * [`tool`]: other people's programs, run with a time limit.
 //! * [`client`]: a raw NBD client, which can say what no well-behaved client would; [`reply`]: what it hears.
 //! * [`certificates`]: an authority, a server and clients for the tests of TLS.
+//! * [`faults`]: faults by chance under clients that write, and programs that judge what those were told (`docs/faults.md`).
 //! * [`wan`]: an emulated wide-area network, by hand the program `wan` (`src/bin/wan/`, `docs/wan.md`).
 //!
 //! The tests themselves are in `tests/tests/`, one file per subject. The program `tidy` (`src/bin/tidy/`) checks the
@@ -21,6 +22,7 @@ pub mod certificates;
 pub mod client;
 pub mod cluster;
 pub mod disk_server;
+pub mod faults;
 pub mod fio_loop;
 pub mod flush;
 pub mod guest;

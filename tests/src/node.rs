@@ -251,12 +251,31 @@ impl Node {
         Ok(self.child.as_ref().context("the node does not run")?.id())
     }
 
+    /// How it has ended, where it has done so by itself.
+    ///
+    /// # Errors
+    /// The operating system does not know.
+    pub fn has_ended(&mut self) -> Result<Option<ExitStatus>> {
+        Ok(match &mut self.child {
+            Some(child) => child.try_wait()?,
+            None => None,
+        })
+    }
+
+    /// Sends it a signal.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        tool::signal(self.id()?, signal)
+    }
+
     /// Asks it to end (SIGTERM), waits for that, and expects it to be in good order.
     ///
     /// # Errors
     /// It does not end, or with an error, with its log.
     pub fn terminate(&mut self) -> Result<()> {
-        tool::signal(self.id()?, Signal::TERM)?;
+        self.signal(Signal::TERM)?;
         let status = self.wait()?;
         ensure!(status.success(), "the node ended with {status}: {}", self.log());
         Ok(())

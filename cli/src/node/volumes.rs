@@ -10,7 +10,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sterna_consensus::Metadata;
-use sterna_consensus::session::Lease;
+use sterna_consensus::session::trace::TARGET;
+use sterna_consensus::session::{BootTime, Lease};
 use sterna_consensus::state::volume::Volume as VolumeEntry;
 use sterna_storage_node::volume::{SealedState, Sealer, Storage, Volume, VolumeDevice, VolumeError, VolumeSpec};
 use sterna_types::{Epoch, NodeId, VolumeId};
@@ -119,6 +120,7 @@ impl Volumes {
             if !metadata.volume(*id).is_some_and(is_own) && !open.ownership.is_over() {
                 tracing::warn!(volume = %id, epoch = %open.epoch, "this node does not own the volume any more");
                 open.ownership.end();
+                tell(*id, open.epoch, "ends");
             }
         }
     }
@@ -209,6 +211,7 @@ impl HeldSlot {
         };
         let device = Arc::new(VolumeDevice::new(Arc::clone(&volume)));
         let (epoch, ownership) = (spec.epoch, Arc::new(Ownership::new(Arc::clone(&self.volumes.lease))));
+        tell(self.id, epoch, "serves");
         *self.slot = Some(InUse { device: Arc::clone(&device), epoch, ownership: Arc::clone(&ownership), sealer });
         lock(&self.volumes.open).insert(self.id, OpenVolume { volume, epoch, ownership });
         Ok(device)
@@ -261,6 +264,12 @@ impl HeldSlot {
     pub(super) fn forget(self) {
         lock(&self.volumes.slots).remove(&self.id);
     }
+}
+
+/// Says that a volume is served from now on, or is not any more, for programs that judge it (`docs/faults.md`).
+fn tell(volume: VolumeId, epoch: Epoch, does: &'static str) {
+    let at_ns = BootTime::now().nanoseconds();
+    tracing::debug!(target: TARGET, volume = volume.0, epoch = %epoch, at_ns, "{does}");
 }
 
 fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {

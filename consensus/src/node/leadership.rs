@@ -18,6 +18,7 @@ use super::error::ProposeError;
 use super::overdue::Overdue;
 use super::proposer::{Proposal, Urgency, ask};
 use crate::raft::Raft;
+use crate::session::trace::Asked;
 use crate::state::Metadata;
 use crate::state::cluster::MetadataVersion;
 use crate::state::command::{Command, Request};
@@ -98,11 +99,18 @@ impl Leadership {
     }
 
     async fn propose(&self, commands: Vec<Command>) {
+        let asked: Vec<_> = commands.iter().map(Asked::tell).collect();
         let requests: Vec<_> = commands.into_iter().map(|command| Request { id: None, command }).collect();
-        let refused = match ask(&self.proposals, requests, false, Urgency::AtOnce).await {
-            Ok(written) => written.answers.into_iter().find_map(Result::err),
-            Err(error) => Some(error),
+        let answers = match ask(&self.proposals, requests, false, Urgency::AtOnce).await {
+            Ok(written) => written.answers,
+            Err(error) => asked.iter().map(|_| Err(error.clone())).collect(),
         };
+        for (asked, answer) in asked.into_iter().zip(&answers) {
+            if let Some(asked) = asked {
+                asked.hear(answer.as_ref());
+            }
+        }
+        let refused = answers.into_iter().find_map(Result::err);
         match refused {
             // It was renewed, or has ended, while this was on its way; or another node leads now.
             None | Some(ProposeError::Refused(_) | ProposeError::NotLeader { .. }) => {}

@@ -39,7 +39,8 @@ impl BootTime {
         Self { nanoseconds: self.nanoseconds.saturating_add(nanoseconds) }
     }
 
-    pub(super) fn nanoseconds(self) -> u64 {
+    /// In nanoseconds.
+    pub fn nanoseconds(self) -> u64 {
         self.nanoseconds
     }
 

@@ -9,6 +9,7 @@ use tokio::sync::{oneshot, watch};
 use super::boot_time::BootTime;
 use super::lease::Lease;
 use super::margin;
+use super::trace;
 use crate::node::{MetadataNode, ProposeError};
 use crate::state::Metadata;
 use crate::state::cluster::MetadataVersion;
@@ -107,14 +108,15 @@ impl<F: FnMut(&Metadata) + Send> SessionKeeper<F> {
         }
         let before = BootTime::now();
         let answer = match self.session {
-            Some((number, _)) => self.metadata.propose_without_haste(Command::RenewSession { node, number }).await,
-            None => self.metadata.propose(Command::OpenSession { node, knows: self.metadata.knows() }).await,
+            Some((number, _)) => self.ask(Command::RenewSession { node, number }).await,
+            None => self.ask(Command::OpenSession { node, knows: self.metadata.knows() }).await,
         };
         match answer {
             Ok(Outcome::Session { number, length }) => {
                 self.session = Some((number, length));
                 (self.give_up)(&self.metadata.read());
                 self.end = before.plus(length.duration() - margin(length));
+                trace::lasts(number.0, self.end);
                 self.limit_lease();
                 self.tell(SessionNews::Open(number));
                 Ok(length.duration() / RENEWALS_PER_SESSION)
@@ -128,6 +130,19 @@ impl<F: FnMut(&Metadata) + Send> SessionKeeper<F> {
             Err(ProposeError::Refused(refusal)) => Err(refusal),
             Err(error) => Ok(self.failed(node, &error)),
         }
+    }
+
+    /// Proposes a command about the session.
+    async fn ask(&self, command: Command) -> Result<Outcome, ProposeError> {
+        let asked = trace::Asked::tell(&command);
+        let answer = match command {
+            Command::RenewSession { .. } => self.metadata.propose_without_haste(command).await,
+            _ => self.metadata.propose(command).await,
+        };
+        if let Some(asked) = asked {
+            asked.hear(answer.as_ref());
+        }
+        answer
     }
 
     fn failed(&mut self, node: NodeId, error: &ProposeError) -> Duration {
@@ -146,7 +161,7 @@ impl<F: FnMut(&Metadata) + Send> SessionKeeper<F> {
         let node = self.metadata.id();
         // Earlier versions know no such field.
         let all_is_published = all_is_published && self.metadata.read().version() >= MetadataVersion::REPLICAS;
-        let closing = self.metadata.propose(Command::CloseSession { node, number, all_is_published });
+        let closing = self.ask(Command::CloseSession { node, number, all_is_published });
         match tokio::time::timeout(CLOSE_TIMEOUT, closing).await {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => tracing::warn!(%error, "the session was not closed; it lapses by itself"),

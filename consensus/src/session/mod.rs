@@ -3,6 +3,7 @@
 //! * [`boot_time`]: a clock that goes on while the machine sleeps.
 //! * [`lease`]: until when this node may acknowledge what clients ask for.
 //! * [`keeper`]: the task that renews it.
+//! * [`trace`]: what happened to it, for programs that judge it.
 //!
 //! The way of one renewal, and what a crash or a cut leaves behind each step:
 //! 1. the node notes the time;
@@ -20,6 +21,7 @@
 pub mod boot_time;
 pub mod keeper;
 pub mod lease;
+pub mod trace;
 
 pub use boot_time::BootTime;
 pub use keeper::{SessionKeeper, SessionNews};

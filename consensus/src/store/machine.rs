@@ -16,7 +16,9 @@ use super::database::Database;
 use super::snapshots::Snapshots;
 use super::{StoreError, blocking};
 use crate::raft::{Answers, Entry, LogId, Snapshot, SnapshotMeta, StorageError, StoredMembership, TypeConfig};
+use crate::session::trace::decided;
 use crate::state::Metadata;
+use crate::state::command::Request;
 
 /// The applied metadata.
 #[derive(Debug)]
@@ -70,6 +72,7 @@ impl Applied {
     pub(super) fn apply(&mut self, entry: Entry) -> Answers {
         assert!(self.last < Some(entry.log_id), "{} is applied behind {:?}", entry.log_id, self.last);
         self.last = Some(entry.log_id);
+        let index = entry.log_id.index;
         match entry.payload {
             EntryPayload::Blank => Answers(Vec::new()),
             EntryPayload::Membership(membership) => {
@@ -78,7 +81,12 @@ impl Applied {
             }
             EntryPayload::Normal(batch) => {
                 let metadata = Arc::make_mut(&mut self.metadata);
-                Answers(batch.requests.iter().map(|request| metadata.apply(request)).collect())
+                let apply = |request: &Request| {
+                    let answer = metadata.apply(request);
+                    decided(index, &request.command, &answer);
+                    answer
+                };
+                Answers(batch.requests.iter().map(apply).collect())
             }
         }
     }

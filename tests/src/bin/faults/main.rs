@@ -1,0 +1,124 @@
+//! `faults`: campaigns of faults under clients that write, by hand. `docs/faults.md` has what they show, and the history's
+//! fields; `scripts/faults` builds and runs it.
+//!
+//! It is *not* where the campaign is: that is `sterna_tests::faults`, which tests use without this program.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, ensure};
+use clap::{Parser, Subcommand};
+use rustix::process::geteuid;
+use sterna_tests::faults::campaign::Campaign;
+use sterna_tests::faults::report::Report;
+use sterna_tests::faults::stage::history_in;
+use sterna_tests::faults::{check, history};
+
+/// Faults by chance, under clients that write; and what was promised meanwhile.
+#[derive(Debug, Parser)]
+#[command(name = "faults", arg_required_else_help = true)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Cuts, slows, kills and pauses three nodes at three sites while clients write, and checks what they were told. Needs
+    /// root.
+    Metadata(Metadata),
+    /// Checks a history that a campaign has left.
+    Check {
+        /// The file, `history.jsonl`.
+        history: PathBuf,
+        /// Write the report to this file, as JSON.
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct Metadata {
+    /// How many faults; 300 unless told.
+    #[arg(long, conflicts_with = "long", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    faults: Option<u32>,
+    /// The long form: 3,000.
+    #[arg(long)]
+    long: bool,
+    /// Decides which faults there are; one by the clock unless told. It is printed.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Write the report to this file, as JSON.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Keep everything in this directory, which is made: the nodes with their logs, and the history. Without it, it is kept
+    /// where something was violated.
+    #[arg(long, value_name = "DIR")]
+    keep: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    let done = match Args::parse().command {
+        Command::Metadata(metadata) => run(&metadata),
+        Command::Check { history, json } => judge(&history, json.as_deref()),
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("faults: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether all promises were kept.
+fn run(metadata: &Metadata) -> Result<bool> {
+    ensure!(geteuid().is_root(), "a campaign needs root, for network namespaces: run this as root, or through sudo");
+    let faults = metadata.faults.unwrap_or(if metadata.long { LONG } else { SHORT });
+    let by_the_clock = || SystemTime::now().duration_since(UNIX_EPOCH).map(|since| since.as_secs());
+    let seed = metadata.seed.map_or_else(by_the_clock, Ok)?;
+    let directory = match &metadata.keep {
+        Some(directory) => {
+            fs::create_dir(directory).with_context(|| format!("cannot make {}", directory.display()))?;
+            directory.clone()
+        }
+        None => tempfile::Builder::new().prefix("sterna-faults-").tempdir()?.keep(),
+    };
+    println!("{faults} faults, seed {seed}, in {}", directory.display());
+    let campaign = Campaign { seed, faults, directory: directory.clone() };
+    let begun = Instant::now();
+    let report = campaign.run(|planned| {
+        let at_s = begun.elapsed().as_secs_f64();
+        println!("{at_s:8.1} s  {:4} {}, {} ms", planned.number, planned.fault, planned.lasts_ms);
+    });
+    let report = report.with_context(|| format!("what there is is in {}", directory.display()))?;
+    let is_well = tell(&report, metadata.json.as_deref())?;
+    if metadata.keep.is_none() && is_well {
+        fs::remove_dir_all(&directory)?;
+    } else {
+        println!("the history is {}", history_in(&directory).display());
+    }
+    Ok(is_well)
+}
+
+fn judge(path: &Path, json: Option<&Path>) -> Result<bool> {
+    let begun = Instant::now();
+    let records = history::read(path)?;
+    let violations = check::check(&records)?;
+    tell(&Report::of(&records, violations, begun.elapsed())?, json)
+}
+
+fn tell(report: &Report, json: Option<&Path>) -> Result<bool> {
+    print!("{report}");
+    if let Some(path) = json {
+        let file = File::create(path).with_context(|| format!("cannot make {}", path.display()))?;
+        serde_json::to_writer_pretty(file, report)?;
+    }
+    Ok(report.violations.is_empty())
+}
+
+const SHORT: u32 = 300;
+const LONG: u32 = 3_000;

@@ -1,0 +1,71 @@
+//! Faults one upon the other under clients that write, and in the end a judgement.
+//!
+//! The ways between the sites are shorter than between continents, and sessions shorter than what they are by themselves: so
+//! there are many faults in a minute, and sessions lapse. Nothing but that is other than in the product.
+
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use super::check;
+use super::inflict::Target;
+use super::plan::{Plan, Planned};
+use super::report::Report;
+use super::stage::{SITES, Stage, usual};
+
+/// What is to be done.
+///
+/// ```no_run
+/// # use sterna_tests::faults::campaign::Campaign;
+/// let report = Campaign { seed: 7, faults: 10, directory: "/tmp/campaign".into() }.run(|_| {})?;
+/// assert!(report.violations.is_empty(), "{report}");
+/// # anyhow::Ok(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Campaign {
+    /// Decides which faults there are.
+    pub seed: u64,
+    /// How many.
+    pub faults: u32,
+    /// Where everything is: the nodes' directories, their logs, and the history.
+    pub directory: PathBuf,
+}
+
+impl Campaign {
+    /// Does it. `tell` is shown each fault as it begins. What violates a promise is in the report, and no error.
+    ///
+    /// # Errors
+    /// It cannot be done: we are not root, or the cluster does not come to be, or does not come back.
+    pub fn run(&self, tell: impl Fn(&Planned)) -> Result<Report> {
+        let begun = Instant::now();
+        let stage = Stage::build(&self.directory, self.seed, settings(), SESSION)?;
+        let plan = Plan::new(self.seed, self.faults, 3);
+        let pairs = [(0, 1), (0, 2), (1, 2)].map(|(one, other)| (one, other, Mutex::new(())));
+        let usual = usual()?;
+        stage.under_clients(|stop| {
+            let Stage { nodes, wan, recorder, .. } = &stage;
+            Target { sites: &SITES, nodes, wan, pairs: &pairs, usual, recorder, stop }.inflict(&plan, tell)
+        })?;
+        let records = stage.end()?;
+        Report::of(&records, check::check(&records)?, begun.elapsed())
+    }
+}
+
+/// Elections that suit the network, and a store that has much to do.
+fn settings() -> Vec<(&'static str, String)> {
+    let settings = [
+        ("cluster", "heartbeat = \"150ms\""),
+        ("cluster", "election_min = \"600ms\""),
+        ("cluster", "election_max = \"1200ms\""),
+        // Who proposes something soon hears that nobody leads.
+        ("cluster", "patience = \"2s\""),
+        // Much is sealed and published, so that there is much to go wrong.
+        ("journal", "seal_age = \"500ms\""),
+    ];
+    settings.map(|(section, line)| (section, line.to_owned())).to_vec()
+}
+
+/// Shorter than the longer ones of the faults.
+const SESSION: Duration = Duration::from_secs(2);

@@ -1,0 +1,234 @@
+//! What was acknowledged is there, and nothing else.
+//!
+//! Each block is a register of its own: a write that was acknowledged is what later reads find until there is another one; a
+//! write that was not may have been done by the time at which its client knew that there is no answer, and not later; a block
+//! that was never written holds zeroes. That a node is killed or restarted changes nothing of this. A failover does, and says
+//! exactly what: the epoch that it begins holds the first so many of all writes before.
+
+use std::collections::{BTreeMap, HashSet};
+
+use super::epochs::Epochs;
+use super::lineage::Lineage;
+use super::linear::{self, Call, NotLinear, RegisterOp, Registers};
+use super::{Promise, Violation};
+use crate::faults::history::{Does, Operation, Outcome, Record, Setting, Takeover};
+use crate::faults::mark::{Found, Mark};
+use crate::oracle::block::BLOCK_BYTES;
+
+/// Reads that found what they cannot have, failovers that reported what is not so, and questions that were answered with an
+/// error that nobody may get, or never.
+pub fn check(setting: &Setting, records: &[Record], epochs: &Epochs) -> Vec<Violation> {
+    let mut violations = Vec::new();
+    let mut by_epoch: BTreeMap<u8, BTreeMap<u64, Vec<&Operation>>> = BTreeMap::new();
+    for record in records {
+        let Record::Operation(operation) = record else { continue };
+        violations.extend(check_answer(operation));
+        if let Some(epoch) = epochs.get(operation) {
+            by_epoch.entry(operation.volume).or_default().entry(epoch).or_default().push(operation);
+        }
+    }
+    for (volume, mut by_epoch) in by_epoch {
+        by_epoch.values_mut().for_each(|operations| operations.sort_by_key(|operation| operation.invoked_ns));
+        let blocks = setting.volumes.get(usize::from(volume)).map_or(0, |volume| volume.blocks);
+        let takeovers = records.iter().filter_map(|record| match record {
+            Record::Takeover(takeover) if takeover.volume == volume => Some((takeover.epoch, takeover)),
+            _ => None,
+        });
+        let volume = Volume { number: volume, blocks, takeovers: takeovers.collect(), violations: Vec::new() };
+        violations.extend(volume.check(&by_epoch));
+    }
+    violations
+}
+
+/// A volume that is being checked, one epoch after the other.
+struct Volume<'a> {
+    number: u8,
+    blocks: u64,
+    /// By the epoch that each began.
+    takeovers: BTreeMap<u64, &'a Takeover>,
+    violations: Vec<Violation>,
+}
+
+impl<'a> Volume<'a> {
+    fn check(mut self, by_epoch: &BTreeMap<u64, Vec<&'a Operation>>) -> Vec<Violation> {
+        // All that the volume may have been through.
+        let mut lineages = vec![Lineage::default()];
+        let last = by_epoch.keys().chain(self.takeovers.keys()).copied().max().unwrap_or(FIRST_EPOCH);
+        for epoch in FIRST_EPOCH..=last {
+            let operations = by_epoch.get(&epoch).map_or(&[][..], Vec::as_slice);
+            if epoch > FIRST_EPOCH {
+                lineages = self.fall_back(epoch, &lineages, operations);
+            }
+            if lineages.is_empty() {
+                return self.violations;
+            }
+            let begins: Vec<_> = lineages.iter().map(|lineage| lineage.contents(self.blocks)).collect();
+            self.check_epoch(&begins, operations);
+            lineages.iter_mut().for_each(|lineage| lineage.extend(operations));
+        }
+        self.violations
+    }
+
+    /// What the volume may have been through when this epoch began; nothing where the failover's report cannot be right.
+    fn fall_back(&mut self, epoch: u64, lineages: &[Lineage], operations: &[&Operation]) -> Vec<Lineage> {
+        let Some(takeover) = self.takeovers.get(&epoch).copied() else {
+            if let Some(operation) = operations.iter().find(|operation| operation.does != Does::Attach) {
+                let what = format!("nothing tells how epoch {epoch} began: {operation:?}");
+                self.violations.push(Violation { promise: Promise::Contents, at_ns: operation.invoked_ns, what });
+            }
+            return Vec::new();
+        };
+        let Takeover { published_bytes, complete_bytes, lost_bytes, answered_ns, .. } = *takeover;
+        let mut report = |why: String| {
+            let (number, promise) = (self.number, Promise::LossReport);
+            let what = format!("the failover of volume {number} to epoch {epoch} {why}: {takeover:?}");
+            self.violations.push(Violation { promise, at_ns: answered_ns, what });
+        };
+        if published_bytes.checked_sub(complete_bytes) != Some(lost_bytes) {
+            report("reports a difference that is none".to_owned());
+        }
+        let block_bytes = BLOCK_BYTES as u64;
+        if published_bytes % block_bytes != 0 || complete_bytes % block_bytes != 0 {
+            report("reports parts of blocks, and only whole ones were written".to_owned());
+        }
+        let counts: Vec<_> = lineages.iter().map(Lineage::counts).collect();
+        let first = |bytes: u64| lineages.iter().flat_map(move |lineage| lineage.first(bytes / block_bytes));
+        if first(published_bytes).next().is_none() {
+            report(format!("reports that more was published than was written, for certain and perhaps: {counts:?}"));
+        }
+        let possible: Vec<_> = first(complete_bytes).collect();
+        let seen = first_seen(operations);
+        let fits = |lineage: &Lineage| {
+            let contents = lineage.contents(self.blocks);
+            seen.iter().all(|(block, found)| contents.get(*block).is_some_and(|held| held == found))
+        };
+        let (found, count) =
+            (possible.iter().filter(|lineage| fits(lineage)).cloned().collect::<Vec<_>>(), possible.len());
+        if found.is_empty() {
+            let differs = possible.first().map(|lineage| {
+                let contents = lineage.contents(self.blocks);
+                let differs = seen.iter().filter(|(block, found)| contents.get(**block) != Some(found));
+                differs.map(|(block, found)| (*block, *found, contents.get(*block).copied().flatten())).next()
+            });
+            report(format!(
+                "fell back to none of the {count} states that it reports; block, found and reported: {differs:?}"
+            ));
+        }
+        found
+    }
+
+    /// What was done in one epoch, which began with one of these contents.
+    fn check_epoch(&mut self, begins: &[Vec<Option<Mark>>], operations: &[&'a Operation]) {
+        let mut blocks: BTreeMap<u64, Block<'_>> = BTreeMap::new();
+        for operation in operations {
+            let wrong = take(self.number, self.blocks, operation, &mut blocks);
+            self.violations.extend(wrong);
+        }
+        for (number, block) in &blocks {
+            let held = |contents: &Vec<Option<Mark>>| usize::try_from(*number).ok().and_then(|at| *contents.get(at)?);
+            let begins: HashSet<_> = begins.iter().map(held).collect();
+            self.violations.extend(block.check(begins, self.number, *number));
+        }
+    }
+}
+
+/// What was found in blocks before they were written in the epoch.
+fn first_seen(operations: &[&Operation]) -> BTreeMap<usize, Option<Mark>> {
+    let mut seen = BTreeMap::new();
+    let mut written = HashSet::new();
+    for operation in operations {
+        if let Some((block, _)) = operation.written() {
+            written.insert(block);
+        }
+        let Does::Read { first, found } = &operation.does else { continue };
+        for (block, found) in (*first..).zip(found).filter(|(block, _)| !written.contains(block)) {
+            let value = match found {
+                Found::Zeroes => None,
+                Found::Mark(mark) => Some(*mark),
+                // That is wrong by itself.
+                Found::Wrong(_) => continue,
+            };
+            if let Ok(block) = usize::try_from(block) {
+                seen.entry(block).or_insert(value);
+            }
+        }
+    }
+    seen
+}
+
+/// What was done to one block, and by which operations.
+#[derive(Default)]
+struct Block<'a> {
+    calls: Vec<Call<RegisterOp<Option<Mark>>>>,
+    operations: Vec<&'a Operation>,
+}
+
+impl<'a> Block<'a> {
+    fn add(&mut self, op: RegisterOp<Option<Mark>>, operation: &'a Operation) {
+        self.calls.push(Call { op, invoked_ns: operation.invoked_ns, answered_ns: operation.answered_ns });
+        self.operations.push(operation);
+    }
+
+    fn check(&self, begins: HashSet<Option<Mark>>, volume: u8, block: u64) -> Option<Violation> {
+        let error = linear::check(&Registers::new(), begins, &self.calls).err()?;
+        let (NotLinear::NoPlace { call, .. } | NotLinear::TooMany { call }) = error;
+        let Operation { node, connection, does, invoked_ns, answered_ns, .. } = self.operations[call];
+        let shown = match does {
+            // All of what it found would be too long.
+            Does::Read { .. } => format!("{:?}", self.calls[call].op),
+            other => format!("{other:?}"),
+        };
+        let before = self.operations.iter().zip(&self.calls).filter(|(other, _)| other.invoked_ns < *answered_ns);
+        let mut writes: Vec<_> = before.filter(|(other, _)| other.written().is_some()).collect();
+        writes.sort_by_key(|(other, _)| other.invoked_ns);
+        let last: Vec<_> = writes.iter().rev().take(SHOWN_WRITES).map(|(_, call)| call).collect();
+        let what = format!(
+            "block {block} of volume {volume}: {shown} by connection {connection} at node {node}, from {invoked_ns} to \
+             {answered_ns}: {error}; the last writes before it, the newest first: {last:?}"
+        );
+        Some(Violation { promise: Promise::Contents, at_ns: *answered_ns, what })
+    }
+}
+
+/// Adds an operation to the blocks that it is about. What no client ever writes is wrong at once.
+fn take<'a>(volume: u8, count: u64, operation: &'a Operation, blocks: &mut BTreeMap<u64, Block<'a>>) -> Vec<Violation> {
+    let wrong = |what: String| Violation { promise: Promise::Contents, at_ns: operation.answered_ns, what };
+    if let Some((block, mark)) = operation.written() {
+        let op = if operation.is_done() { RegisterOp::Write(Some(mark)) } else { RegisterOp::MayWrite(Some(mark)) };
+        blocks.entry(block).or_default().add(op, operation);
+    }
+    let Does::Read { first, found } = &operation.does else { return Vec::new() };
+    let mut violations = Vec::new();
+    for (block, found) in (*first..).zip(found) {
+        let value = match found {
+            Found::Zeroes => None,
+            Found::Mark(mark) => Some(*mark),
+            Found::Wrong(what) => {
+                violations.push(wrong(format!("block {block} of volume {volume} holds {what}")));
+                continue;
+            }
+        };
+        if block >= count {
+            violations.push(wrong(format!("volume {volume} has {count} blocks, and block {block} was read")));
+        }
+        blocks.entry(block).or_default().add(RegisterOp::Read(value), operation);
+    }
+    violations
+}
+
+fn check_answer(operation: &Operation) -> Option<Violation> {
+    let how = match operation.outcome {
+        Outcome::Done | Outcome::Refused | Outcome::Lost | Outcome::Failed(ESHUTDOWN) => return None,
+        Outcome::Failed(code) => format!("was answered with error {code}"),
+        Outcome::Unanswered => "was not answered within a minute".to_owned(),
+    };
+    let what = format!("a request {how}: {operation:?}");
+    Some(Violation { promise: Promise::Answers, at_ns: operation.answered_ns, what })
+}
+
+/// Of every volume that nobody has taken over.
+const FIRST_EPOCH: u64 = 1;
+/// Of NBD: the node has no lease, or does not own the volume any more, or is about to end.
+pub const ESHUTDOWN: u32 = 108;
+/// In a message.
+const SHOWN_WRITES: usize = 4;

@@ -1,0 +1,160 @@
+//! Does what a plan says: to nodes by signals, to the network by the wan. Each fault has a thread of its own while it lasts,
+//! and holds the parts that it is about: where the machine does not keep up, the next one for the same part waits.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::{self, Scope};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::Signal;
+
+use super::history::{FaultRecord, Record, Recorder, now_ns};
+use super::plan::{Fault, Part, Plan, Planned};
+use crate::node::Node;
+use crate::wan::{Change, Loss, Rate, Wan, Ways};
+
+/// What faults are inflicted on.
+pub(super) struct Target<'a> {
+    pub(super) sites: &'a [&'a str],
+    /// One at each site.
+    pub(super) nodes: &'a [Mutex<Node>],
+    pub(super) wan: &'a Wan,
+    /// Of each two sites, the lower one first, held by the fault that is there.
+    pub(super) pairs: &'a [(u8, u8, Mutex<()>)],
+    /// What lies between any two sites, without a fault.
+    pub(super) usual: Change,
+    pub(super) recorder: &'a Recorder,
+    /// Set where something has failed: then no more faults come.
+    pub(super) stop: &'a AtomicBool,
+}
+
+impl Target<'_> {
+    /// Inflicts all of a plan, and returns when the last fault is over. `tell` is shown each as it begins.
+    ///
+    /// # Errors
+    /// A fault cannot be inflicted or undone, or a node has ended by itself.
+    pub(super) fn inflict(&self, plan: &Plan, tell: impl Fn(&Planned)) -> Result<()> {
+        let (begun, under_way, failed) = (Instant::now(), AtomicUsize::new(0), Mutex::new(None));
+        thread::scope(|scope| {
+            for planned in &plan.faults {
+                let begins = Duration::from_millis(planned.begins_ms);
+                while begun.elapsed() < begins || under_way.load(Ordering::Relaxed) >= MOST_AT_ONCE {
+                    thread::sleep(TICK);
+                }
+                if self.stop.load(Ordering::Relaxed) {
+                    break;
+                }
+                tell(planned);
+                self.start(scope, planned, &under_way, &failed);
+            }
+        });
+        let failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
+        failed.map_or(Ok(()), Err)
+    }
+
+    fn start<'scope, 'env>(
+        &'env self,
+        scope: &'scope Scope<'scope, 'env>,
+        planned: &'env Planned,
+        under_way: &'env AtomicUsize,
+        failed: &'env Mutex<Option<anyhow::Error>>,
+    ) {
+        under_way.fetch_add(1, Ordering::Relaxed);
+        scope.spawn(move || {
+            let done = self.one(planned).with_context(|| format!("fault {}: {}", planned.number, planned.fault));
+            if let Err(error) = done {
+                self.stop.store(true, Ordering::Relaxed);
+                lock(failed).get_or_insert(error);
+            }
+            under_way.fetch_sub(1, Ordering::Relaxed);
+        });
+    }
+
+    fn one(&self, planned: &Planned) -> Result<()> {
+        let Planned { number, fault, lasts_ms, .. } = planned;
+        let sites = u8::try_from(self.sites.len())?;
+        let parts = fault.parts(sites);
+        let _held: Vec<_> = parts.iter().filter_map(|part| self.pair(*part)).collect();
+        let node = parts.iter().find_map(|part| if let Part::Node(site) = part { Some(*site) } else { None });
+        let mut node = node.map(|site| lock(&self.nodes[usize::from(site)]));
+        if let Some(node) = &mut node {
+            let ended = node.has_ended()?;
+            ensure!(ended.is_none(), "the node has ended by itself ({ended:?}): {}", node.log());
+        }
+        let began_ns = now_ns();
+        let lasts = Duration::from_millis(*lasts_ms);
+        match &mut node {
+            Some(node) => strike_node(fault, node, lasts)?,
+            None => self.strike_network(fault, lasts)?,
+        }
+        let (number, fault, ended_ns) = (*number, fault.clone(), now_ns());
+        self.recorder.add(Record::Fault(FaultRecord { number, fault, began_ns, ended_ns }))
+    }
+
+    fn pair(&self, part: Part) -> Option<MutexGuard<'_, ()>> {
+        let Part::Pair(one, other) = part else { return None };
+        let pair = self.pairs.iter().find(|(from, to, _)| (*from, *to) == (one, other))?;
+        Some(lock(&pair.2))
+    }
+
+    fn strike_network(&self, fault: &Fault, lasts: Duration) -> Result<()> {
+        match *fault {
+            Fault::Cut { from, to, one_way } => {
+                let (from, to) = (self.site(from), self.site(to));
+                self.wan.cut(from, to, if one_way { Ways::OneWay } else { Ways::Both })?;
+                thread::sleep(lasts);
+                self.wan.heal(from, to, Ways::Both)
+            }
+            Fault::Isolate { site } => {
+                let others = || self.sites.iter().filter(|other| **other != self.site(site));
+                others().try_for_each(|other| self.wan.cut(self.site(site), other, Ways::Both))?;
+                thread::sleep(lasts);
+                others().try_for_each(|other| self.wan.heal(self.site(site), other, Ways::Both))
+            }
+            Fault::Slow { from, to, delay_ms, rate_kbit, loss_percent } => {
+                let rate = rate_kbit.map_or(Ok(Rate::UNLIMITED), |rate| format!("{rate}K").parse())?;
+                let loss: Loss = format!("{loss_percent}%").parse()?;
+                let delay = Some(format!("{delay_ms}ms").parse()?);
+                let slow = Change { delay, rate: Some(rate), loss: Some(loss), queue: None };
+                let (from, to) = (self.site(from), self.site(to));
+                self.wan.set(from, to, Ways::Both, &slow)?;
+                thread::sleep(lasts);
+                self.wan.set(from, to, Ways::Both, &self.usual)
+            }
+            Fault::Kill { .. } | Fault::Pause { .. } | Fault::Restart { .. } => Ok(()),
+        }
+    }
+
+    fn site(&self, site: u8) -> &str {
+        self.sites[usize::from(site)]
+    }
+}
+
+fn strike_node(fault: &Fault, node: &mut Node, lasts: Duration) -> Result<()> {
+    match fault {
+        Fault::Kill { .. } => {
+            node.kill()?;
+            thread::sleep(lasts);
+            node.run()
+        }
+        Fault::Pause { .. } => {
+            node.signal(Signal::STOP)?;
+            thread::sleep(lasts);
+            node.signal(Signal::CONT)
+        }
+        Fault::Restart { .. } => {
+            node.terminate()?;
+            node.run()
+        }
+        Fault::Cut { .. } | Fault::Isolate { .. } | Fault::Slow { .. } => Ok(()),
+    }
+}
+
+fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+const TICK: Duration = Duration::from_millis(2);
+/// Faults that are there or wait: more only wait for each other.
+const MOST_AT_ONCE: usize = 6;
