@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 
 use super::admin;
 use super::announce::announce;
+use super::authority;
 use super::background::{Background, BackgroundThreads};
 use super::catalog::VolumeCatalog;
 use super::config::Config;
@@ -64,7 +65,7 @@ async fn serve(
     };
     let parts = Parts::start(node, &config, tls, &mut sockets)?;
     announce(&parts.node, &sockets, json)?;
-    let Parts { node, nbd, mut admin, mut publisher, mut peers, mut renewal, mut session } = parts;
+    let Parts { node, nbd, mut admin, mut publisher, mut peers, mut renewal, mut custody, mut session } = parts;
     let ending = tokio::select! {
         () = signals.next() => Ok(()),
         ending = node.metadata.ended() => Err(anyhow::anyhow!("the metadata has ended: {ending}")),
@@ -72,6 +73,7 @@ async fn serve(
         ended = &mut publisher => Err(ending_of(ended.map(Ok), "publishing roots")),
         error = session.ended() => Err(error),
         ended = &mut renewal => Err(ending_of(ended.map(Ok), "renewing the certificate")),
+        ended = &mut custody => Err(ending_of(ended.map(Ok), "keeping the cluster's authority")),
         ended = &mut peers => Err(ending_of(ended, "listening to other nodes")),
     };
     if let Err(error) = &ending {
@@ -84,6 +86,7 @@ async fn serve(
         () = drain(&node, &nbd, session) => {}
         () = signals.next() => bail!(unfinished),
     }
+    authority::leave(&node).await;
     // What the socket and the publisher would say now follows from the shutdown.
     in_time(
         ADMIN_TIMEOUT,
@@ -107,6 +110,7 @@ struct Parts {
     publisher: JoinHandle<()>,
     peers: JoinHandle<Result<()>>,
     renewal: JoinHandle<()>,
+    custody: JoinHandle<()>,
     session: Session,
 }
 
@@ -117,6 +121,7 @@ impl Parts {
             None => tokio::spawn(std::future::pending()),
         };
         let renewal = tokio::spawn(renewal::run(Arc::clone(&node)));
+        let custody = tokio::spawn(authority::run(Arc::clone(&node)));
         let session = Session::keep(&node, config.cluster.listen);
         let catalog = Arc::new(VolumeCatalog::new(Arc::clone(&node), session.news()));
         let server = ServerConfig { tls, lanes: config.nbd.lanes.into(), ..ServerConfig::new(catalog) };
@@ -128,7 +133,7 @@ impl Parts {
         let listener = sockets.take_admin().context("the admin socket was taken already")?;
         let admin = tokio::spawn(admin::serve(service, listener));
         let publisher = tokio::spawn(publish::run(Arc::clone(&node)));
-        Ok(Self { node, nbd, admin, publisher, peers, renewal, session })
+        Ok(Self { node, nbd, admin, publisher, peers, renewal, custody, session })
     }
 }
 
