@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -214,6 +215,58 @@ fn certificates_are_renewed_while_the_nodes_go_on() -> Result<()> {
     cluster.nodes[1].create("disk", 1 << 20)?;
     ensure!(cluster.nodes[0].volumes()? == ["disk"]);
     ensure!(cluster.nodes[1].log().contains("this node has a new certificate"));
+    Ok(())
+}
+
+#[test]
+fn heavy_the_authority_outlives_its_first_node_and_leaves_who_votes_no_more() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let mut cluster = Cluster::start_with(directory.path(), &SITES, "certificate_lifetime = \"20s\"")?;
+    let path = |cluster: &Cluster, node: usize| cluster.nodes[node].data().join("pki/authority.pem");
+    let first = std::fs::read(path(&cluster, 0))?;
+    cluster.until("every voter holds the authority", |cluster| {
+        Ok([1, 2].into_iter().all(|node| std::fs::read(path(cluster, node)).is_ok_and(|held| held == first)))
+    })?;
+    for node in [1, 2] {
+        let mode = std::fs::metadata(path(&cluster, node))?.permissions().mode() & 0o7777;
+        ensure!(mode == 0o600, "the authority's file has the mode {mode:o}");
+    }
+
+    cluster.nodes[0].kill()?;
+    cluster.join_through(1, "fra")?;
+    ensure!(cluster.nodes[1].log().contains("a node has joined"));
+    // The newcomer has no authority, and asks whoever votes to renew its certificate.
+    let identity = cluster.nodes[3].data().join("pki/identity.pem");
+    let before = std::fs::read(&identity)?;
+    cluster.until("its certificate is renewed", |_| Ok(std::fs::read(&identity)? != before))?;
+    ensure!(!path(&cluster, 3).exists(), "a node that does not vote holds the authority");
+    cluster.nodes[3].refuses(
+        ["cluster", "token", "create"],
+        1,
+        &["does not hold", "ask a node that votes", "chi-1 ("],
+    )?;
+
+    // The first node has missed that it is to vote no more, and learns it when it is back.
+    cluster.nodes[1].sterna(["cluster", "node", "demote", "ams-1"]).succeed()?;
+    cluster.nodes[1].sterna(["cluster", "node", "promote", "fra-1"]).succeed()?;
+    let revision = cluster.nodes[1].value(["cluster", "changes"])?["revision"].to_string();
+    cluster.nodes[1].sterna(["cluster", "apply", &revision]).succeed()?;
+    cluster.nodes[0].run()?;
+    cluster.until("who votes now holds the authority, and who did does not", |cluster| {
+        Ok(path(cluster, 3).exists() && !path(cluster, 0).exists())
+    })?;
+    ensure!(cluster.nodes[0].log().contains("this node does not vote any more, and node"));
+
+    // One that is removed for good takes no copy with it.
+    cluster.nodes[1].sterna(["cluster", "node", "remove", "icn-1"]).succeed()?;
+    let revision = cluster.nodes[1].value(["cluster", "changes"])?["revision"].to_string();
+    cluster.nodes[1].sterna(["cluster", "apply", &revision]).succeed()?;
+    cluster.nodes[2].wait()?;
+    ensure!(
+        !path(&cluster, 2).exists(),
+        "a node that was removed still holds the authority: {}",
+        cluster.nodes[2].log()
+    );
     Ok(())
 }
 

@@ -22,7 +22,10 @@ use sterna_consensus::state::token::Digest;
 use sterna_consensus::state::volume::UnixTime;
 use sterna_proto::node::enrolment_client::EnrolmentClient;
 use sterna_proto::node::enrolment_server::Enrolment;
-use sterna_proto::node::{JoinReply, JoinRequest, RenewReply, RenewRequest};
+use sterna_proto::node::{
+    FetchAuthorityReply, FetchAuthorityRequest, HoldsAuthorityReply, HoldsAuthorityRequest, JoinReply, JoinRequest,
+    RenewReply, RenewRequest,
+};
 use sterna_transport::{
     Authority, AuthorityCertificate, CertificateRequest, ConnectInfo, Credentials, JoinToken, Peer, PrivateKey,
     SecretHash, SignedCertificate, Subject, TokenSecret, connect_to_join,
@@ -31,8 +34,8 @@ use sterna_types::names::InvalidName;
 use sterna_types::{NodeId, NodeName, SiteName, TokenId};
 use tonic::{Code, Request, Response, Status};
 
+use super::authority;
 use super::clock::now;
-use super::credentials;
 use super::node::Node;
 
 /// What a new node is to be.
@@ -84,16 +87,12 @@ impl EnrolmentService {
         Self { node }
     }
 
-    /// The cluster's authority, which not every node holds.
-    async fn authority(&self) -> Result<Authority, Status> {
-        let files = credentials::files(&self.node.directory);
-        let loaded = tokio::task::spawn_blocking(move || files.load_authority()).await;
-        let loaded = loaded.map_err(|panic| Status::internal(panic.to_string()))?;
-        let authority = loaded.map_err(|error| {
-            tracing::error!(%error, "the cluster's authority cannot be read");
-            Status::internal("the cluster's authority cannot be read here")
-        })?;
-        authority.ok_or_else(|| Status::failed_precondition("this node does not hold the cluster's authority"))
+    /// The node of the cluster that asks, if it is one.
+    fn known_node<T>(&self, request: &Request<T>) -> Option<NodeId> {
+        match request.extensions().get::<ConnectInfo>()?.peer {
+            Peer::Node(id) => self.node.metadata.read().node(id).map(|node| node.id),
+            Peer::Administrator { .. } | Peer::Stranger => None,
+        }
     }
 
     /// Looks at the token before anything is proposed: strangers write nothing into the log.
@@ -115,7 +114,7 @@ impl EnrolmentService {
         let at = now();
         self.check_token(token, &secret, at)?;
         let signing = CertificateRequest::from_der(&request.certificate_request).map_err(|error| invalid(&error))?;
-        let authority = self.authority().await?;
+        let authority = authority::to_sign(&self.node).await?;
         let admission = Admission {
             token,
             secret: Digest(*secret.hash().as_bytes()),
@@ -165,18 +164,36 @@ impl Enrolment for EnrolmentService {
     }
 
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<RenewReply>, Status> {
-        let peer = request.extensions().get::<ConnectInfo>().map(|info| info.peer.clone());
-        let Some(Peer::Node(id)) = peer.filter(|peer| match peer {
-            Peer::Node(id) => self.node.metadata.read().node(*id).is_some(),
-            Peer::Administrator { .. } | Peer::Stranger => false,
-        }) else {
-            return Err(Status::permission_denied("only nodes of the cluster have certificates to renew"));
-        };
+        let id = self
+            .known_node(&request)
+            .ok_or_else(|| Status::permission_denied("only nodes of the cluster have certificates to renew"))?;
         let request = CertificateRequest::from_der(&request.into_inner().certificate_request)
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
-        let authority = self.authority().await?;
+        let authority = authority::to_sign(&self.node).await?;
         let (certificate, authorities) = self.sign(&authority, &request, &Subject::Node(id))?;
         tracing::info!(node = %id, "a node's certificate was renewed");
         Ok(Response::new(RenewReply { certificate, authorities }))
+    }
+
+    async fn holds_authority(
+        &self,
+        request: Request<HoldsAuthorityRequest>,
+    ) -> Result<Response<HoldsAuthorityReply>, Status> {
+        self.known_node(&request).ok_or_else(|| Status::permission_denied("this is for nodes of the cluster only"))?;
+        let held = authority::load(&self.node).await.map_err(|error| authority::unreadable(&error))?;
+        let fingerprint = held.map(|held| held.fingerprint().as_bytes().to_vec()).unwrap_or_default();
+        Ok(Response::new(HoldsAuthorityReply { fingerprint }))
+    }
+
+    async fn fetch_authority(
+        &self,
+        request: Request<FetchAuthorityRequest>,
+    ) -> Result<Response<FetchAuthorityReply>, Status> {
+        let from = request.extensions().get::<ConnectInfo>().cloned();
+        let handed = authority::hand_over(&self.node, self.known_node(&request)).await;
+        let handed = handed.inspect_err(|status| {
+            tracing::warn!(?from, "the cluster's authority was not handed over: {}", status.message());
+        });
+        handed.map(Response::new)
     }
 }

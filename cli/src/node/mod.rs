@@ -4,7 +4,7 @@
 //! * `init`, `run`: the two commands. `announce`, `sockets`: what a running node shows of itself.
 //! * `directory`, `format`, [`config`], `template`: the data directory, what it says about itself, its settings.
 //! * `credentials`, `join`: who the node is to others, and how new ones come in. `peers`: what it answers to other nodes.
-//!   `renewal`: new certificates in time.
+//!   `renewal`: new certificates in time. `authority`: which nodes can sign them.
 //! * `node`: the open node. `storage`: its engine. `volumes`: its open volumes. `imports`: those being filled.
 //! * `ownership`: the right to answer for a volume. `session`: what that rests on. `clock`: the time of day.
 //! * `background`: threads that give way to those that serve guests.
@@ -16,6 +16,7 @@
 
 mod admin;
 mod announce;
+mod authority;
 mod background;
 mod catalog;
 mod clock;

@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 
 use super::admin;
 use super::announce::announce;
+use super::authority;
 use super::background::{Background, BackgroundThreads};
 use super::catalog::VolumeCatalog;
 use super::config::Config;
@@ -66,8 +67,18 @@ async fn serve(
     };
     let parts = Parts::start(node, &config, tls, &mut sockets)?;
     announce(&parts.node, &sockets, json)?;
-    let Parts { node, nbd, mut admin, mut publisher, mut follower, mut returned, mut peers, mut renewal, mut session } =
-        parts;
+    let Parts {
+        node,
+        nbd,
+        mut admin,
+        mut publisher,
+        mut follower,
+        mut returned,
+        mut peers,
+        mut renewal,
+        mut custody,
+        mut session,
+    } = parts;
     let ending = tokio::select! {
         () = signals.next() => Ok(()),
         ending = node.metadata.ended() => Err(anyhow::anyhow!("the metadata has ended: {ending}")),
@@ -77,6 +88,7 @@ async fn serve(
         ended = &mut returned => Err(ending_of(ended.map(Ok), "keeping what others took over")),
         error = session.ended() => Err(error),
         ended = &mut renewal => Err(ending_of(ended.map(Ok), "renewing the certificate")),
+        ended = &mut custody => Err(ending_of(ended.map(Ok), "keeping the cluster's authority")),
         ended = &mut peers => Err(ending_of(ended, "listening to other nodes")),
     };
     if let Err(error) = &ending {
@@ -89,6 +101,7 @@ async fn serve(
         () = drain(&node, &nbd, session) => {}
         () = signals.next() => bail!(unfinished),
     }
+    authority::leave(&node).await;
     // What the socket and the publisher would say now follows from the shutdown.
     in_time(
         ADMIN_TIMEOUT,
@@ -114,6 +127,7 @@ struct Parts {
     returned: JoinHandle<()>,
     peers: JoinHandle<Result<()>>,
     renewal: JoinHandle<()>,
+    custody: JoinHandle<()>,
     session: Session,
 }
 
@@ -124,6 +138,7 @@ impl Parts {
             None => tokio::spawn(std::future::pending()),
         };
         let renewal = tokio::spawn(renewal::run(Arc::clone(&node)));
+        let custody = tokio::spawn(authority::run(Arc::clone(&node)));
         let session = Session::keep(&node, config.cluster.listen);
         let catalog = Arc::new(VolumeCatalog::new(Arc::clone(&node), session.news()));
         let server = ServerConfig { tls, lanes: config.nbd.lanes.into(), ..ServerConfig::new(catalog) };
@@ -137,7 +152,7 @@ impl Parts {
         let publisher = tokio::spawn(publish::run(Arc::clone(&node)));
         let follower = tokio::spawn(replication::run(Arc::clone(&node)));
         let returned = tokio::spawn(returned::run(Arc::clone(&node)));
-        Ok(Self { node, nbd, admin, publisher, follower, returned, peers, renewal, session })
+        Ok(Self { node, nbd, admin, publisher, follower, returned, peers, renewal, custody, session })
     }
 }
 
