@@ -255,7 +255,9 @@ fn heavy_the_authority_outlives_its_first_node_and_leaves_who_votes_no_more() ->
     cluster.until("who votes now holds the authority, and who did does not", |cluster| {
         Ok(path(cluster, 3).exists() && !path(cluster, 0).exists())
     })?;
-    ensure!(cluster.nodes[0].log().contains("this node does not vote any more, and node"));
+    cluster.until("the log tells why it went", |cluster| {
+        Ok(cluster.nodes[0].log().contains("this node does not vote any more, and node"))
+    })?;
 
     // One that is removed for good takes no copy with it.
     cluster.nodes[1].sterna(["cluster", "node", "remove", "icn-1"]).succeed()?;
