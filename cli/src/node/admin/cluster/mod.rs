@@ -1,7 +1,9 @@
 //! What administrators ask about the cluster (`proto/cluster.proto`).
 //!
 //! * [`nodes`]: who there is, and how each answers. [`tokens`]: by which new ones come in. [`layout`]: who decides.
+//! * [`administrators`]: certificates for those who come over the network.
 
+mod administrators;
 mod layout;
 mod nodes;
 mod tokens;
@@ -49,6 +51,13 @@ impl Cluster for ClusterService {
 
     async fn revoke_token(&self, request: Request<cluster::RevokeTokenRequest>) -> Reply<cluster::RevokeTokenReply> {
         to_the_end(tokens::revoke(self.node(), request.into_inner())).await.map(Response::new)
+    }
+
+    async fn create_administrator(
+        &self,
+        request: Request<cluster::CreateAdministratorRequest>,
+    ) -> Reply<cluster::CreateAdministratorReply> {
+        administrators::create(&self.node, request.into_inner()).await.map(Response::new)
     }
 
     async fn show_layout(&self, _: Request<cluster::ShowLayoutRequest>) -> Reply<cluster::Layout> {
