@@ -94,7 +94,15 @@ impl Cluster {
     /// # Errors
     /// It is not let in, or does not come to be ready.
     pub fn join(&mut self, site: &str) -> Result<()> {
-        let token = self.token()?;
+        self.join_through(0, site)
+    }
+
+    /// The same, by a token of another node.
+    ///
+    /// # Errors
+    /// As [`Cluster::join`].
+    pub fn join_through(&mut self, node: usize, site: &str) -> Result<()> {
+        let token = self.token_of(node)?;
         self.add(site, &["--join".to_owned(), token])
     }
 
@@ -103,8 +111,12 @@ impl Cluster {
     /// # Errors
     /// The node does not make it.
     pub fn token(&self) -> Result<String> {
-        let made = self.until_some("the first node gives out a token", |cluster| {
-            Ok(cluster.nodes[0].value(["cluster", "token", "create"]).ok())
+        self.token_of(0)
+    }
+
+    fn token_of(&self, node: usize) -> Result<String> {
+        let made = self.until_some("a node gives out a token", |cluster| {
+            Ok(cluster.nodes[node].value(["cluster", "token", "create"]).ok())
         })?;
         Ok(made["token"].as_str().context("a token")?.to_owned())
     }

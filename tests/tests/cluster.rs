@@ -1,22 +1,15 @@
-//! Several nodes: how they come together, what goes on without one of them, and who is not let in.
+//! Several nodes: how they come together, and what goes on without one of them. Who is not let in: `strangers.rs`.
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use sterna_proto::node::enrolment_client::EnrolmentClient;
-use sterna_proto::node::metadata_client::MetadataClient;
-use sterna_proto::node::raft_client::RaftClient;
-use sterna_proto::node::{AppendRequest, JoinRequest, PingRequest, RenewRequest};
 use sterna_tests::client::{Request, Style};
 use sterna_tests::cluster::Cluster;
 use sterna_tests::disk_server::DiskServer;
 use sterna_tests::node::{Node, is_refusal};
 use sterna_tests::server::sterna;
 use sterna_tests::tool::Tool;
-use sterna_transport::{JoinToken, connect_to_join};
-use tonic::Code;
 
 const SITES: [&str; 3] = ["ams", "chi", "icn"];
 /// Of the NBD protocol.
@@ -218,39 +211,53 @@ fn certificates_are_renewed_while_the_nodes_go_on() -> Result<()> {
 }
 
 #[test]
-fn strangers_are_heard_by_nothing_but_the_way_in() -> Result<()> {
+fn heavy_the_authority_outlives_its_first_node_and_leaves_who_votes_no_more() -> Result<()> {
     let directory = tempfile::tempdir()?;
-    let cluster = Cluster::start(directory.path(), &["ams"])?;
-    let token: JoinToken = cluster.token()?.parse()?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let channel = connect_to_join(&token).await?;
-        let refusals = [
-            RaftClient::new(channel.clone()).append(AppendRequest::default()).await.map(drop),
-            MetadataClient::new(channel.clone()).ping(PingRequest {}).await.map(drop),
-            EnrolmentClient::new(channel.clone()).renew(RenewRequest::default()).await.map(drop),
-            EnrolmentClient::new(channel)
-                .join(JoinRequest { secret: vec![0; 16], ..JoinRequest::default() })
-                .await
-                .map(drop),
-        ];
-        for (number, refusal) in refusals.into_iter().enumerate() {
-            let code = refusal.err().map(|status| status.code());
-            ensure!(code == Some(Code::PermissionDenied), "call {number} was answered with {code:?}");
-        }
-        anyhow::Ok(())
+    let mut cluster = Cluster::start_with(directory.path(), &SITES, "certificate_lifetime = \"20s\"")?;
+    let path = |cluster: &Cluster, node: usize| cluster.nodes[node].data().join("pki/authority.pem");
+    let first = std::fs::read(path(&cluster, 0))?;
+    cluster.until("every voter holds the authority", |cluster| {
+        Ok([1, 2].into_iter().all(|node| std::fs::read(path(cluster, node)).is_ok_and(|held| held == first)))
     })?;
+    for node in [1, 2] {
+        let mode = std::fs::metadata(path(&cluster, node))?.permissions().mode() & 0o7777;
+        ensure!(mode == 0o600, "the authority's file has the mode {mode:o}");
+    }
 
-    let mut plain = TcpStream::connect(cluster.address(0))?;
-    plain.set_read_timeout(Some(Duration::from_secs(30)))?;
-    plain.write_all(b"GET / HTTP/1.1\r\nhost: sterna\r\n\r\n")?;
-    let mut answer = Vec::new();
-    // It is closed, with or without a last word in TLS.
-    let _ = plain.read_to_end(&mut answer);
-    ensure!(!answer.starts_with(b"HTTP"), "a stranger was answered without TLS");
-    cluster.until("the log tells of both", |cluster| {
-        let log = cluster.nodes[0].log();
-        Ok(log.contains("this is for nodes of the cluster only") && log.contains("reason=not_tls"))
+    cluster.nodes[0].kill()?;
+    cluster.join_through(1, "fra")?;
+    ensure!(cluster.nodes[1].log().contains("a node has joined"));
+    // The newcomer has no authority, and asks whoever votes to renew its certificate.
+    let identity = cluster.nodes[3].data().join("pki/identity.pem");
+    let before = std::fs::read(&identity)?;
+    cluster.until("its certificate is renewed", |_| Ok(std::fs::read(&identity)? != before))?;
+    ensure!(!path(&cluster, 3).exists(), "a node that does not vote holds the authority");
+    cluster.nodes[3].refuses(
+        ["cluster", "token", "create"],
+        1,
+        &["does not hold", "ask a node that votes", "chi-1 ("],
+    )?;
+
+    // The first node has missed that it is to vote no more, and learns it when it is back.
+    cluster.nodes[1].sterna(["cluster", "node", "demote", "ams-1"]).succeed()?;
+    cluster.nodes[1].sterna(["cluster", "node", "promote", "fra-1"]).succeed()?;
+    let revision = cluster.nodes[1].value(["cluster", "changes"])?["revision"].to_string();
+    cluster.nodes[1].sterna(["cluster", "apply", &revision]).succeed()?;
+    cluster.nodes[0].run()?;
+    cluster.until("who votes now holds the authority, and who did does not", |cluster| {
+        Ok(path(cluster, 3).exists() && !path(cluster, 0).exists())
     })?;
+    ensure!(cluster.nodes[0].log().contains("this node does not vote any more, and node"));
+
+    // One that is removed for good takes no copy with it.
+    cluster.nodes[1].sterna(["cluster", "node", "remove", "icn-1"]).succeed()?;
+    let revision = cluster.nodes[1].value(["cluster", "changes"])?["revision"].to_string();
+    cluster.nodes[1].sterna(["cluster", "apply", &revision]).succeed()?;
+    cluster.nodes[2].wait()?;
+    ensure!(
+        !path(&cluster, 2).exists(),
+        "a node that was removed still holds the authority: {}",
+        cluster.nodes[2].log()
+    );
     Ok(())
 }

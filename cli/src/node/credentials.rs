@@ -2,7 +2,7 @@
 //! directory).
 //!
 //! The first node makes the authority, and signs its own certificate with it. Every other node brings a token and its public
-//! key, and is sent a certificate ([`super::join`]).
+//! key, and is sent a certificate ([`super::join`]). Voters get a copy of the authority ([`super::authority`]).
 
 use std::path::Path;
 use std::time::Duration;

@@ -22,17 +22,21 @@ use sterna_consensus::state::token::Digest;
 use sterna_consensus::state::volume::UnixTime;
 use sterna_proto::node::enrolment_client::EnrolmentClient;
 use sterna_proto::node::enrolment_server::Enrolment;
-use sterna_proto::node::{JoinReply, JoinRequest, RenewReply, RenewRequest};
+use sterna_proto::node::{
+    FetchAuthorityReply, FetchAuthorityRequest, HoldsAuthorityReply, HoldsAuthorityRequest, JoinReply, JoinRequest,
+    RenewReply, RenewRequest,
+};
 use sterna_transport::{
     Authority, AuthorityCertificate, CertificateRequest, ConnectInfo, Credentials, JoinToken, Peer, PrivateKey,
-    SecretHash, SignedCertificate, Subject, TokenSecret, connect_to_join,
+    RefusalReason, Refusals, SecretHash, SignedCertificate, Subject, TokenSecret, connect_to_join,
 };
+use sterna_types::limits::MAX_NAME_BYTES;
 use sterna_types::names::InvalidName;
 use sterna_types::{NodeId, NodeName, SiteName, TokenId};
 use tonic::{Code, Request, Response, Status};
 
+use super::authority;
 use super::clock::now;
-use super::credentials;
 use super::node::Node;
 
 /// What a new node is to be.
@@ -76,24 +80,21 @@ pub(super) fn credentials_of(key: PrivateKey, certificate: &[u8], authorities: &
 /// Steps 4 and 5, from the other side.
 pub(super) struct EnrolmentService {
     node: Arc<Node>,
+    refusals: Arc<Refusals>,
 }
 
 impl EnrolmentService {
-    /// Lets nodes into `node`'s cluster.
-    pub(super) fn new(node: Arc<Node>) -> Self {
-        Self { node }
+    /// Lets nodes into `node`'s cluster. Those that are not let in are counted and logged there.
+    pub(super) fn new(node: Arc<Node>, refusals: Arc<Refusals>) -> Self {
+        Self { node, refusals }
     }
 
-    /// The cluster's authority, which not every node holds.
-    async fn authority(&self) -> Result<Authority, Status> {
-        let files = credentials::files(&self.node.directory);
-        let loaded = tokio::task::spawn_blocking(move || files.load_authority()).await;
-        let loaded = loaded.map_err(|panic| Status::internal(panic.to_string()))?;
-        let authority = loaded.map_err(|error| {
-            tracing::error!(%error, "the cluster's authority cannot be read");
-            Status::internal("the cluster's authority cannot be read here")
-        })?;
-        authority.ok_or_else(|| Status::failed_precondition("this node does not hold the cluster's authority"))
+    /// The node of the cluster that asks, if it is one.
+    fn known_node<T>(&self, request: &Request<T>) -> Option<NodeId> {
+        match request.extensions().get::<ConnectInfo>()?.peer {
+            Peer::Node(id) => self.node.metadata.read().node(id).map(|node| node.id),
+            Peer::Administrator { .. } | Peer::Stranger => None,
+        }
     }
 
     /// Looks at the token before anything is proposed: strangers write nothing into the log.
@@ -115,7 +116,7 @@ impl EnrolmentService {
         let at = now();
         self.check_token(token, &secret, at)?;
         let signing = CertificateRequest::from_der(&request.certificate_request).map_err(|error| invalid(&error))?;
-        let authority = self.authority().await?;
+        let authority = authority::to_sign(&self.node).await?;
         let admission = Admission {
             token,
             secret: Digest(*secret.hash().as_bytes()),
@@ -156,27 +157,49 @@ impl Enrolment for EnrolmentService {
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinReply>, Status> {
         let from = request.extensions().get::<ConnectInfo>().map(|info| info.address);
         let request = request.into_inner();
-        let token = TokenId(request.token);
+        let name: String = request.name.chars().take(MAX_NAME_BYTES).flat_map(char::escape_debug).collect();
+        let what = format!("token {}, node '{name}'", TokenId(request.token));
         let admitted = self.admit(request).await;
         let admitted = admitted.inspect_err(|status| {
-            tracing::warn!(?from, %token, "a node was not let in: {}", status.message());
+            let from = from.map_or_else(|| "an unknown address".to_owned(), |from| from.to_string());
+            let why = format!("a node was not let in: {}", status.message());
+            self.refusals.record_call(RefusalReason::BadToken, &what, &from, "Join", &why);
         });
         admitted.map(Response::new)
     }
 
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<RenewReply>, Status> {
-        let peer = request.extensions().get::<ConnectInfo>().map(|info| info.peer.clone());
-        let Some(Peer::Node(id)) = peer.filter(|peer| match peer {
-            Peer::Node(id) => self.node.metadata.read().node(*id).is_some(),
-            Peer::Administrator { .. } | Peer::Stranger => false,
-        }) else {
-            return Err(Status::permission_denied("only nodes of the cluster have certificates to renew"));
-        };
+        let id = self
+            .known_node(&request)
+            .ok_or_else(|| Status::permission_denied("only nodes of the cluster have certificates to renew"))?;
         let request = CertificateRequest::from_der(&request.into_inner().certificate_request)
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
-        let authority = self.authority().await?;
+        let authority = authority::to_sign(&self.node).await?;
         let (certificate, authorities) = self.sign(&authority, &request, &Subject::Node(id))?;
         tracing::info!(node = %id, "a node's certificate was renewed");
         Ok(Response::new(RenewReply { certificate, authorities }))
+    }
+
+    async fn holds_authority(
+        &self,
+        request: Request<HoldsAuthorityRequest>,
+    ) -> Result<Response<HoldsAuthorityReply>, Status> {
+        self.known_node(&request).ok_or_else(|| Status::permission_denied("this is for nodes of the cluster only"))?;
+        let held = authority::load(&self.node).await.map_err(|error| authority::unreadable(&error))?;
+        let fingerprint = held.map(|held| held.fingerprint().as_bytes().to_vec()).unwrap_or_default();
+        Ok(Response::new(HoldsAuthorityReply { fingerprint }))
+    }
+
+    async fn fetch_authority(
+        &self,
+        request: Request<FetchAuthorityRequest>,
+    ) -> Result<Response<FetchAuthorityReply>, Status> {
+        let from = request.extensions().get::<ConnectInfo>().map(|from| (from.peer.to_string(), from.address));
+        let (peer, address) = from.unzip();
+        let handed = authority::hand_over(&self.node, self.known_node(&request)).await;
+        let handed = handed.inspect_err(|status| {
+            tracing::warn!(peer, ?address, "the cluster's authority was not handed over: {}", status.message());
+        });
+        handed.map(Response::new)
     }
 }

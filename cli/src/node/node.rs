@@ -17,6 +17,7 @@ use tokio::runtime::Handle;
 use tokio::sync::RwLock;
 use tokio_util::sync::CancellationToken;
 
+use super::authority::Custody;
 use super::background::Background;
 use super::config::Config;
 use super::credentials::{self, load_or_create};
@@ -43,6 +44,8 @@ pub(super) struct Node {
     pub(super) tls: Tls,
     /// How long the certificates are valid that it signs, where it holds the cluster's authority.
     pub(super) certificate_lifetime: Duration,
+    /// Who else is known to hold the cluster's authority.
+    pub(super) custody: Custody,
     /// Under which it answers clients.
     pub(super) lease: Arc<Lease>,
     /// Its storage engine.
@@ -92,6 +95,7 @@ impl Node {
                     metadata: Arc::new(metadata),
                     tls,
                     certificate_lifetime: config.cluster.certificate_lifetime,
+                    custody: Custody::default(),
                     lease,
                     engine,
                     volumes: Arc::new(volumes),

@@ -2,8 +2,8 @@
 //! the new certificate.
 //!
 //! 1. When two thirds of the certificate's time have passed, the node makes a new key.
-//! 2. It asks the node that holds the cluster's authority to sign it, or does so itself where it is that node. The voters are asked
-//!    in turn; who does not hold the authority says so.
+//! 2. It asks a node that holds the cluster's authority to sign it, or does so itself where it is one. The voters are asked in turn;
+//!    who does not hold the authority says so.
 //! 3. It keeps key and certificate in one file, replaced as a whole: a crash leaves the old pair or the new one.
 //! 4. It shows them from then on.
 //!

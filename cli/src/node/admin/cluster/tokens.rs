@@ -15,8 +15,8 @@ use tonic::Status;
 use crate::node::admin::lookup::metadata;
 use crate::node::admin::request::parsed;
 use crate::node::admin::status::IntoStatus;
+use crate::node::authority;
 use crate::node::clock::now;
-use crate::node::credentials;
 use crate::node::node::Node;
 
 /// A new one, for a node that comes to this one.
@@ -34,22 +34,25 @@ pub(super) async fn create(
             "this node listens to no other node: set [cluster] listen in its sterna.toml, and start it anew",
         ));
     }
-    if !credentials::files(&node.directory).authority_path().exists() {
-        return Err(Status::failed_precondition(
-            "this node does not hold the cluster's authority, which signs the certificates of new nodes: ask the one that does",
-        ));
-    }
+    // Nobody could come in by it here.
+    authority::to_sign(&node).await?;
     let id = random_id()?;
     let secret = TokenSecret::generate().map_err(|error| Status::internal(error.to_string()))?;
     let hash = Digest(*secret.hash().as_bytes());
     let (at, own) = (now(), node.metadata.id());
     let expires = UnixTime { unix_ms: at.unix_ms.saturating_add(request.lifetime_ms) };
     let known = metadata(&node).await?;
-    let address = known.node(own).and_then(|node| node.address);
-    let address = address
-        .ok_or_else(|| Status::unavailable("the cluster does not know yet where this node listens: try again"))?;
+    if known.node(own).and_then(|node| node.address).is_none() {
+        return Err(Status::unavailable("the cluster does not know yet where this node listens: try again"));
+    }
     let credentials = node.tls.credentials();
-    let token = JoinToken::new(node.identity.cluster, credentials.issuer().fingerprint(), id, secret, vec![address]);
+    let token = JoinToken::new(
+        node.identity.cluster,
+        credentials.issuer().fingerprint(),
+        id,
+        secret,
+        authority::addresses_to_join(&known, own),
+    );
     let token = token.map_err(|error| Status::internal(error.to_string()))?;
     let new = NewToken { id, secret: hash, at, expires, site };
     node.metadata.propose(Command::CreateToken(new)).await.map_err(|error| error.about("the token"))?;
