@@ -35,6 +35,8 @@ mod leader;
 mod leadership;
 mod others;
 mod overdue;
+#[cfg(feature = "rehearsal")]
+mod pretended;
 mod proposer;
 mod requests;
 mod service;
@@ -187,20 +189,6 @@ impl MetadataNode {
         node.opened(opened).await
     }
 
-    /// Opens the metadata in `dir` over a network of one's own.
-    #[cfg(feature = "rehearsal")]
-    pub(crate) async fn open_on<N: RaftNetworkFactory<TypeConfig>>(
-        dir: &Path,
-        config: MetadataConfig,
-        network: impl FnOnce(watch::Receiver<Arc<Metadata>>) -> N,
-    ) -> Result<Self, OpenError> {
-        let store = open_store(dir, Absent::Refuse).await?;
-        let network = network(store.view.clone());
-        let node = Self::start(dir, config, store, network, None).await?;
-        let opened = node.lead_alone().await;
-        node.opened(opened).await
-    }
-
     /// This node, if it was opened and there is metadata.
     async fn opened(self, opened: Result<(), OpenError>) -> Result<Self, OpenError> {
         let begun = opened.and_then(|()| match self.read().cluster() {
@@ -239,19 +227,9 @@ impl MetadataNode {
         Callers::new(self.id, self.view.clone()).node(request)
     }
 
-    /// The ways to the other nodes; `None` for a node that is alone.
-    pub fn channels(&self) -> Option<&Channels> {
-        self.channels.as_ref()
-    }
-
     /// This node's id.
     pub fn id(&self) -> NodeId {
         self.id
-    }
-
-    /// Which version of the metadata's commands this node understands.
-    pub fn knows(&self) -> MetadataVersion {
-        self.knows
     }
 
     /// The metadata as far as this node has applied it, at once and all of one moment. It may lag behind what the group has

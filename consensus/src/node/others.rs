@@ -1,11 +1,12 @@
-//! How the other nodes are.
+//! How the other nodes are, and this one.
 
 use sterna_proto::node::PingRequest;
 use sterna_proto::node::metadata_client::MetadataClient;
-use sterna_transport::Lane;
+use sterna_transport::{Channels, Lane};
 use sterna_types::NodeId;
 
 use super::MetadataNode;
+use crate::state::cluster::MetadataVersion;
 
 /// How another node has answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +32,11 @@ pub enum PingError {
 }
 
 impl MetadataNode {
+    /// The ways to the other nodes; `None` for a node that is alone.
+    pub fn channels(&self) -> Option<&Channels> {
+        self.channels.as_ref()
+    }
+
     /// Asks another node how it is.
     ///
     /// # Errors
@@ -51,15 +57,9 @@ impl MetadataNode {
         self.raft.metrics().borrow().last_applied.map_or(0, |id| id.index)
     }
 
-    /// See [`crate::rehearsal::furthest_behind`].
-    #[cfg(feature = "rehearsal")]
-    pub(crate) fn furthest_behind(&self) -> u64 {
-        let metrics = self.raft.metrics();
-        let metrics = metrics.borrow();
-        let matched = metrics.replication.iter().flat_map(|nodes| nodes.values());
-        let lowest = matched.map(|matched| matched.map_or(0, |id| id.index)).min();
-        let last = metrics.last_log_index.unwrap_or(0);
-        last.saturating_sub(lowest.unwrap_or(last))
+    /// Which version of the metadata's commands this node understands.
+    pub fn knows(&self) -> MetadataVersion {
+        self.knows
     }
 
     /// Who leads, as far as this node knows.

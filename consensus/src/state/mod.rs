@@ -111,11 +111,6 @@ impl Metadata {
         self.nodes.len()
     }
 
-    /// How many snapshots all volumes have together.
-    pub fn snapshot_count(&self) -> usize {
-        self.snapshots
-    }
-
     /// The node with this id.
     pub fn node(&self, id: NodeId) -> Option<&Arc<Node>> {
         self.nodes.get(&id)

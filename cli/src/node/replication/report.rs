@@ -45,7 +45,7 @@ async fn report(node: &Node, batch: &[Arrival]) {
     let reports = batch.iter().map(|arrival| arrival.report.clone()).collect();
     let command = Command::ReportReplicas { node: node.metadata.id(), reports };
     loop {
-        match node.metadata.propose(command.clone()).await {
+        match node.metadata.propose_without_haste(command.clone()).await {
             Ok(Outcome::Reported { refused }) => {
                 for (volume, refusal) in refused {
                     // It has another owner meanwhile, or is kept here no more.
