@@ -216,13 +216,13 @@ struct MemorySection {
 impl ConfigFile {
     fn nbd(&self, directory: &Path) -> Result<NbdConfig, Wrong> {
         let NbdSection { listen, lanes, tls, access } = &self.nbd;
-        if let Some(open) = listen.iter().find(|_| tls.is_none()) {
-            let remedy = "clients over TCP have to show who they are, so set [nbd.tls] and [nbd.access], or have them use nbd.sock";
-            return Err(Wrong { key: "nbd.listen", value: format!("\"{open}\""), remedy });
-        }
         if listen.len() > MAX_ADDRESSES {
             let value = format!("{} addresses", listen.len());
             return Err(Wrong { key: "nbd.listen", value, remedy: "take at most 64" });
+        }
+        if let Some(open) = listen.iter().find(|_| tls.is_none()) {
+            let remedy = "clients over TCP have to show who they are, so set [nbd.tls] and [nbd.access], or have them use nbd.sock";
+            return Err(Wrong { key: "nbd.listen", value: format!("\"{open}\""), remedy });
         }
         let mut config = NbdConfig::default();
         set(&mut config.lanes, *lanes, LANES)?;
