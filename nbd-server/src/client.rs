@@ -21,7 +21,7 @@ pub enum Client {
         /// Where from.
         address: SocketAddr,
         /// The DNS names in the certificate (subjectAltName), in lower case. What else it says counts for nothing: libraries
-        /// disagree about common names.
+        /// disagree about common names. A wildcard is no name: it says whom the client could be, and not who it is.
         names: Vec<String>,
     },
 }
