@@ -26,22 +26,22 @@ mod salvage;
 mod socket;
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 
 use admin::Work;
+use args::target::{NoTarget, Target};
 use args::{Args, Command, NbdCommand};
 
 /// Carries out the command line of this process. Returns how it is to end.
 pub fn run() -> ExitCode {
-    let Args { json, dir, command } = Args::read();
+    let Args { json, target, command, .. } = Args::read();
     let filter =
         tracing_subscriber::EnvFilter::try_from_env("STERNA_LOG").unwrap_or_else(|_| "info,openraft=warn".into());
     let colours = std::io::stderr().is_terminal();
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours).init();
-    let ask = |work| admin::run(work, &node_directory(dir), json);
+    let ask = |work| admin::run(work, &chosen_node(target), json);
     let result = match command {
         Command::Nbd { command: NbdCommand::Serve(serve) } => nbd_serve::run(serve, json),
         Command::Node { command } => node::command(command, json),
@@ -63,7 +63,12 @@ pub fn run() -> ExitCode {
 }
 
 /// The node that was chosen. Which one is part of the command line: without it, that is what is wrong.
-fn node_directory(dir: Option<PathBuf>) -> PathBuf {
-    let missing = "no node is chosen: give its data directory with --dir DIR, or in STERNA_DIR";
-    dir.unwrap_or_else(|| Args::wrong(ErrorKind::MissingRequiredArgument, missing))
+fn chosen_node(target: Option<Result<Target, NoTarget>>) -> Target {
+    target.unwrap_or(Err(NoTarget::Nothing)).unwrap_or_else(|error| {
+        let kind = match error {
+            NoTarget::Nothing | NoTarget::NoIdentity => ErrorKind::MissingRequiredArgument,
+            NoTarget::Both => ErrorKind::ArgumentConflict,
+        };
+        Args::wrong(kind, error)
+    })
 }

@@ -22,14 +22,13 @@ pub(crate) fn run(serve: Serve, json: bool) -> Result<()> {
     let (mut addresses, mut sockets) = (Vec::new(), Sockets::default());
     let listeners = listeners(&serve, &mut addresses, &mut sockets)?;
     let offers = offers(&exports, &addresses);
-    let config =
-        ServerConfig { tls, lanes: usize::from(serve.lanes), ..ServerConfig::new(Arc::new(FixedCatalog(exports))) };
+    let config = ServerConfig { lanes: usize::from(serve.lanes), ..ServerConfig::new(Arc::new(FixedCatalog(exports))) };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let result = runtime.block_on(async {
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let server = Arc::new(NbdServer::start(config)?);
         for listener in listeners {
-            server.listen(listener)?;
+            server.listen(listener, tls.clone())?;
         }
         announce(&offers, json)?;
         tokio::select! {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use sterna_types::BlockDevice;
 
+use crate::client::Client;
 use crate::limits::MAX_STRING_BYTES;
 use crate::wire::transmission_flag as flag;
 
@@ -142,19 +143,20 @@ pub type CatalogFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Who knows the exports of a server.
 pub trait Catalog: Send + Sync + 'static {
-    /// All exports, in the order they are to be listed.
-    fn list(&self) -> CatalogFuture<'_, Vec<ExportListing>>;
+    /// All exports that this client may have, in the order they are to be listed.
+    fn list<'a>(&'a self, client: &'a Client) -> CatalogFuture<'a, Vec<ExportListing>>;
 
-    /// The export of this name, the default one for the empty name; `None` where there is none.
-    fn find<'a>(&'a self, name: &'a ExportName) -> CatalogFuture<'a, Option<Export>>;
+    /// The export of this name on the terms that this client may have it on, the default one for the empty name; `None` where
+    /// there is none, or none for this client: nobody learns what there is for others.
+    fn find<'a>(&'a self, client: &'a Client, name: &'a ExportName) -> CatalogFuture<'a, Option<Export>>;
 }
 
-/// A catalog that never changes; its first export is the default.
+/// A catalog that never changes and is for everybody; its first export is the default.
 #[derive(Clone, Debug, Default)]
 pub struct FixedCatalog(pub Vec<Export>);
 
 impl Catalog for FixedCatalog {
-    fn list(&self) -> CatalogFuture<'_, Vec<ExportListing>> {
+    fn list<'a>(&'a self, _: &'a Client) -> CatalogFuture<'a, Vec<ExportListing>> {
         let listing = |export: &Export| ExportListing {
             name: export.name.clone(),
             description: export.description.clone(),
@@ -163,7 +165,7 @@ impl Catalog for FixedCatalog {
         Box::pin(async move { self.0.iter().map(listing).collect() })
     }
 
-    fn find<'a>(&'a self, name: &'a ExportName) -> CatalogFuture<'a, Option<Export>> {
+    fn find<'a>(&'a self, _: &'a Client, name: &'a ExportName) -> CatalogFuture<'a, Option<Export>> {
         Box::pin(async move {
             let named = self.0.iter().find(|export| export.name == *name);
             named.or_else(|| self.0.first().filter(|_| name.as_str().is_empty())).cloned()

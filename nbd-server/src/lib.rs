@@ -7,7 +7,7 @@
 //! * [`handshake`] and [`transmission`]: the two phases as state machines. They take bytes and give bytes and decisions;
 //!   no socket, clock or task is in them, so tests and fuzzers drive them as they like.
 //! * [`export`]: what is served, under which name, and who answers for names ([`export::Catalog`]).
-//! * `connection`: one client's connection, the I/O around the two machines.
+//! * [`client`]: who asks. `connection`: one client's connection, the I/O around the two machines.
 //! * [`server`]: listeners, the lanes that connections run on, limits, drain. [`tls`]: STARTTLS.
 //!   [`activation`]: sockets from systemd.
 //! * `checks` (a feature of that name): what may never be false about the machines, for property tests and fuzz targets.
@@ -18,6 +18,7 @@
 pub mod activation;
 #[cfg(any(test, feature = "checks"))]
 pub mod checks;
+pub mod client;
 mod connection;
 pub mod counters;
 pub mod export;
@@ -28,6 +29,7 @@ pub mod tls;
 pub mod transmission;
 pub mod wire;
 
+pub use client::Client;
 pub use export::{Catalog, Export, ExportMode, ExportName};
 pub use server::{Listener, NbdServer, ServerConfig};
 pub use tls::TlsPolicy;

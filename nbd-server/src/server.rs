@@ -5,6 +5,7 @@
 //! its runtime is, stands in a guest's way.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
@@ -14,9 +15,11 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::client::Client;
 use crate::connection::{self, End, Neighbours, Shared};
 use crate::counters::Counters;
 use crate::export::Catalog;
+use crate::handshake::CloseReason;
 use crate::limits::MAX_CONNECTIONS;
 use crate::tls::TlsPolicy;
 
@@ -27,18 +30,17 @@ const BLOCKING_THREADS_PER_LANE: usize = 64;
 pub struct ServerConfig {
     /// Who knows the exports.
     pub catalog: Arc<dyn Catalog>,
-    /// Encryption.
-    pub tls: TlsPolicy,
     /// How many lanes; 0 for one per processor.
     pub lanes: usize,
-    /// Most connections at a time, at most [`MAX_CONNECTIONS`]; one more waits to be accepted.
+    /// Most connections of one listener at a time, at most [`MAX_CONNECTIONS`]; one more waits to be accepted. Those of one do
+    /// not keep others from coming in by another.
     pub max_connections: usize,
 }
 
 impl ServerConfig {
     /// A server of these exports, with the defaults for everything else.
     pub fn new(catalog: Arc<dyn Catalog>) -> Self {
-        Self { catalog, tls: TlsPolicy::Off, lanes: 0, max_connections: MAX_CONNECTIONS }
+        Self { catalog, lanes: 0, max_connections: MAX_CONNECTIONS }
     }
 }
 
@@ -58,7 +60,7 @@ pub enum Listener {
 /// use std::sync::Arc;
 ///
 /// use sterna_nbd_server::export::FixedCatalog;
-/// use sterna_nbd_server::{Export, ExportMode, ExportName, Listener, NbdServer, ServerConfig};
+/// use sterna_nbd_server::{Export, ExportMode, ExportName, Listener, NbdServer, ServerConfig, TlsPolicy};
 /// use sterna_types::ByteSize;
 /// use sterna_types::device::MemoryDevice;
 ///
@@ -70,7 +72,7 @@ pub enum Listener {
 ///     device: Arc::new(MemoryDevice::new(ByteSize(20 << 30))),
 /// };
 /// let server = Arc::new(NbdServer::start(ServerConfig::new(Arc::new(FixedCatalog(vec![scratch]))))?);
-/// server.listen(Listener::Tcp(std::net::TcpListener::bind("127.0.0.1:0")?))?;
+/// server.listen(Listener::Tcp(std::net::TcpListener::bind("127.0.0.1:0")?), TlsPolicy::Off)?;
 /// // ... and at the end, in good order:
 /// # let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
 /// runtime.block_on(server.shutdown());
@@ -81,7 +83,7 @@ pub struct NbdServer {
     shared: Shared,
     lanes: Vec<Lane>,
     next_lane: AtomicUsize,
-    permits: Arc<Semaphore>,
+    max_connections: usize,
     connections: TaskTracker,
     acceptors: TaskTracker,
 }
@@ -105,14 +107,14 @@ impl NbdServer {
         Ok(Self {
             shared: Shared {
                 catalog: config.catalog,
-                tls: config.tls,
+                tls: TlsPolicy::Off,
                 counters: Arc::new(Counters::default()),
                 drain: CancellationToken::new(),
                 neighbours: Neighbours::default(),
             },
             lanes,
             next_lane: AtomicUsize::new(0),
-            permits: Arc::new(Semaphore::new(config.max_connections.clamp(1, MAX_CONNECTIONS))),
+            max_connections: config.max_connections.clamp(1, MAX_CONNECTIONS),
             connections: TaskTracker::new(),
             acceptors: TaskTracker::new(),
         })
@@ -128,13 +130,13 @@ impl NbdServer {
         self.connections.len()
     }
 
-    /// Accepts connections from `listener` until the shutdown.
+    /// Accepts connections from `listener` until the shutdown, and encrypts them as `tls` says.
     ///
     /// # Errors
     /// The socket cannot be watched.
-    pub fn listen(self: &Arc<Self>, listener: Listener) -> io::Result<()> {
+    pub fn listen(self: &Arc<Self>, listener: Listener, tls: TlsPolicy) -> io::Result<()> {
         let server = Arc::downgrade(self);
-        let (drain, permits) = (self.shared.drain.clone(), Arc::clone(&self.permits));
+        let (drain, permits) = (self.shared.drain.clone(), Arc::new(Semaphore::new(self.max_connections)));
         let lane = &self.lanes[0].handle;
         let accepting = {
             let _in_lane = lane.enter();
@@ -148,7 +150,7 @@ impl NbdServer {
                 };
                 let Some(server) = server.upgrade() else { break };
                 match stream {
-                    Ok(stream) => server.attach(stream, permit),
+                    Ok(stream) => server.attach(stream, tls.clone(), permit),
                     Err(error) => {
                         // Out of descriptors, say: the clients wait meanwhile.
                         tracing::warn!(%error, "a connection could not be accepted");
@@ -161,24 +163,25 @@ impl NbdServer {
         Ok(())
     }
 
-    fn attach(&self, stream: Accepted, permit: tokio::sync::OwnedSemaphorePermit) {
+    fn attach(&self, stream: Accepted, tls: TlsPolicy, permit: tokio::sync::OwnedSemaphorePermit) {
         let lane = &self.lanes[self.next_lane.fetch_add(1, Ordering::Relaxed) % self.lanes.len()];
-        let shared = Shared { neighbours: lane.neighbours.clone(), ..self.shared.clone() };
+        let shared = Shared { tls, neighbours: lane.neighbours.clone(), ..self.shared.clone() };
         shared.counters.connections.add(1);
         let joined = lane.neighbours.join();
         let serve = async move {
             let _until_it_ends = (permit, joined);
+            let mut client = stream.client();
             let end = match stream {
                 Accepted::Unix(stream) => match tokio::net::UnixStream::from_std(stream) {
-                    Ok(stream) => connection::run(stream, shared).await,
+                    Ok(stream) => connection::run(stream, &mut client, shared).await,
                     Err(error) => End::Broken(error),
                 },
-                Accepted::Tcp(stream) => match tokio::net::TcpStream::from_std(stream) {
-                    Ok(stream) => connection::run(stream, shared).await,
+                Accepted::Tcp(stream, _) => match tokio::net::TcpStream::from_std(stream) {
+                    Ok(stream) => connection::run(stream, &mut client, shared).await,
                     Err(error) => End::Broken(error),
                 },
             };
-            log_end(&end);
+            log_end(&end, &client);
         };
         self.connections.spawn_on(serve, &lane.handle);
     }
@@ -204,16 +207,21 @@ impl Drop for NbdServer {
     }
 }
 
-fn log_end(end: &End) {
+fn log_end(end: &End, client: &Client) {
     match end {
-        End::Orderly => tracing::debug!("a connection ended: {end}"),
-        End::Handshake(_) => tracing::debug!("a handshake ended: {end}"),
+        End::Orderly | End::Handshake(CloseReason::Aborted) => tracing::debug!(%client, "a connection ended: {end}"),
+        // EXPORT_NAME can be refused in no other way, and the catalog says why.
+        End::Handshake(CloseReason::ExportNameRefused) => tracing::debug!(%client, "a handshake ended: {end}"),
         // Clients that do not take their leave are common, and nothing to act on.
-        End::Broken(error) if is_departure(error) => tracing::debug!("a connection ended: {end}"),
-        End::Broken(_) => tracing::info!("a connection ended: {end}"),
-        End::HandshakeTimeout | End::PlaintextBehindStartTls | End::Tls(_) | End::Violation(_) | End::DrainTimeout => {
-            tracing::warn!("a connection was cut: {end}");
-        }
+        End::Broken(error) if is_departure(error) => tracing::debug!(%client, "a connection ended: {end}"),
+        End::Broken(_) => tracing::info!(%client, "a connection ended: {end}"),
+        End::InTheClear => tracing::warn!(%client, "a client was refused: {end}"),
+        End::Handshake(_)
+        | End::HandshakeTimeout
+        | End::PlaintextBehindStartTls
+        | End::Tls(_)
+        | End::Violation(_)
+        | End::DrainTimeout => tracing::warn!(%client, "a connection was cut: {end}"),
     }
 }
 
@@ -237,7 +245,16 @@ enum AsyncListener {
 
 enum Accepted {
     Unix(std::os::unix::net::UnixStream),
-    Tcp(std::net::TcpStream),
+    Tcp(std::net::TcpStream, SocketAddr),
+}
+
+impl Accepted {
+    fn client(&self) -> Client {
+        match self {
+            Self::Unix(_) => Client::Local,
+            Self::Tcp(_, address) => Client::Unknown { address: *address },
+        }
+    }
 }
 
 impl AsyncListener {
@@ -264,7 +281,7 @@ impl AsyncListener {
                 // A VM may be quiet for days; a peer that is gone shows only so.
                 rustix::net::sockopt::set_socket_keepalive(&stream, true)?;
                 tracing::debug!(%peer, "connected");
-                Ok(Accepted::Tcp(stream.into_std()?))
+                Ok(Accepted::Tcp(stream.into_std()?, peer))
             }
         }
     }

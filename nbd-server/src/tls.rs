@@ -38,6 +38,11 @@ impl TlsPolicy {
         }
     }
 
+    /// Whether connections in the clear are served.
+    pub fn is_off(&self) -> bool {
+        matches!(self, Self::Off)
+    }
+
     /// Upgrades a connection whose STARTTLS was acknowledged.
     pub(crate) async fn accept<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S) -> io::Result<TlsStream<S>> {
         match self {

@@ -7,6 +7,10 @@
 //! This crate is *not* a place for meaning: its types are what stands on a wire, unchecked. Whoever receives one turns it
 //! into a type of `sterna-types`, or refuses it, before anything else sees it.
 
+/// Every call of every service, as HTTP/2 names it: `/package.Service/Method`. Who gives access to some has to have an
+/// opinion about each.
+pub const CALLS: &[&str] = include!(concat!(env!("OUT_DIR"), "/calls.rs"));
+
 /// What an administrator asks of a node, on its admin socket (`admin.proto`).
 ///
 /// The client is `admin_client::AdminClient`, and the trait that a node implements `admin_server::Admin`.

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    date_time_ymd,
 };
 
 /// An authority whose certificates are in files.
@@ -33,6 +34,15 @@ pub enum Role {
     Server,
     /// A client.
     Client,
+}
+
+/// When an identity is valid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Validity {
+    /// Now.
+    Now,
+    /// For a year that is long over.
+    Over,
 }
 
 impl Authority {
@@ -66,12 +76,22 @@ impl Authority {
     /// # Errors
     /// It cannot be written.
     pub fn identity(&self, role: Role, directory: &Path) -> Result<Identity> {
+        self.named_identity(role, &["localhost", "127.0.0.1", "::1"], Validity::Now, directory)
+    }
+
+    /// The same with these names, valid now or not any more.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn named_identity(&self, role: Role, names: &[&str], validity: Validity, directory: &Path) -> Result<Identity> {
         let (name, purpose) = match role {
             Role::Server => ("server", ExtendedKeyUsagePurpose::ServerAuth),
             Role::Client => ("client", ExtendedKeyUsagePurpose::ClientAuth),
         };
-        let names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
-        let mut params = CertificateParams::new(names)?;
+        let mut params = CertificateParams::new(names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>())?;
+        if validity == Validity::Over {
+            (params.not_before, params.not_after) = (date_time_ymd(2020, 1, 1), date_time_ymd(2021, 1, 1));
+        }
         params.distinguished_name.push(DnType::CommonName, name);
         // QEMU refuses to use an identity that may not encipher keys, whatever the cipher.
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];

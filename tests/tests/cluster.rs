@@ -1,23 +1,15 @@
-//! Several nodes: how they come together, what goes on without one of them, and who is not let in.
+//! Several nodes: how they come together, and what goes on without one of them. Who is not let in: `strangers.rs`.
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use sterna_proto::node::enrolment_client::EnrolmentClient;
-use sterna_proto::node::metadata_client::MetadataClient;
-use sterna_proto::node::raft_client::RaftClient;
-use sterna_proto::node::{AppendRequest, JoinRequest, PingRequest, RenewRequest};
 use sterna_tests::client::{Request, Style};
 use sterna_tests::cluster::Cluster;
 use sterna_tests::disk_server::DiskServer;
 use sterna_tests::node::{Node, is_refusal};
 use sterna_tests::server::sterna;
 use sterna_tests::tool::Tool;
-use sterna_transport::{JoinToken, connect_to_join};
-use tonic::Code;
 
 const SITES: [&str; 3] = ["ams", "chi", "icn"];
 /// Of the NBD protocol.
@@ -269,43 +261,5 @@ fn heavy_the_authority_outlives_its_first_node_and_leaves_who_votes_no_more() ->
         "a node that was removed still holds the authority: {}",
         cluster.nodes[2].log()
     );
-    Ok(())
-}
-
-#[test]
-fn strangers_are_heard_by_nothing_but_the_way_in() -> Result<()> {
-    let directory = tempfile::tempdir()?;
-    let cluster = Cluster::start(directory.path(), &["ams"])?;
-    let token: JoinToken = cluster.token()?.parse()?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let channel = connect_to_join(&token).await?;
-        let refusals = [
-            RaftClient::new(channel.clone()).append(AppendRequest::default()).await.map(drop),
-            MetadataClient::new(channel.clone()).ping(PingRequest {}).await.map(drop),
-            EnrolmentClient::new(channel.clone()).renew(RenewRequest::default()).await.map(drop),
-            EnrolmentClient::new(channel)
-                .join(JoinRequest { secret: vec![0; 16], ..JoinRequest::default() })
-                .await
-                .map(drop),
-        ];
-        for (number, refusal) in refusals.into_iter().enumerate() {
-            let code = refusal.err().map(|status| status.code());
-            ensure!(code == Some(Code::PermissionDenied), "call {number} was answered with {code:?}");
-        }
-        anyhow::Ok(())
-    })?;
-
-    let mut plain = TcpStream::connect(cluster.address(0))?;
-    plain.set_read_timeout(Some(Duration::from_secs(30)))?;
-    plain.write_all(b"GET / HTTP/1.1\r\nhost: sterna\r\n\r\n")?;
-    let mut answer = Vec::new();
-    // It is closed, with or without a last word in TLS.
-    let _ = plain.read_to_end(&mut answer);
-    ensure!(!answer.starts_with(b"HTTP"), "a stranger was answered without TLS");
-    cluster.until("the log tells of both", |cluster| {
-        let log = cluster.nodes[0].log();
-        Ok(log.contains("this is for nodes of the cluster only") && log.contains("reason=not_tls"))
-    })?;
     Ok(())
 }

@@ -11,6 +11,7 @@ use crate::refusals::RefusalReason;
 pub(crate) struct Most {
     pub(crate) connections: usize,
     pub(crate) per_address: usize,
+    pub(crate) handshakes_per_address: usize,
     pub(crate) strangers: usize,
 }
 
@@ -25,7 +26,15 @@ struct Counts {
     most: Most,
     connections: usize,
     strangers: usize,
-    by_origin: HashMap<IpAddr, usize>,
+    by_origin: HashMap<IpAddr, Here>,
+}
+
+/// The connections of one address.
+#[derive(Debug, Default)]
+struct Here {
+    connections: usize,
+    /// Those of them whose handshake is not over.
+    handshakes: usize,
 }
 
 /// The place of one connection, given back when it is dropped.
@@ -33,6 +42,7 @@ struct Counts {
 pub(crate) struct Seat {
     census: Census,
     origin: IpAddr,
+    in_handshake: bool,
     stranger: bool,
 }
 
@@ -50,15 +60,16 @@ impl Census {
         if counts.connections >= counts.most.connections {
             return Err(RefusalReason::TooMany);
         }
-        let most = counts.most.per_address;
+        let (most, handshakes) = (counts.most.per_address.max(1), counts.most.handshakes_per_address.max(1));
         let here = counts.by_origin.entry(origin).or_default();
         // Where there is one already, or else there is room for it: no entry stays behind that counts nothing.
-        if *here >= most.max(1) {
+        if here.connections >= most || here.handshakes >= handshakes {
             return Err(RefusalReason::TooManyFromAddress);
         }
-        *here += 1;
+        here.connections += 1;
+        here.handshakes += 1;
         counts.connections += 1;
-        Ok(Seat { census: self.clone(), origin, stranger: false })
+        Ok(Seat { census: self.clone(), origin, in_handshake: true, stranger: false })
     }
 
     fn counts(&self) -> MutexGuard<'_, Counts> {
@@ -68,6 +79,15 @@ impl Census {
 }
 
 impl Seat {
+    /// Its handshake is over.
+    pub(crate) fn is_in(&mut self) {
+        if std::mem::take(&mut self.in_handshake)
+            && let Some(here) = self.census.counts().by_origin.get_mut(&self.origin)
+        {
+            here.handshakes -= 1;
+        }
+    }
+
     /// Has shown no certificate.
     ///
     /// # Errors
@@ -89,8 +109,9 @@ impl Drop for Seat {
         counts.connections -= 1;
         counts.strangers -= usize::from(self.stranger);
         if let Some(here) = counts.by_origin.get_mut(&self.origin) {
-            *here -= 1;
-            if *here == 0 {
+            here.connections -= 1;
+            here.handshakes -= usize::from(self.in_handshake);
+            if here.connections == 0 {
                 counts.by_origin.remove(&self.origin);
             }
         }
@@ -115,7 +136,7 @@ mod tests {
 
     #[test]
     fn places_are_bounded_by_address_and_overall_and_given_back() {
-        let census = Census::new(Most { connections: 3, per_address: 2, strangers: 1 });
+        let census = Census::new(Most { connections: 3, per_address: 2, handshakes_per_address: 2, strangers: 1 });
         let first = census.enter(ip("192.0.2.1")).expect("there is room");
         let second = census.enter(ip("::ffff:192.0.2.1")).expect("there is room");
         assert_eq!(census.enter(ip("192.0.2.1")).expect_err("no room"), RefusalReason::TooManyFromAddress);
@@ -128,7 +149,7 @@ mod tests {
 
     #[test]
     fn who_has_many_addresses_has_no_more_places() {
-        let census = Census::new(Most { connections: 3, per_address: 1, strangers: 1 });
+        let census = Census::new(Most { connections: 3, per_address: 1, handshakes_per_address: 1, strangers: 1 });
         let _first = census.enter(ip("2001:db8::1")).expect("there is room");
         let refused = census.enter(ip("2001:db8::ffff:1")).expect_err("no room");
         assert_eq!(refused, RefusalReason::TooManyFromAddress);
@@ -136,8 +157,20 @@ mod tests {
     }
 
     #[test]
+    fn handshakes_of_one_address_are_bounded_until_they_are_over() {
+        let census = Census::new(Most { connections: 3, per_address: 3, handshakes_per_address: 1, strangers: 1 });
+        let mut first = census.enter(ip("192.0.2.1")).expect("there is room");
+        assert_eq!(census.enter(ip("192.0.2.1")).expect_err("no room"), RefusalReason::TooManyFromAddress);
+        let other = census.enter(ip("192.0.2.2")).expect("there is room for another");
+        first.is_in();
+        drop(census.enter(ip("192.0.2.1")).expect("there is room again"));
+        drop((first, other));
+        assert!(census.counts().by_origin.is_empty());
+    }
+
+    #[test]
     fn strangers_are_few() {
-        let census = Census::new(Most { connections: 3, per_address: 3, strangers: 1 });
+        let census = Census::new(Most { connections: 3, per_address: 3, handshakes_per_address: 3, strangers: 1 });
         let mut seats = [(); 2].map(|()| census.enter(ip("192.0.2.1")).expect("there is room"));
         assert_eq!(seats[0].is_strangers(), Ok(()));
         assert_eq!(seats[1].is_strangers(), Err(RefusalReason::TooManyStrangers));

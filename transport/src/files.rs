@@ -6,7 +6,7 @@
 //! | `authority.pem` | the authority's key and certificate | the nodes that may sign |
 //!
 //! A key and what belongs to it are in *one* file, so that no crash leaves a pair that does not match. Each file is
-//! replaced in these steps, and so is an administrator's, which is the same file under another name:
+//! replaced in these steps, and so is an administrator's, which is the same file under another name, with a node's address in it:
 //!
 //! 1. `.NAME.new` is removed, if a crash left one, and made anew with mode 0600; the contents are written to it.
 //! 2. It is synced.
@@ -23,6 +23,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -81,6 +82,12 @@ pub enum FilesError {
         /// Why not.
         source: InvalidCredentials,
     },
+    /// It does not say where a node is.
+    #[error("{path} has no line '{NODE_LINE}ADDRESS:PORT': it is no administrator's identity", path = path.display())]
+    NoNode {
+        /// The file.
+        path: PathBuf,
+    },
     /// It holds no authority.
     #[error("{path} holds no authority that can be used", path = path.display())]
     Authority {
@@ -114,7 +121,7 @@ impl CredentialFiles {
     /// [`FilesError`]; then the old ones or the new ones are there.
     pub fn store(&self, credentials: &Credentials) -> Result<(), FilesError> {
         self.make_directory()?;
-        store_credentials(&self.identity_path(), credentials)
+        replace(&self.identity_path(), credentials.to_pem().as_bytes())
     }
 
     /// Reads the credentials.
@@ -122,7 +129,8 @@ impl CredentialFiles {
     /// # Errors
     /// [`FilesError`]; [`FilesError::Missing`] where there are none.
     pub fn load(&self) -> Result<Credentials, FilesError> {
-        load_credentials(&self.identity_path())
+        let path = self.identity_path();
+        Credentials::from_pem(&read(&path)?).map_err(|source| FilesError::Credentials { path, source })
     }
 
     /// Replaces the authority; it is durable when this returns. The directory is made as by [`CredentialFiles::store`].
@@ -173,20 +181,26 @@ impl CredentialFiles {
     }
 }
 
-/// Writes credentials to a file of any name, an administrator's say; they are durable when this returns.
+/// Writes an administrator's credentials, and where a node is, to a file of any name; they are durable when this returns.
 ///
 /// # Errors
 /// [`FilesError`]; then what was there before or the new file is there.
-pub fn store_credentials(path: &Path, credentials: &Credentials) -> Result<(), FilesError> {
-    replace(path, credentials.to_pem().as_bytes())
+pub fn store_administrator(path: &Path, credentials: &Credentials, node: SocketAddr) -> Result<(), FilesError> {
+    let head = format!("# {}: a secret, for `sterna --identity`.\n{NODE_LINE}{node}\n", credentials.identity());
+    replace(path, (head + &credentials.to_pem()).as_bytes())
 }
 
-/// Reads what [`store_credentials`] has written.
+/// Reads what [`store_administrator`] has written.
 ///
 /// # Errors
 /// [`FilesError`]; so where others may read the file.
-pub fn load_credentials(path: &Path) -> Result<Credentials, FilesError> {
-    Credentials::from_pem(&read(path)?).map_err(|source| FilesError::Credentials { path: path.to_owned(), source })
+pub fn load_administrator(path: &Path) -> Result<(Credentials, SocketAddr), FilesError> {
+    let text = read(path)?;
+    let node = text.lines().find_map(|line| line.strip_prefix(NODE_LINE)?.parse().ok());
+    let node = node.ok_or_else(|| FilesError::NoNode { path: path.to_owned() })?;
+    let credentials =
+        Credentials::from_pem(&text).map_err(|source| FilesError::Credentials { path: path.to_owned(), source })?;
+    Ok((credentials, node))
 }
 
 fn read(path: &Path) -> Result<String, FilesError> {
@@ -247,6 +261,9 @@ fn parent(path: &Path) -> &Path {
         _ => Path::new("."),
     }
 }
+
+/// What stands before the address of a node.
+const NODE_LINE: &str = "node ";
 
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,7 @@
 //! The accepting end of one handshake: who is there, or why it is nobody of ours.
 
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -9,6 +9,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::{self, CertificateError};
 use tokio_rustls::server::TlsStream;
 
+use crate::certificate::SignedCertificate;
 use crate::connect::{set_up, tls_error};
 use crate::refusals::RefusalReason;
 use crate::subject::Peer;
@@ -44,7 +45,7 @@ impl HandshakeError {
     }
 }
 
-/// Shakes hands with who has connected.
+/// Shakes hands with who has connected: the connection, who it is, and how long its certificate is valid.
 ///
 /// # Errors
 /// [`HandshakeError`], after at most `limit`; the peer was told by an alert, where it could be.
@@ -55,7 +56,7 @@ pub(crate) async fn handshake(
     tcp: TcpStream,
     settings: &Settings,
     limit: Duration,
-) -> Result<(TlsStream<TcpStream>, Peer), HandshakeError> {
+) -> Result<(TlsStream<TcpStream>, Peer, Option<SystemTime>), HandshakeError> {
     set_up(&tcp).map_err(HandshakeError::Broken)?;
     let accept = TlsAcceptor::from(settings.server.clone()).accept(tcp);
     let stream = timeout(limit, accept).await.map_err(|_| HandshakeError::TooSlow { limit })?.map_err(failed)?;
@@ -63,8 +64,11 @@ pub(crate) async fn handshake(
     if connection.alpn_protocol() != Some(ALPN) {
         return Err(HandshakeError::NoHttp2);
     }
-    let peer = settings.peer(connection.peer_certificates())?;
-    Ok((stream, peer))
+    let certificates = connection.peer_certificates();
+    let peer = settings.peer(certificates)?;
+    let shown = certificates.and_then(<[_]>::first).and_then(|shown| SignedCertificate::from_der(shown).ok());
+    let expires = shown.map(|shown| shown.not_after());
+    Ok((stream, peer, expires))
 }
 
 fn failed(error: io::Error) -> HandshakeError {

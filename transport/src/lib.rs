@@ -12,7 +12,7 @@
 //! * [`tls`]: the settings of both ends, replaced while connections go on; `verifier`: servers that are known by less
 //!   than their name.
 //! * [`listener`]: who comes in, as a [`Peer`]; `handshake` and `census`: one of them, and how many there are;
-//!   [`refusals`]: who does not come in, why, and how often.
+//!   [`refusals`]: who does not come in, why, and how often. [`watched`]: what is wrong with a connection that has come in.
 //! * [`channels`]: gRPC channels to nodes, each on a [`lane`]; `connect` and [`backoff`]: one connection, and when the
 //!   next is tried; [`http2`]: windows, pings and bounds of both ends.
 //! * `sections`, `hex`, `random`: PEM, hexadecimal digits, random bytes.
@@ -49,13 +49,14 @@ mod testing;
 pub mod tls;
 pub mod token;
 mod verifier;
+pub mod watched;
 
 pub use authority::{Authority, AuthorityCertificate};
 pub use certificate::SignedCertificate;
 pub use channels::{Addresses, Channels, JoinError, connect_as_administrator, connect_to_join};
 pub use connect::ConnectError;
 pub use credentials::Credentials;
-pub use files::{CredentialFiles, load_credentials, store_credentials};
+pub use files::{CredentialFiles, load_administrator, store_administrator};
 pub use fingerprint::Fingerprint;
 pub use identity::Identity;
 pub use key::PrivateKey;
@@ -69,3 +70,4 @@ pub use subject::{AdministratorName, Peer, Role, Subject};
 pub use tls::Tls;
 pub use token::{JoinToken, SecretHash, TokenSecret};
 pub use verifier::NotANode;
+pub use watched::Watched;

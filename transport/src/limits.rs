@@ -30,11 +30,18 @@ pub const MAX_FILE_BYTES: u64 = 64 << 10;
 
 /// Most handshakes at a time; further connections wait in the kernel's backlog. One takes about a millisecond of a
 /// processor, and the peer's round trips: after a restart all peers of a large cluster are through in a second.
-pub const MAX_HANDSHAKES: usize = 64;
+pub const MAX_HANDSHAKES: usize = 256;
+
+/// Most of them from one address; one more is refused, and tried again by its node. So whoever begins many and ends none
+/// keeps nobody out who comes from elsewhere.
+pub const MAX_HANDSHAKES_PER_ADDRESS: usize = 64;
 
 /// From accepting a connection to the end of its handshake. Three round trips of the longest way that is planned for
 /// (300 ms) with lost packets sent again take less than half of it.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// From the end of a handshake to the last byte of HTTP/2's preface, which every client sends at once.
+pub const PREFACE_TIMEOUT: Duration = HANDSHAKE_TIMEOUT;
 
 /// Most connections at a time. A cluster of 100 nodes with four lanes each takes 400.
 pub const MAX_CONNECTIONS: usize = 1024;

@@ -17,12 +17,12 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, sleep};
 use tokio_rustls::server::TlsStream;
 use tokio_stream::Stream;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -33,11 +33,12 @@ use crate::census::{Census, Most, Seat};
 use crate::handshake::{HandshakeError, handshake};
 use crate::limits::{
     ACCEPT_PAUSE, ACCEPTED_BACKLOG, HANDSHAKE_TIMEOUT, MAX_CONNECTIONS, MAX_CONNECTIONS_PER_ADDRESS, MAX_HANDSHAKES,
-    MAX_STRANGERS, STRANGER_LIFETIME,
+    MAX_HANDSHAKES_PER_ADDRESS, MAX_STRANGERS, STRANGER_LIFETIME,
 };
 use crate::refusals::Refusals;
 use crate::subject::Peer;
 use crate::tls::Tls;
+use crate::watched::{Cut, Watched};
 
 /// How a listener is set up.
 #[derive(Clone, Debug)]
@@ -61,6 +62,8 @@ pub struct ListenerLimits {
     pub connections: usize,
     /// Most of them from one address.
     pub connections_per_address: usize,
+    /// Most handshakes with one address at a time.
+    pub handshakes_per_address: usize,
     /// Most connections without a certificate.
     pub strangers: usize,
     /// How long one of those may last.
@@ -74,6 +77,7 @@ impl Default for ListenerLimits {
             handshake_timeout: HANDSHAKE_TIMEOUT,
             connections: MAX_CONNECTIONS,
             connections_per_address: MAX_CONNECTIONS_PER_ADDRESS,
+            handshakes_per_address: MAX_HANDSHAKES_PER_ADDRESS,
             strangers: MAX_STRANGERS,
             stranger_lifetime: STRANGER_LIFETIME,
         }
@@ -117,6 +121,7 @@ impl Listener {
             census: Census::new(Most {
                 connections: limits.connections,
                 per_address: limits.connections_per_address,
+                handshakes_per_address: limits.handshakes_per_address,
                 strangers: limits.strangers,
             }),
             handshakes: Arc::new(Semaphore::new(limits.handshakes)),
@@ -197,7 +202,7 @@ impl Door {
                         let admit = async move { door.admit(tcp, address, seat, permit).await };
                         self.tasks.spawn(async move { stop.run_until_cancelled(admit).await });
                     }
-                    Err(reason) => self.refusals.record(reason, address, &HandshakeError::NoRoom(reason)),
+                    Err(reason) => self.refusals.record(reason, &address, &HandshakeError::NoRoom(reason)),
                 },
                 Err(error) => {
                     // Out of descriptors, say: the peers wait meanwhile.
@@ -218,31 +223,37 @@ impl Door {
                 // Nobody takes it if the listener is gone.
                 let _ = self.accepted.send(connection).await;
             }
-            Err(error) => self.refusals.record(error.reason(), address, &error),
+            Err(error) => self.refusals.record(error.reason(), &address, &error),
         }
     }
 
     async fn welcome(&self, tcp: TcpStream, address: SocketAddr, mut seat: Seat) -> Result<Connection, HandshakeError> {
         let settings = self.tls.now();
-        let (stream, peer) = handshake(tcp, &settings, self.limits.handshake_timeout).await?;
-        let end = match peer {
+        let (stream, peer, expires) = handshake(tcp, &settings, self.limits.handshake_timeout).await?;
+        seat.is_in();
+        let stream = Watched::new(stream, &address, Arc::clone(&self.refusals));
+        let stream = match peer {
             Peer::Stranger => {
                 seat.is_strangers().map_err(HandshakeError::NoRoom)?;
-                Some(Box::pin(sleep(self.limits.stranger_lifetime)))
+                stream.until(Instant::now() + self.limits.stranger_lifetime, Cut::StrangerStayed)
             }
-            Peer::Node(_) | Peer::Administrator { .. } => None,
+            // Expiry is all that ends an administrator's rights. Those of a node end when the metadata does not know it any more.
+            Peer::Administrator { .. } => {
+                let left =
+                    expires.and_then(|expires| expires.duration_since(SystemTime::now()).ok()).unwrap_or_default();
+                stream.until(Instant::now() + left, Cut::Outlived)
+            }
+            Peer::Node(_) => stream,
         };
-        Ok(Connection { stream, peer, address, end, _seat: seat })
+        Ok(Connection { stream, peer, address, _seat: seat })
     }
 }
 
 /// A connection whose peer is known: bytes in and out, TLS taken off.
 pub struct Connection {
-    stream: TlsStream<TcpStream>,
+    stream: Watched<TlsStream<TcpStream>>,
     peer: Peer,
     address: SocketAddr,
-    /// When a stranger's ends.
-    end: Option<Pin<Box<Sleep>>>,
     _seat: Seat,
 }
 
@@ -287,13 +298,6 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        // Whoever serves a connection reads it all the time, so this is looked at when the time comes.
-        if let Some(end) = &mut self.end
-            && end.as_mut().poll(context).is_ready()
-        {
-            let over = "a connection without a certificate has lasted as long as it may";
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, over)));
-        }
         Pin::new(&mut self.stream).poll_read(context, buffer)
     }
 }

@@ -1,16 +1,16 @@
-//! Connections that were not let in: counted by reason, and logged, though not as often as a stranger likes.
+//! Connections that were not let in, and calls that were not carried out: counted by reason, and logged, though not as often as a
+//! stranger likes.
 
 use std::array;
 use std::error::Error;
-use std::fmt;
-use std::net::SocketAddr;
+use std::fmt::{self, Display};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use crate::limits::{REFUSAL_LOG_PERIOD, REFUSALS_LOGGED};
 
-/// Why a connection was not let in.
+/// Why a connection was not let in, or was cut, or a call on it refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RefusalReason {
     /// What came is not TLS.
@@ -39,11 +39,25 @@ pub enum RefusalReason {
     TooManyFromAddress,
     /// There are too many connections without a certificate.
     TooManyStrangers,
+    /// Behind the handshake came no HTTP/2.
+    NotHttp2,
+    /// Behind the handshake came nothing, for too long.
+    Silent,
+    /// The peer broke the rules of HTTP/2: a frame that is too long, or makes no sense.
+    BrokeHttp2,
+    /// The peer's certificate has expired since it connected.
+    Outlived,
+    /// A call that this peer may not make.
+    NotAllowed,
+    /// A call whose message is too long, or cannot be read.
+    BadMessage,
+    /// A join token that is not known, was used, or has expired; or what came with it cannot be.
+    BadToken,
 }
 
 impl RefusalReason {
     /// All reasons.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 20] = [
         Self::NotTls,
         Self::Incompatible,
         Self::OtherAuthority,
@@ -57,6 +71,13 @@ impl RefusalReason {
         Self::TooMany,
         Self::TooManyFromAddress,
         Self::TooManyStrangers,
+        Self::NotHttp2,
+        Self::Silent,
+        Self::BrokeHttp2,
+        Self::Outlived,
+        Self::NotAllowed,
+        Self::BadMessage,
+        Self::BadToken,
     ];
 
     /// A word for metrics.
@@ -75,6 +96,13 @@ impl RefusalReason {
             Self::TooMany => "too_many",
             Self::TooManyFromAddress => "too_many_from_address",
             Self::TooManyStrangers => "too_many_strangers",
+            Self::NotHttp2 => "not_http2",
+            Self::Silent => "silent",
+            Self::BrokeHttp2 => "broke_http2",
+            Self::Outlived => "outlived",
+            Self::NotAllowed => "not_allowed",
+            Self::BadMessage => "bad_message",
+            Self::BadToken => "bad_token",
         }
     }
 }
@@ -104,19 +132,35 @@ impl Refusals {
         self.counts[reason as usize].load(Ordering::Relaxed)
     }
 
-    /// Counts a refusal, and logs it unless there were too many of its kind within the last minute.
-    pub(crate) fn record(&self, reason: RefusalReason, address: SocketAddr, error: &(dyn Error + 'static)) {
-        self.counts[reason as usize].fetch_add(1, Ordering::Relaxed);
+    /// Counts a connection that was refused or cut, and logs it unless there were too many of its kind within the last minute.
+    pub(crate) fn record(&self, reason: RefusalReason, address: &dyn Display, error: &(dyn Error + 'static)) {
         if reason == RefusalReason::Departed {
+            self.counts[reason as usize].fetch_add(1, Ordering::Relaxed);
             tracing::debug!(%address, error, "a peer went away in the middle of its handshake");
-            return;
-        }
-        // Nothing panics while it is held.
-        let admitted =
-            self.windows.lock().unwrap_or_else(PoisonError::into_inner)[reason as usize].admit(Instant::now());
-        if let Some(left_out) = admitted {
+        } else if let Some(left_out) = self.admit(reason) {
             tracing::warn!(%address, %reason, left_out, error, "a connection was refused");
         }
+    }
+
+    /// Counts a call that was refused, and logs it unless there were too many of its kind within the last minute.
+    pub fn record_call(
+        &self,
+        reason: RefusalReason,
+        peer: &dyn Display,
+        address: &dyn Display,
+        call: &str,
+        what: &dyn Display,
+    ) {
+        if let Some(left_out) = self.admit(reason) {
+            tracing::warn!(%peer, %address, %reason, call, left_out, "a call was refused: {what}");
+        }
+    }
+
+    /// Counts one; if it may be logged, how many were left out since the last.
+    fn admit(&self, reason: RefusalReason) -> Option<u64> {
+        self.counts[reason as usize].fetch_add(1, Ordering::Relaxed);
+        // Nothing panics while it is held.
+        self.windows.lock().unwrap_or_else(PoisonError::into_inner)[reason as usize].admit(Instant::now())
     }
 }
 
@@ -162,10 +206,9 @@ mod tests {
     #[test]
     fn each_reason_is_counted_by_itself() {
         let refusals = Refusals::default();
-        let address = SocketAddr::from(([127, 0, 0, 1], 1));
         for (index, reason) in RefusalReason::ALL.into_iter().enumerate() {
             assert_eq!(reason as usize, index);
-            (0..=index).for_each(|_| refusals.record(reason, address, &std::io::Error::other("a test")));
+            (0..=index).for_each(|_| refusals.record(reason, &"here", &std::io::Error::other("a test")));
         }
         for (index, reason) in RefusalReason::ALL.into_iter().enumerate() {
             assert_eq!(refusals.count(reason), index as u64 + 1);

@@ -1,17 +1,20 @@
-//! The connection to a node's admin socket, and what its errors mean to people.
+//! The connection to a node, on its admin socket or over the network, and what its errors mean to people.
 
 use std::error::Error;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail, ensure};
 use hyper_util::rt::TokioIo;
 use sterna_proto::admin::admin_client::AdminClient;
 use sterna_proto::cluster::cluster_client::ClusterClient;
+use sterna_transport::{connect_as_administrator, load_administrator};
 use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status, Streaming};
 
+use crate::args::target::Target;
 use crate::nbd_uri;
 
 /// A node that answers.
@@ -20,15 +23,51 @@ pub(crate) struct Node {
     pub(crate) client: AdminClient<Channel>,
     /// What can be asked of it about its cluster.
     pub(crate) cluster: ClusterClient<Channel>,
-    nbd_socket: PathBuf,
+    /// Where NBD clients of this machine connect; nothing where the node is elsewhere.
+    nbd_socket: Option<PathBuf>,
 }
 
 impl Node {
-    /// Connects to the node that runs on a data directory.
+    /// Connects to a node.
     ///
     /// # Errors
-    /// There is no such directory, or no node runs on it, or this user may not talk to it.
-    pub(crate) async fn connect(directory: &Path) -> Result<Self> {
+    /// It is not there, or does not let us in.
+    pub(crate) async fn connect(target: &Target) -> Result<Self> {
+        match target {
+            Target::Here(directory) => Self::connect_here(directory).await,
+            Target::Remote { identity, address } => Self::connect_remote(identity, address.as_deref()).await,
+        }
+    }
+
+    /// Connects to a node over the network, at `address` or where the administrator's file says.
+    async fn connect_remote(identity: &Path, address: Option<&str>) -> Result<Self> {
+        let (credentials, named) = load_administrator(identity)?;
+        let left = credentials.not_after().duration_since(SystemTime::now());
+        ensure!(
+            left.is_ok(),
+            "the certificate in {} has expired: have another one made (sterna cluster admin create)",
+            identity.display()
+        );
+        let address = match address {
+            None => named,
+            Some(given) => {
+                let found = tokio::net::lookup_host(given).await;
+                let found = found.with_context(|| format!("'{given}' is no HOST:PORT that can be found"))?.next();
+                found.with_context(|| format!("'{given}' has no address"))?
+            }
+        };
+        let channel = connect_as_administrator(&credentials, address).await?;
+        Ok(Self::over(channel, None))
+    }
+
+    fn over(channel: Channel, nbd_socket: Option<PathBuf>) -> Self {
+        let cluster = ClusterClient::new(channel.clone()).max_decoding_message_size(MAX_REPLY_BYTES);
+        let client = AdminClient::new(channel).max_decoding_message_size(MAX_REPLY_BYTES);
+        Self { client, cluster, nbd_socket }
+    }
+
+    /// Connects to the node that runs on a data directory.
+    async fn connect_here(directory: &Path) -> Result<Self> {
         let shown = directory.display();
         ensure!(
             directory.exists(),
@@ -50,14 +89,25 @@ impl Node {
         // The address is never used; HTTP asks for one.
         let channel = Endpoint::from_static("http://node.invalid").connect_with_connector(connector).await;
         let channel = channel.with_context(|| format!("what listens on {} is no node of sterna", socket.display()))?;
-        let cluster = ClusterClient::new(channel.clone()).max_decoding_message_size(MAX_REPLY_BYTES);
-        let client = AdminClient::new(channel).max_decoding_message_size(MAX_REPLY_BYTES);
-        Ok(Self { client, cluster, nbd_socket: directory.join(NBD_SOCKET) })
+        Ok(Self::over(channel, Some(directory.join(NBD_SOCKET))))
     }
 
-    /// The URI of a volume's export on this machine.
-    pub(crate) fn uri(&self, volume: &str) -> String {
-        nbd_uri::unix(&self.nbd_socket, volume)
+    /// The URI of a volume's export on this machine; nothing where the node is elsewhere.
+    pub(crate) fn uri(&self, volume: &str) -> Option<String> {
+        self.nbd_socket.as_deref().map(|socket| nbd_uri::unix(socket, volume))
+    }
+
+    /// For work with files of the node's machine.
+    ///
+    /// # Errors
+    /// The node is elsewhere.
+    pub(crate) fn is_here(&self, what: &str) -> Result<()> {
+        ensure!(
+            self.nbd_socket.is_some(),
+            "{what} is about a file of the node's machine, and cannot be asked for over the network: give the command \
+             there, with --dir"
+        );
+        Ok(())
     }
 }
 

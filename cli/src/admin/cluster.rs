@@ -13,7 +13,7 @@ use super::Session;
 use super::client::CallError;
 use super::views::if_any;
 use crate::args::ClusterCommand;
-use crate::args::cluster::{CreateToken, NodeChangeCommand, TokenCommand};
+use crate::args::cluster::{AdministratorCommand, CreateToken, NodeChangeCommand, TokenCommand};
 use crate::console::table::{Facts, Table};
 use crate::console::text::utc;
 
@@ -70,6 +70,9 @@ impl Session {
             ClusterCommand::Token { command: TokenCommand::Create(create) } => self.create_token(create).await,
             ClusterCommand::Token { command: TokenCommand::List } => self.list_tokens().await,
             ClusterCommand::Token { command: TokenCommand::Revoke { id } } => self.revoke_token(id).await,
+            ClusterCommand::Admin { command: AdministratorCommand::Create(create) } => {
+                self.create_administrator(create).await
+            }
             ClusterCommand::Node { command } => {
                 let request = StageChangeRequest { change: Some(change(command)) };
                 let layout = self.node.cluster.stage_change(request).await.map_err(CallError::from)?.into_inner();

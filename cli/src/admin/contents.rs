@@ -136,6 +136,7 @@ impl Session {
     }
 
     pub(super) async fn export(&mut self, export: Export) -> Result<()> {
+        self.node.is_here("an export")?;
         let shown = export.file.display();
         let path = std::path::absolute(&export.file).with_context(|| format!("'{shown}' is no path of a file"))?;
         let path = path.to_str().with_context(|| format!("the path {shown} is not UTF-8: choose another"))?.to_owned();

@@ -69,7 +69,7 @@ impl Session {
         };
         self.node.client.create_volume(request).await.map_err(CallError::from)?;
         let progress = Progress::new(format!("importing {}", import.name), self.output.is_json());
-        let uri = self.node.uri(staging);
+        let uri = self.node.uri(staging).context("an image is written over the node's own socket")?;
         let work = convert(image, &uri, fit, &progress);
         interruptible(work, "nothing of it is left; the same command begins again").await
     }

@@ -32,6 +32,7 @@ pub(crate) struct ImportView {
 
 impl Session {
     pub(super) async fn import(&mut self, import: Import) -> Result<()> {
+        self.node.is_here("an import")?;
         let image = Image::open(&import.file, import.format)?;
         let view = match image.format {
             ImageFormat::Raw => self.import_raw(&import, &image).await?,
@@ -39,8 +40,9 @@ impl Session {
         };
         let new = view.new_bytes.map(|new| format!(", {} of it new", about(new))).unwrap_or_default();
         let VolumeView { name, .. } = &view.volume;
-        let (size, data, uri) = (view.volume.size(), about(view.data_bytes), self.node.uri(name));
-        let text = format!("imported {name}: {size}, {data} of data{new}, {uri}");
+        let (size, data) = (view.volume.size(), about(view.data_bytes));
+        let uri = self.node.uri(name).map(|uri| format!(", {uri}")).unwrap_or_default();
+        let text = format!("imported {name}: {size}, {data} of data{new}{uri}");
         self.output.result(&view, text)
     }
 

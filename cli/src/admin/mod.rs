@@ -1,15 +1,17 @@
-//! The commands that a running node carries out, asked of it over its admin socket.
+//! The commands that a running node carries out, asked of it over its admin socket, or over the network.
 //!
 //! * [`client`]: the connection, and what its errors mean.
 //! * [`views`]: what a volume and a snapshot look like, for people and for programs.
 //! * [`volumes`]: volumes and snapshots by name. [`contents`]: what is in them. [`upkeep`]: the node and its store.
 //! * [`replicas`]: who else keeps a volume, and going on without its owner.
 //! * [`cluster`]: the nodes, tokens for new ones, and who decides. [`session`]: how long nodes' sessions last.
+//!   [`administrators`]: certificates for those who come from afar.
 //! * [`import`]: disk images on their way in; [`image`]: what an image is; [`foreign`]: those that `qemu-img` reads.
 //!
 //! Nothing here decides anything about volumes: values were checked where they entered (`args`), and the rest is the
 //! node's.
 
+mod administrators;
 mod client;
 mod cluster;
 mod contents;
@@ -22,10 +24,9 @@ mod upkeep;
 mod views;
 mod volumes;
 
-use std::path::Path;
-
 use anyhow::Result;
 
+use crate::args::target::Target;
 use crate::args::values::Rate;
 use crate::args::{ClusterCommand, VolumeCommand};
 use crate::console::output::{Output, unless_reader_left};
@@ -43,14 +44,16 @@ pub(crate) enum Work {
     Scrub(Option<Rate>),
 }
 
-/// Has the node of the data directory `directory` do it, and prints what comes of it.
+/// Has a node do it, and prints what comes of it.
 ///
 /// # Errors
 /// What went wrong, for people: with the value, and with what to do.
-pub(crate) fn run(work: Work, directory: &Path, json: bool) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+pub(crate) fn run(work: Work, target: &Target, json: bool) -> Result<()> {
+    // A thread beside this one for the connection: a node over the network wants to hear that we are there, also while this one waits
+    // for whoever reads what is printed.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let result = runtime.block_on(async {
-        let mut session = Session { node: Node::connect(directory).await?, output: Output::new(json) };
+        let mut session = Session { node: Node::connect(target).await?, output: Output::new(json) };
         let done = session.run(work).await;
         // What was found before it failed is told, too.
         done.and(session.output.flush())

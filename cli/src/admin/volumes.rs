@@ -20,7 +20,8 @@ struct Shown {
     snapshots: Vec<SnapshotView>,
     open: Option<OpenView>,
     map: Option<MapView>,
-    uri: String,
+    /// Of this machine; nothing where the node is elsewhere.
+    uri: Option<String>,
 }
 
 impl Session {
@@ -44,7 +45,8 @@ impl Session {
     /// Tells that there is a new volume, and where.
     fn made(&mut self, how: &str, volume: admin::Volume) -> Result<()> {
         let volume = VolumeView::from(volume);
-        let text = format!("{how} {}: {}, {}", volume.name, volume.size(), self.node.uri(&volume.name));
+        let uri = self.node.uri(&volume.name).map(|uri| format!(", {uri}")).unwrap_or_default();
+        let text = format!("{how} {}: {}{uri}", volume.name, volume.size());
         self.output.result(&volume, text)
     }
 
@@ -134,8 +136,10 @@ fn facts(shown: &Shown) -> Vec<(&'static str, String)> {
         ("owner", format!("{}, epoch {}", volume.owner, volume.epoch)),
         ("durability", volume.durability.clone()),
         ("attach", volume.attach.clone()),
-        ("export", shown.uri.clone()),
     ];
+    if let Some(uri) = &shown.uri {
+        facts.push(("export", uri.clone()));
+    }
     if let Some(from) = &volume.cloned_from {
         facts.push(("cloned from", from.clone()));
     }

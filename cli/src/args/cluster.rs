@@ -1,8 +1,10 @@
 //! `sterna cluster`: the nodes, tokens for new ones, and who decides.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Subcommand;
+use sterna_transport::{AdministratorName, Role};
 use sterna_types::{NodeName, SiteName};
 
 #[derive(Debug, Subcommand)]
@@ -21,6 +23,11 @@ pub(crate) enum ClusterCommand {
     },
     /// Show how long nodes' sessions last, or set it.
     Session(SessionSettings),
+    /// Certificates for administrators who talk to nodes over the network.
+    Admin {
+        #[command(subcommand)]
+        command: AdministratorCommand,
+    },
     /// Show who decides, what is staged, and what that would make of it.
     Changes,
     /// Make the staged changes, as they were shown under this revision.
@@ -65,6 +72,30 @@ pub(crate) struct SessionSettings {
 }
 
 #[derive(Debug, Subcommand)]
+pub(crate) enum AdministratorCommand {
+    /// Make a key and a certificate, for commands with --identity FILE. Nothing but its expiry ends a certificate.
+    Create(CreateAdministrator),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct CreateAdministrator {
+    /// Who it is for; the name stands in the nodes' logs.
+    pub(crate) name: AdministratorName,
+
+    /// What it lets them do: 'viewer' looks, 'operator' works with volumes, 'admin' does everything.
+    #[arg(long)]
+    pub(crate) role: Role,
+
+    /// How long it is valid: 12h, 30d, at most 365d.
+    #[arg(long, value_name = "TIME", default_value = "30d", value_parser = administrator_lifetime)]
+    pub(crate) lifetime: Duration,
+
+    /// The file to make, with key, certificate and the node's address. It is a secret, and may not be there yet.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
 pub(crate) enum NodeChangeCommand {
     /// It is to vote.
     Promote(OneNode),
@@ -91,19 +122,29 @@ pub(crate) struct OneNode {
     pub(crate) node: NodeName,
 }
 
-/// A text that is not how long a token lasts.
+/// A text that is not how long a token or a certificate lasts.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("'{text}' is not a time: give a number with s, min, h or d behind it, at most 30d")]
+#[error("'{text}' is not a time: give a number with s, min, h or d behind it, at most {days}d")]
 struct InvalidLifetime {
     text: String,
+    days: u64,
 }
 
 fn lifetime(text: &str) -> Result<Duration, InvalidLifetime> {
+    lifetime_up_to(LONGEST_TOKEN, text)
+}
+
+fn administrator_lifetime(text: &str) -> Result<Duration, InvalidLifetime> {
+    lifetime_up_to(LONGEST_ADMINISTRATOR, text)
+}
+
+fn lifetime_up_to(longest: Duration, text: &str) -> Result<Duration, InvalidLifetime> {
     let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
     let seconds = UNITS.iter().find_map(|(name, seconds)| (*name == unit).then_some(*seconds));
     let seconds = seconds.zip(number.parse::<u64>().ok()).and_then(|(unit, number)| number.checked_mul(unit));
-    let allowed = seconds.filter(|seconds| (1..=LONGEST_SECONDS).contains(seconds));
-    allowed.map(Duration::from_secs).ok_or_else(|| InvalidLifetime { text: text.to_owned() })
+    let allowed = seconds.filter(|seconds| (1..=longest.as_secs()).contains(seconds));
+    let days = longest.as_secs() / DAY_SECONDS;
+    allowed.map(Duration::from_secs).ok_or_else(|| InvalidLifetime { text: text.to_owned(), days })
 }
 
 /// A text that is not how long a session lasts.
@@ -126,8 +167,11 @@ const SESSION_UNITS: [(&str, u64); 3] = [("ms", 1), ("s", 1_000), ("min", 60_000
 /// As the metadata bounds it.
 const SHORTEST_SESSION: Duration = Duration::from_secs(1);
 const LONGEST_SESSION: Duration = Duration::from_secs(600);
-const UNITS: [(&str, u64); 4] = [("s", 1), ("min", 60), ("h", 3_600), ("d", 86_400)];
-const LONGEST_SECONDS: u64 = 30 * 86_400;
+/// Nobody can take a certificate back, so none lasts for longer than a year.
+pub(crate) const LONGEST_ADMINISTRATOR: Duration = Duration::from_secs(365 * DAY_SECONDS);
+const LONGEST_TOKEN: Duration = Duration::from_secs(30 * DAY_SECONDS);
+const UNITS: [(&str, u64); 4] = [("s", 1), ("min", 60), ("h", 3_600), ("d", DAY_SECONDS)];
+const DAY_SECONDS: u64 = 86_400;
 
 #[cfg(test)]
 mod tests {
@@ -148,11 +192,13 @@ mod tests {
 
     #[test]
     fn a_token_lasts_as_long_as_is_said() {
-        for (text, seconds) in [("1s", 1), ("30min", 1_800), ("2h", 7_200), ("30d", LONGEST_SECONDS)] {
+        for (text, seconds) in [("1s", 1), ("30min", 1_800), ("2h", 7_200), ("30d", 30 * DAY_SECONDS)] {
             assert_eq!(lifetime(text), Ok(Duration::from_secs(seconds)), "{text}");
         }
         for bad in ["", "0s", "1", "1m", "31d", "-1h", "1.5h", "99999999999999999999d"] {
             assert!(lifetime(bad).is_err(), "{bad} was taken for a time");
         }
+        assert_eq!(administrator_lifetime("365d"), Ok(LONGEST_ADMINISTRATOR));
+        assert!(administrator_lifetime("366d").is_err_and(|error| error.to_string().contains("at most 365d")));
     }
 }

@@ -1,11 +1,13 @@
 //! The command line, parsed into what the rest of the program works with: a value that can never be right is refused
 //! here, with exit code 2, and nothing behind this sees it.
 //!
-//! One file for each family of commands: [`cluster`], [`nbd`], [`node`], [`volume`]. [`values`] has what they share.
+//! One file for each family of commands: [`cluster`], [`nbd`], [`node`], [`volume`]. [`values`] has what they share. [`target`]: which
+//! node is meant.
 
 pub(crate) mod cluster;
 pub(crate) mod nbd;
 pub(crate) mod node;
+pub(crate) mod target;
 pub(crate) mod values;
 pub(crate) mod volume;
 
@@ -13,7 +15,8 @@ use std::fmt::Display;
 use std::path::PathBuf;
 
 use clap::error::ErrorKind;
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::parser::ValueSource;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 
 pub(crate) use cluster::ClusterCommand;
@@ -21,6 +24,7 @@ pub(crate) use nbd::NbdCommand;
 pub(crate) use node::NodeCommand;
 pub(crate) use volume::VolumeCommand;
 
+use target::{NoTarget, Target};
 use values::Rate;
 
 /// A geo-replicated store for virtual-machine disks.
@@ -35,6 +39,18 @@ pub(crate) struct Args {
     #[arg(long, global = true, value_name = "DIR", env = "STERNA_DIR")]
     pub(crate) dir: Option<PathBuf>,
 
+    /// A node to talk to over the network, with --identity; without it the one that the identity names.
+    #[arg(long, global = true, value_name = "HOST:PORT", env = "STERNA_REMOTE")]
+    pub(crate) remote: Option<String>,
+
+    /// Talk to a node over the network, as the administrator of this file (sterna cluster admin create).
+    #[arg(long, global = true, value_name = "FILE", env = "STERNA_IDENTITY")]
+    pub(crate) identity: Option<PathBuf>,
+
+    /// What --dir, --remote and --identity amount to.
+    #[arg(skip)]
+    pub(crate) target: Option<Result<Target, NoTarget>>,
+
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -42,7 +58,14 @@ pub(crate) struct Args {
 impl Args {
     /// The command line that the program was called with. One that is wrong ends the program, with exit code 2.
     pub(crate) fn read() -> Self {
-        let args = Self::parse();
+        let matches = Self::command().get_matches();
+        let mut args = Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+        let is_typed = |arg| matches.value_source(arg) == Some(ValueSource::CommandLine);
+        args.target = Some(target::choose(
+            args.dir.take().map(|dir| (dir, is_typed("dir"))),
+            args.identity.take().map(|identity| (identity, is_typed("identity"))),
+            args.remote.take().map(|remote| (remote, is_typed("remote"))),
+        ));
         if let Command::Volume { command: VolumeCommand::Delete(delete) } = &args.command
             && delete.with_snapshots
             && delete.what.snapshot.is_some()

@@ -1,15 +1,17 @@
 //! The exports of the node: each volume that is complete and that it owns, under its name.
 
+use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
 use sterna_consensus::session::SessionNews;
 use sterna_consensus::state::volume::VolumeState;
 use sterna_nbd_server::export::{CatalogFuture, ExportListing};
-use sterna_nbd_server::{Catalog, Export, ExportMode, ExportName};
+use sterna_nbd_server::{Catalog, Client, Export, ExportName};
 use sterna_types::VolumeName;
 use tokio::sync::watch;
 
+use super::nbd_access::AccessList;
 use super::node::{Node, spec_of};
 
 /// The exports of a node. There is no default one: which volume is meant has to be said.
@@ -17,12 +19,13 @@ use super::node::{Node, spec_of};
 pub(super) struct VolumeCatalog {
     node: Arc<Node>,
     session: watch::Receiver<SessionNews>,
+    access: AccessList,
 }
 
 impl VolumeCatalog {
-    /// Those of `node`, whose session shows itself in `session`.
-    pub(super) fn new(node: Arc<Node>, session: watch::Receiver<SessionNews>) -> Self {
-        Self { node, session }
+    /// Those of `node`, whose session shows itself in `session`; over TCP for those whom `access` gives them to.
+    pub(super) fn new(node: Arc<Node>, session: watch::Receiver<SessionNews>, access: AccessList) -> Self {
+        Self { node, session, access }
     }
 
     /// Waits until the node may answer clients, though not for ever.
@@ -40,8 +43,13 @@ impl VolumeCatalog {
     }
 
     /// The export of a volume, which is opened for it.
-    async fn attach(&self, name: &VolumeName) -> Option<Export> {
-        let refused = |why: &dyn std::fmt::Display| tracing::warn!(volume = %name, "a client was refused: {why}");
+    async fn attach(&self, client: &Client, name: &VolumeName) -> Option<Export> {
+        let refused = |why: &dyn Display| tracing::warn!(volume = %name, %client, "a client was refused: {why}");
+        // Before anything else: whoever may not have it learns nothing by how long it takes.
+        let Some(mode) = self.access.mode(client, name) else {
+            refused(&"[nbd.access] in sterna.toml does not give it this volume");
+            return None;
+        };
         self.session().await.inspect_err(|error| refused(error)).ok()?;
         let found = self.node.metadata.read().volume_named(name).map(|volume| volume.id)?;
         let mut slot = self.node.volumes.hold(found).await;
@@ -65,7 +73,7 @@ impl VolumeCatalog {
         Some(Export {
             name: ExportName::try_from(name.as_str().as_bytes()).ok()?,
             description: None,
-            mode: ExportMode::ReadWrite,
+            mode,
             requires_tls: false,
             device: Arc::new(device),
         })
@@ -73,11 +81,12 @@ impl VolumeCatalog {
 }
 
 impl Catalog for VolumeCatalog {
-    fn list(&self) -> CatalogFuture<'_, Vec<ExportListing>> {
+    fn list<'a>(&'a self, client: &'a Client) -> CatalogFuture<'a, Vec<ExportListing>> {
         let metadata = self.node.metadata.read();
         let own = self.node.metadata.id();
         let ready = metadata.volumes().filter(|volume| volume.state == VolumeState::Ready && volume.owner == own);
-        let listing = ready.filter_map(|volume| {
+        let given = ready.filter(|volume| self.access.mode(client, &volume.name).is_some());
+        let listing = given.filter_map(|volume| {
             let name = ExportName::try_from(volume.name.as_str().as_bytes()).ok()?;
             Some(ExportListing { name, description: None, requires_tls: false })
         });
@@ -85,10 +94,10 @@ impl Catalog for VolumeCatalog {
         Box::pin(async move { list })
     }
 
-    fn find<'a>(&'a self, name: &'a ExportName) -> CatalogFuture<'a, Option<Export>> {
+    fn find<'a>(&'a self, client: &'a Client, name: &'a ExportName) -> CatalogFuture<'a, Option<Export>> {
         Box::pin(async move {
             let name: VolumeName = name.as_str().parse().ok()?;
-            self.attach(&name).await
+            self.attach(client, &name).await
         })
     }
 }

@@ -3,6 +3,7 @@
 //! Nothing is guessed: a key that is not known, a value that cannot be, and two that contradict each other are errors that
 //! name the key, the value, and what to do.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
@@ -17,6 +18,7 @@ use sterna_types::ByteSize;
 
 mod values;
 
+use super::nbd_access::{AccessList, InvalidRule, Rule};
 use values::{Age, Bounded, Bounds, Size, Wrong, set, set_time};
 
 /// What a node is run with.
@@ -50,12 +52,14 @@ impl Default for ClusterConfig {
 /// How volumes are served.
 #[derive(Clone, Debug, Default)]
 pub struct NbdConfig {
-    /// TCP addresses. Those that other machines can reach are here only with `tls`.
+    /// TCP addresses; none without `tls`.
     pub listen: Vec<SocketAddr>,
     /// Threads that serve connections; 0 for one per processor.
     pub lanes: u16,
-    /// The server's identity; clients have to use TLS where there is one.
+    /// The server's identity over TCP, and the authority of its clients.
     pub tls: Option<TlsFiles>,
+    /// What each client may attach over TCP.
+    pub access: AccessList,
 }
 
 /// How volumes are kept.
@@ -156,6 +160,14 @@ struct NbdSection {
     listen: Vec<SocketAddr>,
     lanes: Option<i64>,
     tls: Option<TlsSection>,
+    access: BTreeMap<String, AccessSection>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct AccessSection {
+    read_write: Vec<String>,
+    read_only: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -163,7 +175,7 @@ struct NbdSection {
 struct TlsSection {
     certificate: PathBuf,
     key: PathBuf,
-    client_ca: Option<PathBuf>,
+    client_ca: PathBuf,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -203,23 +215,32 @@ struct MemorySection {
 
 impl ConfigFile {
     fn nbd(&self, directory: &Path) -> Result<NbdConfig, Wrong> {
-        let NbdSection { listen, lanes, tls } = &self.nbd;
-        if let Some(open) = listen.iter().find(|address| tls.is_none() && !address.ip().is_loopback()) {
-            let remedy = "other machines can reach it, so set [nbd.tls], or take a loopback address";
-            return Err(Wrong { key: "nbd.listen", value: format!("\"{open}\""), remedy });
-        }
+        let NbdSection { listen, lanes, tls, access } = &self.nbd;
         if listen.len() > MAX_ADDRESSES {
             let value = format!("{} addresses", listen.len());
             return Err(Wrong { key: "nbd.listen", value, remedy: "take at most 64" });
+        }
+        if let Some(open) = listen.iter().find(|_| tls.is_none()) {
+            let remedy = "clients over TCP have to show who they are, so set [nbd.tls] and [nbd.access], or have them use nbd.sock";
+            return Err(Wrong { key: "nbd.listen", value: format!("\"{open}\""), remedy });
         }
         let mut config = NbdConfig::default();
         set(&mut config.lanes, *lanes, LANES)?;
         config.tls = tls.as_ref().map(|tls| TlsFiles {
             certificate: directory.join(&tls.certificate),
             key: directory.join(&tls.key),
-            client_ca: tls.client_ca.as_ref().map(|path| directory.join(path)),
+            client_ca: Some(directory.join(&tls.client_ca)),
         });
         config.listen.clone_from(listen);
+        let rule = |(volumes, clients): (&String, &AccessSection)| {
+            Rule::new(volumes, clients.read_write.clone(), clients.read_only.clone())
+        };
+        let rules = access.iter().map(rule).collect::<Result<_, _>>();
+        let wrong = |error: InvalidRule| {
+            let remedy = "take \"VOLUME\" or \"BEGINNING*\" = { read_write = [\"client.example\"], read_only = [] }";
+            Wrong { key: "nbd.access", value: error.to_string(), remedy }
+        };
+        config.access = AccessList::new(rules.map_err(wrong)?);
         Ok(config)
     }
 
@@ -351,12 +372,15 @@ mod tests {
     #[test]
     fn settings_arrive() {
         let text = "[nbd]\nlisten = [\"127.0.0.1:10809\", \"0.0.0.0:1\"]\nlanes = 3\n[nbd.tls]\ncertificate = \"a.crt\"\n\
-                    key = \"/b.key\"\n[journal]\nseal_after = \"2M\"\nseal_age = \"100ms\"\nlimit = \"64M\"\nseals_at_once = 5\n\
+                    key = \"/b.key\"\nclient_ca = \"c.crt\"\n[nbd.access]\n\"web-*\" = { read_write = [\"h1.example\"] }\n[journal]\nseal_after = \"2M\"\nseal_age = \"100ms\"\nlimit = \"64M\"\nseals_at_once = 5\n\
                     [space]\nreserve = \"200M\"\n[memory]\nsegment_cache = \"3M\"\nnode_cache = \"4M\"\nindex_cache = \"5M\"\n";
         let config = parse(text).expect("a configuration");
         assert_eq!((config.nbd.listen.len(), config.nbd.lanes), (2, 3));
         let tls = config.nbd.tls.expect("TLS");
         assert_eq!((tls.certificate, tls.key), (PathBuf::from("/data/a.crt"), PathBuf::from("/b.key")));
+        assert_eq!(tls.client_ca, Some(PathBuf::from("/data/c.crt")));
+        let rule = Rule::new("web-*", vec!["h1.example".to_owned()], Vec::new()).expect("a rule");
+        assert_eq!(config.nbd.access, AccessList::new(vec![rule]));
         let options = config.storage.options;
         assert_eq!((options.seal_after_bytes, options.journal_limit_bytes), (2 << 20, 64 << 20));
         assert_eq!((options.reserve_bytes, options.segment_cache_bytes), (200 << 20, 3 << 20));
@@ -396,6 +420,14 @@ mod tests {
             ("[memory]\nindex_cash = \"2M\"\n", ["index_cash", "unknown field", "`index_cache`"]),
             ("[nbd]\nlisten = \"here\"\n", ["listen", "here", "sequence"]),
             ("[nbd.tls]\nkey = \"k\"\n", ["nbd.tls", "missing field", "`certificate`"]),
+            ("[nbd.tls]\ncertificate = \"c\"\nkey = \"k\"\n", ["nbd.tls", "missing field", "`client_ca`"]),
+            ("[nbd]\nlisten = [\"127.0.0.1:10809\"]\n", ["nbd.listen", "127.0.0.1:10809", "[nbd.tls]"]),
+            ("[nbd.access]\n\"We*\" = {}\n", ["nbd.access", "'We*'", "BEGINNING*"]),
+            (
+                "[nbd.access]\nweb = { read_only = [\"*\"] }\n",
+                ["nbd.access", "'*' is not the DNS name", "client.example"],
+            ),
+            ("[nbd.access]\nweb = { write = [] }\n", ["write", "unknown field", "`read_write`"]),
             ("[nbd\n", ["[nbd", "line 1", "/data/sterna.toml"]),
         ];
         for (text, parts) in cases {

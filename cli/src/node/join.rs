@@ -28,8 +28,9 @@ use sterna_proto::node::{
 };
 use sterna_transport::{
     Authority, AuthorityCertificate, CertificateRequest, ConnectInfo, Credentials, JoinToken, Peer, PrivateKey,
-    SecretHash, SignedCertificate, Subject, TokenSecret, connect_to_join,
+    RefusalReason, Refusals, SecretHash, SignedCertificate, Subject, TokenSecret, connect_to_join,
 };
+use sterna_types::limits::MAX_NAME_BYTES;
 use sterna_types::names::InvalidName;
 use sterna_types::{NodeId, NodeName, SiteName, TokenId};
 use tonic::{Code, Request, Response, Status};
@@ -79,12 +80,13 @@ pub(super) fn credentials_of(key: PrivateKey, certificate: &[u8], authorities: &
 /// Steps 4 and 5, from the other side.
 pub(super) struct EnrolmentService {
     node: Arc<Node>,
+    refusals: Arc<Refusals>,
 }
 
 impl EnrolmentService {
-    /// Lets nodes into `node`'s cluster.
-    pub(super) fn new(node: Arc<Node>) -> Self {
-        Self { node }
+    /// Lets nodes into `node`'s cluster. Those that are not let in are counted and logged there.
+    pub(super) fn new(node: Arc<Node>, refusals: Arc<Refusals>) -> Self {
+        Self { node, refusals }
     }
 
     /// The node of the cluster that asks, if it is one.
@@ -155,10 +157,13 @@ impl Enrolment for EnrolmentService {
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinReply>, Status> {
         let from = request.extensions().get::<ConnectInfo>().map(|info| info.address);
         let request = request.into_inner();
-        let token = TokenId(request.token);
+        let name: String = request.name.chars().take(MAX_NAME_BYTES).flat_map(char::escape_debug).collect();
+        let what = format!("token {}, node '{name}'", TokenId(request.token));
         let admitted = self.admit(request).await;
         let admitted = admitted.inspect_err(|status| {
-            tracing::warn!(?from, %token, "a node was not let in: {}", status.message());
+            let from = from.map_or_else(|| "an unknown address".to_owned(), |from| from.to_string());
+            let why = format!("a node was not let in: {}", status.message());
+            self.refusals.record_call(RefusalReason::BadToken, &what, &from, "Join", &why);
         });
         admitted.map(Response::new)
     }
@@ -189,10 +194,11 @@ impl Enrolment for EnrolmentService {
         &self,
         request: Request<FetchAuthorityRequest>,
     ) -> Result<Response<FetchAuthorityReply>, Status> {
-        let from = request.extensions().get::<ConnectInfo>().cloned();
+        let from = request.extensions().get::<ConnectInfo>().map(|from| (from.peer.to_string(), from.address));
+        let (peer, address) = from.unzip();
         let handed = authority::hand_over(&self.node, self.known_node(&request)).await;
         let handed = handed.inspect_err(|status| {
-            tracing::warn!(?from, "the cluster's authority was not handed over: {}", status.message());
+            tracing::warn!(peer, ?address, "the cluster's authority was not handed over: {}", status.message());
         });
         handed.map(Response::new)
     }

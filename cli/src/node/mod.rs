@@ -5,15 +5,17 @@
 //! * `directory`, `format`, [`config`], `template`: the data directory, what it says about itself, its settings.
 //! * `credentials`, `join`: who the node is to others, and how new ones come in. `peers`: what it answers to other nodes.
 //!   `renewal`: new certificates in time. `authority`: which nodes can sign them.
+//! * `access`: who may call what. `gate`: where that is asked.
 //! * `node`: the open node. `storage`: its engine. `volumes`: its open volumes. `imports`: those being filled.
 //! * `ownership`: the right to answer for a volume. `session`: what that rests on. `clock`: the time of day.
 //! * `background`: threads that give way to those that serve guests.
-//! * `catalog`: volumes as NBD exports. `publish`: volumes' roots to the metadata. `replication`: copies for other sites, and of
-//!   theirs. `returned`: what is left of volumes that others took over.
+//! * `catalog`: volumes as NBD exports; [`nbd_access`]: who may have which over TCP. `publish`: volumes' roots to the metadata.
+//!   `replication`: copies for other sites, and of theirs. `returned`: what is left of volumes that others took over.
 //! * `admin`: what administrators ask for.
 //!
 //! Nothing here knows a format of the engine or a message of Raft; each part is asked for what it promises.
 
+mod access;
 mod admin;
 mod announce;
 mod authority;
@@ -24,9 +26,11 @@ pub mod config;
 mod credentials;
 mod directory;
 mod format;
+mod gate;
 mod imports;
 mod init;
 mod join;
+pub mod nbd_access;
 #[expect(clippy::module_inception, reason = "the type that this module is named after has a file of its own")]
 mod node;
 mod ownership;

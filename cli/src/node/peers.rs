@@ -1,5 +1,6 @@
-//! What the node answers to other nodes, and to those that want to join: one port, on which nobody is heard who has neither
-//! a certificate of the cluster nor a token.
+//! What the node answers over the network: to other nodes, to administrators with certificates, and to those that want to join. It
+//! is one port, on which nobody is heard who has neither a certificate of the cluster nor a token; [`super::access`] says who may
+//! call what.
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -8,25 +9,34 @@ use anyhow::{Context, Result};
 use sterna_proto::node::enrolment_server::EnrolmentServer;
 use sterna_transport::{Listener, ListenerConfig, http2};
 
+use super::admin::AdminServices;
+use super::gate::{Door, Gate};
 use super::join::EnrolmentService;
 use super::node::Node;
 use super::replication;
 
-/// Serves other nodes until the node shuts down.
+/// Serves other nodes, and `admin` to administrators, until the node shuts down.
 ///
 /// # Errors
 /// The socket cannot be watched.
 ///
 /// # Cancel safety
 /// Dropped, it ends all calls.
-pub(super) async fn serve(node: Arc<Node>, listener: TcpListener) -> Result<()> {
+pub(super) async fn serve(node: Arc<Node>, admin: AdminServices, listener: TcpListener) -> Result<()> {
     let stop = node.peers_stopping.clone();
     let config = ListenerConfig::new(node.tls.clone(), stop.clone());
     let listener = Listener::start(listener, config).context("cannot listen to other nodes")?;
-    let enrolment = EnrolmentServer::new(EnrolmentService::new(Arc::clone(&node)));
+    let refusals = listener.refusals();
+    let gate = Gate::new(Door::Network, Arc::clone(&refusals), node.stopping.clone());
+    let enrolment = EnrolmentServer::new(EnrolmentService::new(Arc::clone(&node), refusals));
     let enrolment = enrolment.max_decoding_message_size(MAX_ENROLMENT_BYTES);
     let routes = node.metadata.routes().add_service(enrolment).add_service(replication::service(Arc::clone(&node)));
-    http2::server().add_routes(routes).serve_with_incoming_shutdown(listener, stop.cancelled_owned()).await?;
+    let routes = admin.add_to(routes);
+    http2::server()
+        .layer(gate)
+        .add_routes(routes)
+        .serve_with_incoming_shutdown(listener, stop.cancelled_owned())
+        .await?;
     Ok(())
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use sterna_nbd_server::{NbdServer, ServerConfig, TlsPolicy};
+use sterna_nbd_server::{Listener, NbdServer, ServerConfig, TlsPolicy};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
 
@@ -38,10 +38,8 @@ pub(super) fn run(run: &Run, json: bool) -> Result<()> {
     raise_file_limit();
     let directory = DataDirectory::open(&run.directory)?;
     let config = Config::read(&directory.config())?;
-    let tls = match &config.nbd.tls {
-        Some(files) => TlsPolicy::Required(files.load().context("[nbd.tls] cannot be used")?),
-        None => TlsPolicy::Off,
-    };
+    let tls = config.nbd.tls.as_ref().map(|files| files.load().context("[nbd.tls] cannot be used")).transpose()?;
+    let tls = tls.map_or(TlsPolicy::Off, TlsPolicy::Required);
     let sockets = Sockets::bind(&directory, &config.nbd, config.cluster.listen)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let background = BackgroundThreads::start()?;
@@ -65,7 +63,7 @@ async fn serve(
         node = Node::open(directory, &config, background) => node?,
         () = signals.next() => bail!("ended while it was starting"),
     };
-    let parts = Parts::start(node, &config, tls, &mut sockets)?;
+    let parts = Parts::start(node, &config, &tls, &mut sockets)?;
     announce(&parts.node, &sockets, json)?;
     let Parts {
         node,
@@ -132,28 +130,59 @@ struct Parts {
 }
 
 impl Parts {
-    fn start(node: Arc<Node>, config: &Config, tls: TlsPolicy, sockets: &mut Sockets) -> Result<Self> {
-        let peers = match sockets.take_peers() {
-            Some(listener) => tokio::spawn(peers::serve(Arc::clone(&node), listener)),
-            None => tokio::spawn(std::future::pending()),
-        };
+    fn start(node: Arc<Node>, config: &Config, tls: &TlsPolicy, sockets: &mut Sockets) -> Result<Self> {
         let renewal = tokio::spawn(renewal::run(Arc::clone(&node)));
         let custody = tokio::spawn(authority::run(Arc::clone(&node)));
         let session = Session::keep(&node, config.cluster.listen);
-        let catalog = Arc::new(VolumeCatalog::new(Arc::clone(&node), session.news()));
-        let server = ServerConfig { tls, lanes: config.nbd.lanes.into(), ..ServerConfig::new(catalog) };
-        let nbd = Arc::new(NbdServer::start(server).context("cannot start the NBD server")?);
-        for listener in sockets.take_nbd() {
-            nbd.listen(listener).context("cannot listen for NBD clients")?;
-        }
+        let nbd = start_nbd(&node, config, tls, &session, sockets)?;
         let service = admin::Service::new(Arc::clone(&node), Arc::clone(&nbd), sockets.uris());
+        let services = admin::AdminServices::new(service);
+        let peers = match sockets.take_peers() {
+            Some(listener) => tokio::spawn(peers::serve(Arc::clone(&node), services.clone(), listener)),
+            None => tokio::spawn(std::future::pending()),
+        };
         let listener = sockets.take_admin().context("the admin socket was taken already")?;
-        let admin = tokio::spawn(admin::serve(service, listener));
+        let admin = tokio::spawn(admin::serve(services, listener));
         let publisher = tokio::spawn(publish::run(Arc::clone(&node)));
         let follower = tokio::spawn(replication::run(Arc::clone(&node)));
         let returned = tokio::spawn(returned::run(Arc::clone(&node)));
         Ok(Self { node, nbd, admin, publisher, follower, returned, peers, renewal, custody, session })
     }
+}
+
+/// The NBD server, on all its sockets: on those of this machine whoever their permission lets in, over TCP whoever shows that the
+/// access list means him.
+fn start_nbd(
+    node: &Arc<Node>,
+    config: &Config,
+    tls: &TlsPolicy,
+    session: &Session,
+    sockets: &mut Sockets,
+) -> Result<Arc<NbdServer>> {
+    let catalog = VolumeCatalog::new(Arc::clone(node), session.news(), config.nbd.access.clone());
+    let server = ServerConfig { lanes: config.nbd.lanes.into(), ..ServerConfig::new(Arc::new(catalog)) };
+    let nbd = Arc::new(NbdServer::start(server).context("cannot start the NBD server")?);
+    for listener in sockets.take_nbd() {
+        let tls = match &listener {
+            Listener::Unix(_) => TlsPolicy::Off,
+            Listener::Tcp(_) if tls.is_off() => bail!(
+                "a TCP socket was handed over, and clients over TCP have to show who they are: set [nbd.tls] and [nbd.access] in \
+                 sterna.toml"
+            ),
+            Listener::Tcp(listener) => {
+                if config.nbd.access.is_empty() {
+                    let address = listener.local_addr().ok();
+                    tracing::warn!(
+                        ?address,
+                        "NBD over TCP gives nobody anything: [nbd.access] in sterna.toml is empty"
+                    );
+                }
+                tls.clone()
+            }
+        };
+        nbd.listen(listener, tls).context("cannot listen for NBD clients")?;
+    }
+    Ok(nbd)
 }
 
 /// Ends everything in good order, each part within its time.

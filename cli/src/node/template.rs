@@ -39,20 +39,25 @@ pub(crate) const TEMPLATE: &str = r#"# The settings of this node. What is not se
 #certificate_lifetime = "90d"
 
 [nbd]
-# Where NBD clients connect over TCP, such as ["127.0.0.1:10809"]. The socket nbd.sock in this directory is always there.
-# An address that other machines can reach needs [nbd.tls].
+# Where NBD clients connect over TCP, such as ["10.77.0.1:10809"]; it takes [nbd.tls] and [nbd.access]. The socket nbd.sock in this
+# directory is always there, for whoever its permission lets in.
 #listen = []
 
 # How many threads serve connections; 0 for one per processor. At most 256.
 #lanes = 0
 
-# TLS on the TCP addresses and on nbd.sock; then all clients have to use it. Files in PEM form; paths are absolute, or
-# begin in this directory.
+# TLS on the TCP addresses, which all clients there have to use. Files in PEM form; paths are absolute, or begin in this
+# directory.
 #[nbd.tls]
 #certificate = "tls/server.crt"
 #key = "tls/server.key"
-# The authority that clients' certificates have to be from. Without it clients need none.
+# The authority that clients' certificates have to be from.
 #client_ca = "tls/clients.crt"
+
+# Which clients may attach which volumes over TCP, by a DNS name in their certificate (subjectAltName). A volume's name, or the
+# beginning of names with '*' behind it. What is not given here, nobody over TCP gets, or sees in a list.
+#[nbd.access]
+#"web-*" = { read_write = ["hypervisor-1.example"], read_only = ["backup.example"] }
 
 [journal]
 # A volume is sealed (its journal becomes chunks) when this much is in its journal. "1M" to "16G".

@@ -22,6 +22,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+use crate::client::Client;
 use crate::counters::Counters;
 use crate::export::Catalog;
 use crate::handshake::{Agreement, CloseReason, Handshake, Next};
@@ -81,6 +82,9 @@ pub(crate) enum End {
     /// The handshake took too long.
     #[error("the handshake was not over after {} s", HANDSHAKE_TIMEOUT.as_secs())]
     HandshakeTimeout,
+    /// The client wanted an export without TLS.
+    #[error("the client does not use TLS, and nothing is served without it here")]
+    InTheClear,
     /// The peer, or somebody on the way, sent bytes in the clear that were to look encrypted.
     #[error("the client sent bytes in the clear behind STARTTLS")]
     PlaintextBehindStartTls,
@@ -98,32 +102,38 @@ pub(crate) enum End {
     Broken(#[from] io::Error),
 }
 
-/// Serves one connection to its end.
-pub(crate) async fn run<S>(stream: S, shared: Shared) -> End
+/// Serves one connection to its end. `client` is who has connected; once it has shown a certificate, who it is by that.
+pub(crate) async fn run<S>(stream: S, client: &mut Client, shared: Shared) -> End
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
-    match lead(stream, &shared).await {
+    match lead(stream, client, &shared).await {
         Ok(served) => served,
         Err(end) => failed(&shared, end),
     }
 }
 
 /// Leads a connection through the handshake, and serves it; the error is that of a handshake that led nowhere.
-async fn lead<S>(mut stream: S, shared: &Shared) -> Result<End, End>
+async fn lead<S>(mut stream: S, client: &mut Client, shared: &Shared) -> Result<End, End>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
     let deadline = Instant::now() + HANDSHAKE_TIMEOUT;
     let mut greeting = Vec::new();
     let mut handshake = Handshake::new(shared.tls.terms(), &mut greeting);
-    match in_time(deadline, negotiate(&mut stream, &mut handshake, greeting, shared)).await? {
+    let negotiated = in_time(deadline, negotiate(&mut stream, &mut handshake, greeting, client, shared)).await;
+    let negotiated = negotiated.map_err(|end| match end {
+        End::Handshake(_) | End::Broken(_) if handshake.refused_in_the_clear() => End::InTheClear,
+        end => end,
+    });
+    match negotiated? {
         Negotiated::Transmit(agreement, input) => Ok(serve(stream, *agreement, input, shared).await),
         Negotiated::StartTls => {
             let upgrade = async { shared.tls.accept(stream).await.map_err(End::Tls) };
             let mut stream = in_time(deadline, upgrade).await?;
             handshake.encrypted();
-            match in_time(deadline, negotiate(&mut stream, &mut handshake, Vec::new(), shared)).await? {
+            client.certified(stream.get_ref().1.peer_certificates());
+            match in_time(deadline, negotiate(&mut stream, &mut handshake, Vec::new(), client, shared)).await? {
                 Negotiated::Transmit(agreement, input) => Ok(serve(stream, *agreement, input, shared).await),
                 // The machine refuses a second STARTTLS.
                 Negotiated::StartTls => Err(End::PlaintextBehindStartTls),
@@ -155,6 +165,7 @@ async fn negotiate<S>(
     stream: &mut S,
     handshake: &mut Handshake,
     mut out: Vec<u8>,
+    client: &Client,
     shared: &Shared,
 ) -> Result<Negotiated, End>
 where
@@ -166,10 +177,10 @@ where
         input.advance(progress.consumed);
         let mut next = progress.next;
         if let Next::List = next {
-            handshake.listed(&shared.catalog.list().await, &mut out);
+            handshake.listed(&shared.catalog.list(client).await, &mut out);
             next = Next::Read;
         } else if let Next::Find(name) = next {
-            next = handshake.found(shared.catalog.find(&name).await, &mut out);
+            next = handshake.found(shared.catalog.find(client, &name).await, &mut out);
         } else if let Next::Read = next
             && progress.consumed == 0
         {

@@ -42,7 +42,8 @@ impl Client {
             neighbours: Neighbours::default(),
         };
         let (mut stream, other) = UnixStream::pair().expect("a pair of sockets");
-        let served = tokio::spawn(run(other, shared.clone()));
+        let serving = shared.clone();
+        let served = tokio::spawn(async move { run(other, &mut crate::Client::Local, serving).await });
         let mut greeting = [0; 18];
         stream.read_exact(&mut greeting).await.expect("a greeting");
         stream.write_all(&3u32.to_be_bytes()).await.expect("flags sent");

@@ -39,6 +39,8 @@ pub use outcome::{Agreement, CloseReason, Next, Progress, ReplyStyle, TlsTerms};
 pub struct Handshake {
     terms: TlsTerms,
     encrypted: bool,
+    /// Whether something was asked in the clear that takes TLS.
+    refused_in_the_clear: bool,
     draining: bool,
     stage: Stage,
     fixed_newstyle: bool,
@@ -84,6 +86,7 @@ impl Handshake {
         Self {
             terms,
             encrypted: false,
+            refused_in_the_clear: false,
             draining: false,
             stage: Stage::ClientFlags,
             fixed_newstyle: false,
@@ -156,6 +159,11 @@ impl Handshake {
         }
     }
 
+    /// Whether the client has asked for something without TLS that takes it here, and has not begun TLS since.
+    pub fn refused_in_the_clear(&self) -> bool {
+        self.refused_in_the_clear && !self.encrypted
+    }
+
     /// TLS is up: nothing that was negotiated before counts any more.
     pub fn encrypted(&mut self) {
         self.encrypted = true;
@@ -180,6 +188,8 @@ impl Handshake {
         if head.magic != wire::OPTION_MAGIC {
             return Err((OptionHead::BYTES, self.close(CloseReason::NotAnOption(head.magic))));
         }
+        let takes_tls = self.terms == TlsTerms::Required && !self.encrypted;
+        self.refused_in_the_clear |= takes_tls && !matches!(head.option, wire::option::ABORT | wire::option::STARTTLS);
         if let Some(reason) = self.is_fatal(head) {
             return Err((OptionHead::BYTES, self.close(reason)));
         }

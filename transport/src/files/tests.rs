@@ -113,7 +113,11 @@ fn an_administrators_file_may_have_any_name() {
     let directory = tempfile::tempdir().expect("a directory");
     let authority = Authority::create(cluster(1)).expect("an authority");
     let (path, stored) = (directory.path().join("anna.pem"), credentials(&authority, node(1)));
-    store_credentials(&path, &stored).expect("it can be stored");
+    let node = SocketAddr::from(([10, 77, 0, 1], 7400));
+    store_administrator(&path, &stored, node).expect("it can be stored");
     assert_eq!(mode(&path), 0o600);
-    assert_eq!(load_credentials(&path).expect("credentials").to_pem(), stored.to_pem());
+    let (loaded, named) = load_administrator(&path).expect("credentials");
+    assert_eq!((loaded.to_pem(), named), (stored.to_pem(), node));
+    replace(&path, stored.to_pem().as_bytes()).expect("it can be replaced");
+    assert!(matches!(load_administrator(&path), Err(FilesError::NoNode { .. })));
 }

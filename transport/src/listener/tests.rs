@@ -67,11 +67,12 @@ async fn a_client_without_a_certificate_arrives_as_a_stranger() {
     let mut connection = fixture.listener.accept().await.expect("a connection");
     assert_eq!(*connection.peer(), Peer::Stranger);
     assert_eq!(connection.address(), client.get_ref().0.local_addr().expect("it is connected"));
-    client.write_all(b"hello").await.expect("it is written");
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    client.write_all(preface).await.expect("it is written");
     client.flush().await.expect("it is sent");
-    let mut heard = [0; 5];
+    let mut heard = [0; 24];
     connection.read_exact(&mut heard).await.expect("it is read");
-    assert_eq!(&heard, b"hello");
+    assert_eq!(&heard, preface);
 }
 
 #[tokio::test]
@@ -174,7 +175,8 @@ async fn a_stranger_does_not_stay() {
 
 #[tokio::test]
 async fn handshakes_that_stand_still_do_not_hold_up_others() {
-    let mut fixture = fixture(ListenerLimits::default());
+    let limits = ListenerLimits { handshakes_per_address: MAX_HANDSHAKES, ..ListenerLimits::default() };
+    let mut fixture = fixture(ListenerLimits { connections_per_address: MAX_HANDSHAKES, ..limits });
     let mut silent = Vec::new();
     for _ in 0..MAX_HANDSHAKES - 1 {
         silent.push(fixture.tcp().await);

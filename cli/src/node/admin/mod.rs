@@ -5,6 +5,7 @@
 //!   is answered.
 //! * [`lookup`]: from names to volumes and roots. [`work`]: long work, whose replies are a stream.
 //! * [`cluster`]: the nodes, tokens and the layout (`proto/cluster.proto`), a service of its own on the same socket.
+//! * [`door`]: who comes in on that socket. Over the network it is [`super::peers`].
 //! * one module for each call, or for each few that belong together.
 
 mod clone;
@@ -13,6 +14,7 @@ mod collect;
 mod create;
 mod delete;
 mod diff;
+mod door;
 mod export;
 mod failover;
 mod import;
@@ -32,16 +34,42 @@ mod verify;
 mod work;
 
 use std::os::unix::net::UnixListener;
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use sterna_proto::admin::admin_server::AdminServer;
 use sterna_proto::cluster::cluster_server::ClusterServer;
-use tokio_stream::wrappers::UnixListenerStream;
+use sterna_transport::Refusals;
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
 use tonic::transport::Server;
 
 pub(super) use service::Service;
 
+use super::gate::{Door, Gate};
 use cluster::ClusterService;
+
+/// Both services, for each server that offers them.
+#[derive(Clone)]
+pub(super) struct AdminServices {
+    admin: AdminServer<Service>,
+    cluster: ClusterServer<ClusterService>,
+    stopping: CancellationToken,
+}
+
+impl AdminServices {
+    /// Those of `service`'s node.
+    pub(super) fn new(service: Service) -> Self {
+        let (node, stopping) = (service.node(), service.stopping());
+        let cluster = ClusterServer::new(ClusterService::new(node)).max_decoding_message_size(MAX_REQUEST_BYTES);
+        Self { admin: AdminServer::new(service).max_decoding_message_size(MAX_REQUEST_BYTES), cluster, stopping }
+    }
+
+    /// Beside those that are there.
+    pub(super) fn add_to(self, routes: Routes) -> Routes {
+        routes.add_service(self.admin).add_service(self.cluster)
+    }
+}
 
 /// Serves administrators until the node shuts down, and the calls that run then have ended.
 ///
@@ -50,16 +78,16 @@ use cluster::ClusterService;
 ///
 /// # Cancel safety
 /// Dropped, it ends all calls.
-pub(super) async fn serve(service: Service, listener: UnixListener) -> Result<()> {
+pub(super) async fn serve(services: AdminServices, listener: UnixListener) -> Result<()> {
     listener.set_nonblocking(true)?;
     let listener = tokio::net::UnixListener::from_std(listener).context("cannot watch the admin socket")?;
-    let stopping = service.stopping();
-    let cluster = ClusterServer::new(ClusterService::new(service.node())).max_decoding_message_size(MAX_REQUEST_BYTES);
-    let service = AdminServer::new(service).max_decoding_message_size(MAX_REQUEST_BYTES);
-    let server =
-        Server::builder().max_concurrent_streams(MAX_CALLS_PER_CONNECTION).add_service(service).add_service(cluster);
-    let incoming = UnixListenerStream::new(listener);
-    server.serve_with_incoming_shutdown(incoming, stopping.cancelled_owned()).await?;
+    let (stopping, refusals) = (services.stopping.clone(), Arc::<Refusals>::default());
+    let gate = Gate::new(Door::Socket, Arc::clone(&refusals), stopping.clone());
+    // No pings, as there are over the network: somebody who pages through a long list may take minutes for an answer.
+    let mut server = Server::builder().max_concurrent_streams(MAX_CALLS_PER_CONNECTION).layer(gate);
+    let routes = services.add_to(Routes::default());
+    let incoming = door::open(listener, refusals);
+    server.add_routes(routes).serve_with_incoming_shutdown(incoming, stopping.cancelled_owned()).await?;
     Ok(())
 }
 

@@ -2,7 +2,9 @@
 //!
 //! * [`nodes`]: who there is, and how each answers. [`tokens`]: by which new ones come in. [`layout`]: who decides.
 //! * [`session`]: how long nodes' sessions last.
+//! * [`administrators`]: certificates for those who come over the network.
 
+mod administrators;
 mod layout;
 mod nodes;
 mod session;
@@ -59,6 +61,13 @@ impl Cluster for ClusterService {
 
     async fn set_session_length(&self, request: Request<cluster::SetSessionLengthRequest>) -> Reply<cluster::Sessions> {
         to_the_end(session::set_length(self.node(), request.into_inner())).await.map(Response::new)
+    }
+
+    async fn create_administrator(
+        &self,
+        request: Request<cluster::CreateAdministratorRequest>,
+    ) -> Reply<cluster::CreateAdministratorReply> {
+        administrators::create(&self.node, request.into_inner()).await.map(Response::new)
     }
 
     async fn show_layout(&self, _: Request<cluster::ShowLayoutRequest>) -> Reply<cluster::Layout> {
