@@ -45,8 +45,9 @@ impl Campaign {
         let pairs = [(0, 1), (0, 2), (1, 2)].map(|(one, other)| (one, other, Mutex::new(())));
         let usual = usual()?;
         stage.under_clients(|stop| {
-            let Stage { nodes, wan, recorder, .. } = &stage;
-            Target { sites: &SITES, nodes, wan, pairs: &pairs, usual, recorder, stop }.inflict(&plan, tell)
+            let Stage { nodes, wan, recorder, failovers, .. } = &stage;
+            let target = Target { sites: &SITES, nodes, wan, pairs: &pairs, usual, failovers, recorder, stop };
+            target.inflict(&plan, tell)
         })?;
         let records = stage.end()?;
         Report::of(&records, check::check(&records)?, begun.elapsed())

@@ -28,6 +28,8 @@ pub enum Record {
     Operation(Operation),
     /// A volume was given to another node without its owner.
     Takeover(Takeover),
+    /// An owner that was superseded has returned.
+    Kept(Kept),
     /// A node tells something of a session, or of a volume that it serves.
     Node(NodeRecord),
 }
@@ -86,16 +88,28 @@ pub struct Takeover {
     pub to: u8,
     /// The epoch that began.
     pub epoch: u64,
-    /// The bytes that had ever been written of what the owner had published last.
+    /// The bytes that had ever been written of what the owner had published last, as the metadata remembers it.
     pub published_bytes: u64,
     /// The same of what the volume has fallen back to.
     pub complete_bytes: u64,
-    /// What was reported to be lost.
+    /// What the failover reported to be lost, or would have, where its answer did not arrive.
     pub lost_bytes: u64,
     /// Before it was asked for.
     pub invoked_ns: u64,
     /// After it was known.
     pub answered_ns: u64,
+}
+
+/// What a superseded owner had of the epoch that ended without it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Kept {
+    /// The volume.
+    pub volume: u8,
+    /// The epoch.
+    pub epoch: u64,
+    /// All blocks of what is kept of it; `None` where that is nothing but what was gone on with.
+    pub found: Option<Vec<Found>>,
 }
 
 /// What a client asked for, and what came of it.

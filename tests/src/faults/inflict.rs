@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 
+use super::failover::{Failovers, Owner};
 use super::history::{FaultRecord, Record, Recorder, now_ns};
-use super::plan::{Fault, Part, Plan, Planned};
+use super::plan::{Fault, Part, Plan, Planned, Strike};
 use crate::node::Node;
 use crate::wan::{Change, Loss, Rate, Wan, Ways};
 
@@ -24,6 +25,7 @@ pub(super) struct Target<'a> {
     pub(super) pairs: &'a [(u8, u8, Mutex<()>)],
     /// What lies between any two sites, without a fault.
     pub(super) usual: Change,
+    pub(super) failovers: &'a Failovers,
     pub(super) recorder: &'a Recorder,
     /// Set where something has failed: then no more faults come.
     pub(super) stop: &'a AtomicBool,
@@ -72,24 +74,67 @@ impl Target<'_> {
     }
 
     fn one(&self, planned: &Planned) -> Result<()> {
-        let Planned { number, fault, lasts_ms, .. } = planned;
+        let (number, fault, lasts) = (planned.number, planned.fault.clone(), Duration::from_millis(planned.lasts_ms));
         let sites = u8::try_from(self.sites.len())?;
         let parts = fault.parts(sites);
         let _held: Vec<_> = parts.iter().filter_map(|part| self.pair(*part)).collect();
-        let node = parts.iter().find_map(|part| if let Part::Node(site) = part { Some(*site) } else { None });
-        let mut node = node.map(|site| lock(&self.nodes[usize::from(site)]));
-        if let Some(node) = &mut node {
-            let ended = node.has_ended()?;
-            ensure!(ended.is_none(), "the node has ended by itself ({ended:?}): {}", node.log());
+        let mut began_ns = now_ns();
+        match fault {
+            Fault::Kill { site } | Fault::Pause { site } | Fault::Restart { site } => {
+                let mut node = self.node(site)?;
+                began_ns = now_ns();
+                strike_node(&fault, &mut node, lasts)?;
+            }
+            Fault::Failover { volume, ahead, by } => self.fail_over(volume, ahead, by, lasts)?,
+            Fault::Cut { .. } | Fault::Isolate { .. } | Fault::Slow { .. } => self.strike_network(&fault, lasts)?,
         }
-        let began_ns = now_ns();
-        let lasts = Duration::from_millis(*lasts_ms);
-        match &mut node {
-            Some(node) => strike_node(fault, node, lasts)?,
-            None => self.strike_network(fault, lasts)?,
-        }
-        let (number, fault, ended_ns) = (*number, fault.clone(), now_ns());
+        let ended_ns = now_ns();
         self.recorder.add(Record::Fault(FaultRecord { number, fault, began_ns, ended_ns }))
+    }
+
+    /// A node, which nothing else strikes meanwhile, and which runs.
+    fn node(&self, site: u8) -> Result<MutexGuard<'_, Node>> {
+        let mut node = lock(&self.nodes[usize::from(site)]);
+        let ended = node.has_ended()?;
+        ensure!(ended.is_none(), "the node has ended by itself ({ended:?}): {}", node.log());
+        Ok(node)
+    }
+
+    /// Strikes the owner of a volume, and asks another node to go on, until it does or the time is over.
+    fn fail_over(&self, volume: u8, ahead: u8, by: Strike, lasts: Duration) -> Result<()> {
+        let mut asked = lock(&self.failovers.volumes[usize::from(volume)]);
+        let Some(Owner { node: owner, .. }) = self.failovers.owner(volume)? else { return Ok(()) };
+        let sites = u8::try_from(self.sites.len())?;
+        let heir = (owner + ahead) % sites;
+        let cut = if by == Strike::Isolate { Fault::Isolate { site: owner }.parts(sites) } else { Vec::new() };
+        let _held: Vec<_> = cut.iter().filter_map(|part| self.pair(*part)).collect();
+        // Always in this order, so that no two wait for each other.
+        let mut low = self.node(owner.min(heir))?;
+        let mut high = self.node(owner.max(heir))?;
+        let struck = if owner < heir { &mut *low } else { &mut *high };
+        let others = || self.sites.iter().filter(|other| **other != self.site(owner));
+        match by {
+            Strike::Kill => struck.kill()?,
+            Strike::Pause => struck.signal(Signal::STOP)?,
+            Strike::Isolate => others().try_for_each(|other| self.wan.cut(self.site(owner), other, Ways::Both))?,
+        }
+        let begun = Instant::now();
+        let mut failed_over = Ok(false);
+        while begun.elapsed() < lasts && matches!(failed_over, Ok(false)) {
+            thread::sleep(AGAIN);
+            failed_over = self.failovers.fail_over(&mut asked, volume, heir);
+        }
+        if matches!(failed_over, Ok(true)) {
+            // The owner of before wakes when somebody has written at its successor's.
+            thread::sleep(lasts.saturating_sub(begun.elapsed()).max(LEAST_HEIR));
+        }
+        match by {
+            Strike::Kill => struck.run()?,
+            Strike::Pause => struck.signal(Signal::CONT)?,
+            Strike::Isolate => others().try_for_each(|other| self.wan.heal(self.site(owner), other, Ways::Both))?,
+        }
+        failed_over?;
+        self.failovers.take_down(&mut asked, volume, self.recorder).map(drop)
     }
 
     fn pair(&self, part: Part) -> Option<MutexGuard<'_, ()>> {
@@ -122,7 +167,7 @@ impl Target<'_> {
                 thread::sleep(lasts);
                 self.wan.set(from, to, Ways::Both, &self.usual)
             }
-            Fault::Kill { .. } | Fault::Pause { .. } | Fault::Restart { .. } => Ok(()),
+            Fault::Kill { .. } | Fault::Pause { .. } | Fault::Restart { .. } | Fault::Failover { .. } => Ok(()),
         }
     }
 
@@ -147,7 +192,7 @@ fn strike_node(fault: &Fault, node: &mut Node, lasts: Duration) -> Result<()> {
             node.terminate()?;
             node.run()
         }
-        Fault::Cut { .. } | Fault::Isolate { .. } | Fault::Slow { .. } => Ok(()),
+        Fault::Cut { .. } | Fault::Isolate { .. } | Fault::Slow { .. } | Fault::Failover { .. } => Ok(()),
     }
 }
 
@@ -155,6 +200,10 @@ fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
     of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Between two attempts at a failover.
+const AGAIN: Duration = Duration::from_millis(150);
+/// After a failover, before its owner of before is back: a few requests' time.
+const LEAST_HEIR: Duration = Duration::from_millis(500);
 const TICK: Duration = Duration::from_millis(2);
 /// Faults that are there or wait: more only wait for each other.
 const MOST_AT_ONCE: usize = 6;

@@ -53,6 +53,27 @@ pub enum Fault {
         /// At this site.
         site: u8,
     },
+    /// The owner of a volume is struck until its session has ended, and the volume goes on at another site meanwhile.
+    Failover {
+        /// Which volume.
+        volume: u8,
+        /// Where it goes on: so many sites behind the one where it is then, counted round.
+        ahead: u8,
+        /// How its owner is struck.
+        by: Strike,
+    },
+}
+
+/// How an owner comes to lose its session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Strike {
+    /// It is killed.
+    Kill,
+    /// It stands still, and wakes in a later epoch.
+    Pause,
+    /// Nothing passes between it and the others.
+    Isolate,
 }
 
 /// When a fault comes.
@@ -98,6 +119,8 @@ pub enum Part {
     Node(u8),
     /// What lies between these two, the lower one first.
     Pair(u8, u8),
+    /// Who owns this volume. What else a failover is about is known only when it comes.
+    Owner(u8),
 }
 
 impl Fault {
@@ -110,6 +133,7 @@ impl Fault {
                 (0..sites).filter(|&other| other != site).map(|other| pair(site, other)).collect()
             }
             Self::Kill { site } | Self::Pause { site } | Self::Restart { site } => vec![Part::Node(site)],
+            Self::Failover { volume, .. } => vec![Part::Owner(volume)],
         };
         parts.sort_unstable();
         parts
@@ -125,6 +149,7 @@ impl Fault {
             Self::Kill { .. } => "kill",
             Self::Pause { .. } => "pause",
             Self::Restart { .. } => "restart",
+            Self::Failover { .. } => "failover",
         }
     }
 }
@@ -142,6 +167,7 @@ impl fmt::Display for Fault {
             Self::Kill { site } => write!(f, "kill {site}"),
             Self::Pause { site } => write!(f, "pause {site}"),
             Self::Restart { site } => write!(f, "restart {site}"),
+            Self::Failover { volume, ahead, by } => write!(f, "volume {volume} fails over by {ahead}: {by:?}"),
         }
     }
 }
@@ -165,7 +191,10 @@ impl Draw {
                 None => self.now_ms = self.busy.iter().map(|(_, until)| *until).min().unwrap_or(self.now_ms),
             }
         };
-        let lasts_ms = self.duration();
+        let lasts_ms = match fault {
+            Fault::Failover { .. } => self.between(LEAST_FAILOVER_MS, MOST_FAILOVER_MS),
+            _ => self.duration(),
+        };
         let until = self.now_ms + lasts_ms + REST_MS;
         self.busy.extend(fault.parts(self.sites).into_iter().map(|part| (part, until)));
         Planned { number, fault, begins_ms: self.now_ms, lasts_ms }
@@ -190,9 +219,15 @@ impl Draw {
                 rate_kbit: if self.random.below(2) == 0 { None } else { Some(self.between(100, 5_000)) },
                 loss_percent: [0, 1, 5, 20][usize::from(self.index(4))],
             },
-            53..69 => Fault::Kill { site },
-            69..89 => Fault::Pause { site },
-            _ => Fault::Restart { site },
+            53..66 => Fault::Kill { site },
+            66..82 => Fault::Pause { site },
+            82..90 => Fault::Restart { site },
+            // There is a volume for each site.
+            _ => Fault::Failover {
+                volume: site,
+                ahead: 1 + self.index(self.sites - 1),
+                by: [Strike::Kill, Strike::Pause, Strike::Isolate][usize::from(self.index(3))],
+            },
         }
     }
 
@@ -218,9 +253,12 @@ impl Draw {
     }
 }
 
-/// From the beginning of one fault to that of the next: on average, two faults are there at a time.
+/// From the beginning of one fault to that of the next: on average, nearly two faults are there at a time.
 const LEAST_GAP_MS: u64 = 100;
 const MOST_GAP_MS: u64 = 2_100;
+/// Long enough for most sessions to end, and for somebody to be told so.
+const LEAST_FAILOVER_MS: u64 = 4_000;
+const MOST_FAILOVER_MS: u64 = 7_000;
 /// What was struck is left alone for so long, or it would never do anything.
 const REST_MS: u64 = 400;
 /// Before the next fault has to wait for something to be free.
@@ -252,7 +290,7 @@ mod tests {
                 assert!(before.is_none_or(|before| before <= *begins_ms), "{fault} comes during another one");
             }
         }
-        assert_eq!(kinds.len(), 7);
+        assert_eq!(kinds.len(), 8);
         assert!(kinds.values().all(|&count| count >= 15), "{kinds:?}");
     }
 

@@ -25,6 +25,8 @@ pub struct Report {
     pub sessions_opened: usize,
     /// How often a volume was given to another node without its owner.
     pub takeovers: u32,
+    /// How many of the owners before have returned, and what they had was looked at.
+    pub settled: u32,
     /// What was acknowledged.
     pub acknowledged: Counts,
     /// What was answered with ESHUTDOWN, or had its connection end.
@@ -64,6 +66,7 @@ impl Report {
             sessions_lapsed: decided(records, What::Lapse),
             sessions_opened: decided(records, What::Open),
             takeovers: 0,
+            settled: 0,
             acknowledged: Counts::default(),
             refused: 0,
             lost: 0,
@@ -89,6 +92,10 @@ impl Report {
             Record::Operation(operation) => operation,
             Record::Takeover(_) => {
                 self.takeovers += 1;
+                return;
+            }
+            Record::Kept(_) => {
+                self.settled += 1;
                 return;
             }
             Record::Campaign(_) | Record::Node(_) => return,
@@ -133,8 +140,9 @@ impl fmt::Display for Report {
             self.seed,
             kinds.join(", ")
         )?;
-        let Self { sessions_opened, sessions_lapsed, takeovers, .. } = self;
-        writeln!(f, "sessions: {sessions_opened} opened, {sessions_lapsed} lapsed; {takeovers} volumes taken over")?;
+        let Self { sessions_opened, sessions_lapsed, takeovers, settled, .. } = self;
+        writeln!(f, "sessions: {sessions_opened} opened, {sessions_lapsed} lapsed")?;
+        writeln!(f, "failovers: {takeovers}; what the owner still had was looked at after {settled} of them")?;
         let Counts { writes, flushes, blocks_read } = self.acknowledged;
         writeln!(f, "acknowledged: {writes} writes, {flushes} flushes, {blocks_read} blocks read")?;
         writeln!(f, "not acknowledged: {} answered with an error, {} without an answer", self.refused, self.lost)?;

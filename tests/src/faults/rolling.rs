@@ -87,3 +87,29 @@ fn restarted(record: &Record) -> Option<(u8, u64, u64)> {
 
 /// That of the product.
 const SESSION: Duration = Duration::from_secs(15);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::faults::history::{Does, Outcome, VERSION, VolumeSetting};
+
+    #[test]
+    fn a_client_is_disturbed_by_anything_but_the_restart_of_its_own_node() {
+        let volumes = vec![VolumeSetting { name: "disk".to_owned(), blocks: 1, owner: 0 }];
+        let setting = Setting { version: VERSION, seed: 1, sites: Vec::new(), session_ms: 1, volumes };
+        let restart = |site, began_ns| {
+            Record::Fault(FaultRecord { number: 1, fault: Fault::Restart { site }, began_ns, ended_ns: began_ns + 100 })
+        };
+        let flush = |node, invoked_ns, outcome| {
+            let (volume, connection, answered_ns) = (0, 1, invoked_ns + 10);
+            let does = Does::Flush;
+            Record::Operation(Operation { volume, node, connection, does, invoked_ns, answered_ns, outcome })
+        };
+        let disturbed = |record| disturbed(&setting, &[restart(0, 1_000), restart(1, 2_000), record]).len();
+        assert_eq!(disturbed(flush(0, 1_050, Outcome::Lost)), 0);
+        assert_eq!(disturbed(flush(0, 2_050, Outcome::Done)), 0);
+        assert_eq!(disturbed(flush(0, 2_050, Outcome::Failed(108))), 1);
+        assert_eq!(disturbed(flush(0, 980, Outcome::Lost)), 1);
+        assert_eq!(disturbed(flush(1, 2_050, Outcome::Refused)), 0, "it does not own the volume");
+    }
+}

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde_json::Value;
 
+use super::failover::{Failovers, Owner};
 use super::history::{Record, Recorder, Setting, VERSION, VolumeSetting};
 use super::node_log;
 use super::writer::Writer;
@@ -27,6 +28,8 @@ pub(super) struct Stage {
     /// One at each site.
     pub(super) nodes: Vec<Mutex<Node>>,
     pub(super) recorder: Recorder,
+    pub(super) failovers: Failovers,
+    directory: PathBuf,
     /// How many flushes of each volume were acknowledged.
     flushes: Vec<AtomicU64>,
     /// The volumes' ids.
@@ -64,7 +67,10 @@ impl Stage {
         let recorder = Recorder::new(&history_in(directory))?;
         recorder.add(Record::Campaign(setting.clone()))?;
         let flushes = setting.volumes.iter().map(|_| AtomicU64::new(0)).collect();
-        Ok(Self { setting, wan, nodes: nodes.into_iter().map(Mutex::new).collect(), recorder, flushes, ids })
+        let failovers = Failovers::new(setting.clone(), nodes.iter().map(Node::data).collect());
+        failovers.set_replicas()?;
+        let (nodes, directory) = (nodes.into_iter().map(Mutex::new).collect(), directory.to_owned());
+        Ok(Self { setting, wan, nodes, recorder, failovers, directory, flushes, ids })
     }
 
     /// Has clients write while `play` goes on, until it has ended and every volume is served again; then reads all volumes
@@ -92,12 +98,18 @@ impl Stage {
             }
             played
         })?;
-        for (volume, VolumeSetting { owner, name, .. }) in (0..).zip(&self.setting.volumes) {
-            let writer = writers.iter_mut().find(|writer| (writer.volume, writer.node) == (volume, *owner));
+        for (volume, asked) in (0..).zip(&self.failovers.volumes) {
+            let mut asked = asked.lock().unwrap_or_else(PoisonError::into_inner);
+            ensure!(
+                self.failovers.take_down(&mut asked, volume, &self.recorder)?,
+                "nobody says who owned volume {volume}"
+            );
+            let Owner { node: owner, .. } = self.failovers.owner(volume)?.context("nobody says who owns a volume")?;
+            let writer = writers.iter_mut().find(|writer| (writer.volume, writer.node) == (volume, owner));
             let writer = writer.context("each volume has a client at its owner")?;
-            ensure!(writer.read_at_the_end(PATIENCE)?, "{name} cannot be read at the end");
+            ensure!(writer.read_at_the_end(PATIENCE)?, "volume {volume} cannot be read at the end");
         }
-        Ok(())
+        self.failovers.take_down_kept(&self.directory, &self.recorder, PATIENCE)
     }
 
     /// Waits until a client of each volume has had two more flushes acknowledged: one of them it has asked for now.

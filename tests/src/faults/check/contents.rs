@@ -11,7 +11,7 @@ use super::epochs::Epochs;
 use super::lineage::Lineage;
 use super::linear::{self, Call, NotLinear, RegisterOp, Registers};
 use super::{Promise, Violation};
-use crate::faults::history::{Does, Operation, Outcome, Record, Setting, Takeover};
+use crate::faults::history::{Does, Kept, Operation, Outcome, Record, Setting, Takeover};
 use crate::faults::mark::{Found, Mark};
 use crate::oracle::block::BLOCK_BYTES;
 
@@ -34,7 +34,12 @@ pub fn check(setting: &Setting, records: &[Record], epochs: &Epochs) -> Vec<Viol
             Record::Takeover(takeover) if takeover.volume == volume => Some((takeover.epoch, takeover)),
             _ => None,
         });
-        let volume = Volume { number: volume, blocks, takeovers: takeovers.collect(), violations: Vec::new() };
+        let kept = records.iter().filter_map(|record| match record {
+            Record::Kept(kept) if kept.volume == volume => Some((kept.epoch, kept)),
+            _ => None,
+        });
+        let (takeovers, kept) = (takeovers.collect(), kept.collect());
+        let volume = Volume { number: volume, blocks, takeovers, kept, violations: Vec::new() };
         violations.extend(volume.check(&by_epoch));
     }
     violations
@@ -46,6 +51,8 @@ struct Volume<'a> {
     blocks: u64,
     /// By the epoch that each began.
     takeovers: BTreeMap<u64, &'a Takeover>,
+    /// By the epoch that each is left of.
+    kept: BTreeMap<u64, &'a Kept>,
     violations: Vec<Violation>,
 }
 
@@ -63,8 +70,10 @@ impl<'a> Volume<'a> {
                 return self.violations;
             }
             let begins: Vec<_> = lineages.iter().map(|lineage| lineage.contents(self.blocks)).collect();
-            self.check_epoch(&begins, operations);
             lineages.iter_mut().for_each(|lineage| lineage.extend(operations));
+            let left = self.left(epoch, &lineages, operations);
+            let operations: Vec<_> = operations.iter().copied().chain(&left).collect();
+            Self::check_epoch((self.number, self.blocks), &begins, &operations, &mut self.violations);
         }
         self.violations
     }
@@ -117,17 +126,43 @@ impl<'a> Volume<'a> {
         found
     }
 
+    /// What its owner had at the end of an epoch that somebody else ended, as a read behind all others. Where nothing is kept,
+    /// that is what was gone on with.
+    fn left(&self, epoch: u64, lineages: &[Lineage], operations: &[&Operation]) -> Option<Operation> {
+        let Kept { found, .. } = *self.kept.get(&epoch)?;
+        let found = match found {
+            Some(found) => found.clone(),
+            None => {
+                let resumed = self.takeovers.get(&(epoch + 1))?.complete_bytes / BLOCK_BYTES as u64;
+                let possible: Vec<_> = lineages.iter().flat_map(|lineage| lineage.first(resumed)).collect();
+                // With several possibilities this shows nothing.
+                let [only] = possible.as_slice() else { return None };
+                let shown = |held: Option<Mark>| held.map_or(Found::Zeroes, Found::Mark);
+                only.contents(self.blocks).into_iter().map(shown).collect()
+            }
+        };
+        let answered_ns = operations.iter().map(|operation| operation.answered_ns).max().unwrap_or(0) + 1;
+        let last = operations.last();
+        let (node, connection) = last.map_or((0, 0), |last| (last.node, last.connection));
+        let (volume, does, outcome) = (self.number, Does::Read { first: 0, found }, Outcome::Done);
+        Some(Operation { volume, node, connection, does, invoked_ns: answered_ns, answered_ns, outcome })
+    }
+
     /// What was done in one epoch, which began with one of these contents.
-    fn check_epoch(&mut self, begins: &[Vec<Option<Mark>>], operations: &[&'a Operation]) {
+    fn check_epoch(
+        (volume, count): (u8, u64),
+        begins: &[Vec<Option<Mark>>],
+        operations: &[&Operation],
+        violations: &mut Vec<Violation>,
+    ) {
         let mut blocks: BTreeMap<u64, Block<'_>> = BTreeMap::new();
         for operation in operations {
-            let wrong = take(self.number, self.blocks, operation, &mut blocks);
-            self.violations.extend(wrong);
+            violations.extend(take(volume, count, operation, &mut blocks));
         }
         for (number, block) in &blocks {
             let held = |contents: &Vec<Option<Mark>>| usize::try_from(*number).ok().and_then(|at| *contents.get(at)?);
             let begins: HashSet<_> = begins.iter().map(held).collect();
-            self.violations.extend(block.check(begins, self.number, *number));
+            violations.extend(block.check(begins, volume, *number));
         }
     }
 }

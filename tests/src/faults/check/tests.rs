@@ -2,7 +2,8 @@
 
 use super::{Promise, Violation, check};
 use crate::faults::history::{
-    Decision, Does, NodeEvent, NodeRecord, Operation, Outcome, Record, Setting, Takeover, VERSION, VolumeSetting, What,
+    Decision, Does, Kept, NodeEvent, NodeRecord, Operation, Outcome, Record, Setting, Takeover, VERSION, VolumeSetting,
+    What,
 };
 use crate::faults::mark::{Found, Mark};
 
@@ -270,6 +271,25 @@ fn a_loss_report_that_is_not_exact_is_found() {
     fallen_back(2, 3, 0).does(1, read([3, 2]), 1_300, DONE).violates(Promise::LossReport, 1_190);
     // What nobody has reported did not happen.
     taken_over().does(1, read([1, 0]), 1_300, DONE).violates(Promise::Contents, 1_300);
+}
+
+#[test]
+fn an_owner_that_returns_without_all_that_it_acknowledged_is_found() {
+    let returned = |complete, sequences: Option<[u64; 2]>| {
+        let mut story = fallen_back(3, complete, 3 - complete);
+        let found = sequences.map(|sequences| match read(sequences) {
+            Does::Read { found, .. } => found,
+            other => unreachable!("{other:?}"),
+        });
+        story.records.push(Record::Kept(Kept { volume: 0, epoch: 1, found }));
+        story
+    };
+    returned(2, Some([3, 2])).holds();
+    // One nanosecond after the last that was asked of it.
+    returned(2, Some([1, 2])).violates(Promise::Contents, 311);
+    returned(2, Some([3, 0])).violates(Promise::Contents, 311);
+    returned(3, None).holds();
+    returned(2, None).violates(Promise::Contents, 311);
 }
 
 #[test]
