@@ -333,8 +333,15 @@ impl MetadataNode {
         if let Some(cluster) = self.read().cluster() {
             return Err(OpenError::AlreadyInitialised { dir: self.dir.clone(), cluster: cluster.id });
         }
-        let begun = self.propose(Command::Bootstrap(bootstrap)).await;
-        begun.map(|_| ()).map_err(|error| failed(error.to_string()))
+        self.propose(Command::Bootstrap(bootstrap)).await.map_err(|error| failed(error.to_string()))?;
+        // Whoever leads raises the version to what all nodes know. Until then a new cluster would refuse what is newer.
+        let mut view = self.view.clone();
+        let raised = view.wait_for(|metadata| metadata.version() >= self.knows);
+        match tokio::time::timeout(self.patience, raised).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(failed("the metadata has stopped".to_owned())),
+            Err(_) => Err(failed(format!("its version was not raised within {:?}", self.patience))),
+        }
     }
 
     /// Where this node is the only voter: makes it the leader at once, because nobody else could be, and waits until it has
