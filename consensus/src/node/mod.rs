@@ -334,14 +334,9 @@ impl MetadataNode {
             return Err(OpenError::AlreadyInitialised { dir: self.dir.clone(), cluster: cluster.id });
         }
         self.propose(Command::Bootstrap(bootstrap)).await.map_err(|error| failed(error.to_string()))?;
-        // Whoever leads raises the version to what all nodes know. Until then a new cluster would refuse what is newer.
-        let mut view = self.view.clone();
-        let raised = view.wait_for(|metadata| metadata.version() >= self.knows);
-        match tokio::time::timeout(self.patience, raised).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(_)) => Err(failed("the metadata has stopped".to_owned())),
-            Err(_) => Err(failed(format!("its version was not raised within {:?}", self.patience))),
-        }
+        // Whoever leads does it too, a moment later, and until then a new cluster would refuse what is newer.
+        let raised = self.propose(Command::RaiseVersion { version: self.knows }).await;
+        raised.map(drop).map_err(|error| failed(error.to_string()))
     }
 
     /// Where this node is the only voter: makes it the leader at once, because nobody else could be, and waits until it has
