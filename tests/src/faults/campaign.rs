@@ -44,12 +44,12 @@ impl Campaign {
         let plan = Plan::new(self.seed, self.faults, 3);
         let pairs = [(0, 1), (0, 2), (1, 2)].map(|(one, other)| (one, other, Mutex::new(())));
         let usual = usual()?;
-        stage.under_clients(|stop| {
+        let played = stage.under_clients(|stop| {
             let Stage { nodes, wan, recorder, failovers, .. } = &stage;
             let target = Target { sites: &SITES, nodes, wan, pairs: &pairs, usual, failovers, recorder, stop };
             target.inflict(&plan, tell)
-        })?;
-        let records = stage.end()?;
+        });
+        let records = stage.end(played)?;
         Report::of(&records, check::check(&records)?, begun.elapsed())
     }
 }

@@ -1,8 +1,9 @@
 //! Has volumes go on at other sites, and finds out afterwards what has become of it: a command whose answer was lost may have
 //! been carried out.
 
+use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -35,13 +36,8 @@ pub(super) struct Asked {
     since_ns: Option<u64>,
     /// The epoch that a failover said it began, and what that said is lost.
     reported: Vec<(u64, u64)>,
-}
-
-/// The present owner of a volume, and the epoch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Owner {
-    pub(super) node: u8,
-    pub(super) epoch: u64,
+    /// The superseded epochs of which it is taken down what their owners still had.
+    looked_at: BTreeSet<u64>,
 }
 
 impl Failovers {
@@ -65,18 +61,21 @@ impl Failovers {
         Ok(())
     }
 
-    /// Who owns a volume, as whoever can say it first says; `None` where nobody can.
+    /// The node that owns a volume, as whoever can say it first says. Nobody can while all are struck: that is waited for.
     ///
     /// # Errors
-    /// An answer is not one.
-    pub(super) fn owner(&self, volume: u8) -> Result<Option<Owner>> {
-        for node in 0..self.setting.sites.len() {
-            let Some(shown) = self.ask(u8::try_from(node)?, &["volume", "show", self.name(volume)])? else { continue };
-            let (owner, epoch) = (&shown["volume"]["owner"], &shown["volume"]["epoch"]);
-            let node = self.node_named(owner)?;
-            return Ok(Some(Owner { node, epoch: epoch.as_u64().context("an epoch")? }));
+    /// An answer is not one, or there is none for long.
+    pub(super) fn owner(&self, volume: u8, patience: Duration) -> Result<u8> {
+        let begun = Instant::now();
+        while begun.elapsed() < patience {
+            for node in 0..u8::try_from(self.setting.sites.len())? {
+                if let Some(shown) = self.ask(node, &["volume", "show", self.name(volume)])? {
+                    return self.node_named(&shown["volume"]["owner"]);
+                }
+            }
+            thread::sleep(PAUSE);
         }
-        Ok(None)
+        bail!("for {patience:?} nobody says who owns volume {volume}")
     }
 
     /// Asks for a failover to a node's site, at that node; whether it was carried out for certain.
@@ -93,22 +92,23 @@ impl Failovers {
         Ok(true)
     }
 
-    /// Takes down the failovers of a volume that are not yet; whether somebody could say which there were.
+    /// Takes down the failovers of a volume that are not yet, and what those who owned it before still had, as far as they have
+    /// returned; what there is yet to be seen, if there is something.
     ///
     /// # Errors
     /// An answer is not one, or a failover is not remembered, or nobody asked for it.
-    pub(super) fn take_down(&self, asked: &mut Asked, volume: u8, recorder: &Recorder) -> Result<bool> {
-        let nodes = 0..u8::try_from(self.setting.sites.len())?;
+    pub(super) fn take_down(&self, asked: &mut Asked, volume: u8, recorder: &Recorder) -> Result<Option<String>> {
         let args = ["volume", "replica", self.name(volume), "status"];
-        let mut status = None;
-        for node in nodes {
-            status = self.ask(node, &args)?;
-            if status.is_some() {
-                break;
-            }
+        for node in 0..u8::try_from(self.setting.sites.len())? {
+            let Some(status) = self.ask(node, &args)? else { continue };
+            self.take_down_takeovers(asked, volume, &status, recorder)?;
+            return self.take_down_kept(asked, volume, (node, &status), recorder);
         }
-        let Some(status) = status else { return Ok(false) };
-        let superseded = status["superseded"].as_array().context("a list of epochs")?;
+        Ok(Some("nobody says who owned it".to_owned()))
+    }
+
+    fn take_down_takeovers(&self, asked: &mut Asked, volume: u8, status: &Value, recorder: &Recorder) -> Result<()> {
+        let superseded = superseded(status)?;
         let known_before = asked.known_epoch;
         let number = |value: &Value, what: &str| value.as_u64().with_context(|| format!("no {what} in {status}"));
         for (at, past) in superseded.iter().enumerate() {
@@ -122,8 +122,7 @@ impl Failovers {
             let (from, to, epoch) = (self.node_named(&past["owner"])?, self.node_named(next)?, ended + 1);
             let published_bytes = number(&past["published"]["written_bytes"], "bytes")?;
             let complete_bytes = number(&past["resumed"]["written_bytes"], "bytes")?;
-            let reported = asked.reported.iter().find(|(reported, _)| *reported == epoch).map(|(_, lost)| *lost);
-            let lost_bytes = reported.unwrap_or(published_bytes.saturating_sub(complete_bytes));
+            let lost_bytes = asked.reported.iter().find(|(reported, _)| *reported == epoch).map(|(_, lost)| *lost);
             let answered_ns = now_ns();
             recorder.add(Record::Takeover(Takeover {
                 volume,
@@ -142,58 +141,61 @@ impl Failovers {
         if asked.known_epoch > known_before {
             asked.since_ns = None;
         }
-        Ok(true)
-    }
-
-    /// Waits until all owners that were superseded have returned, and takes down what they had.
-    ///
-    /// # Errors
-    /// That takes too long, or what is kept cannot be read.
-    pub(super) fn take_down_kept(&self, directory: &Path, recorder: &Recorder, patience: Duration) -> Result<()> {
-        for volume in 0..u8::try_from(self.setting.volumes.len())? {
-            let status = self.settled(volume, patience)?;
-            let shown = self.ask(0, &["volume", "show", self.name(volume)])?.context("a volume cannot be shown")?;
-            let mut kept = Vec::new();
-            for snapshot in shown["snapshots"].as_array().context("a list of snapshots")? {
-                let name = snapshot["name"].as_str().context("a name")?;
-                let Some(epoch) = name.strip_prefix("kept-e").and_then(|epoch| epoch.parse().ok()) else { continue };
-                let holder = self.node_named(&snapshot["holders"][0])?;
-                let found = Some(self.read_snapshot(directory, volume, name, holder)?);
-                recorder.add(Record::Kept(Kept { volume, epoch, found }))?;
-                kept.push(epoch);
-            }
-            for past in status["superseded"].as_array().context("a list of epochs")? {
-                let epoch = past["epoch"].as_u64().context("an epoch")?;
-                if !kept.contains(&epoch) {
-                    recorder.add(Record::Kept(Kept { volume, epoch, found: None }))?;
-                }
-            }
-        }
         Ok(())
     }
 
-    fn settled(&self, volume: u8, patience: Duration) -> Result<Value> {
-        let begun = Instant::now();
-        loop {
-            let status = self.ask(0, &["volume", "replica", self.name(volume), "status"])?;
-            let superseded = status.as_ref().and_then(|status| status["superseded"].as_array());
-            let is_settled = superseded.is_some_and(|all| all.iter().all(|past| past["is_settled"] == true));
-            match status {
-                Some(status) if is_settled => return Ok(status),
-                status if begun.elapsed() > patience => bail!("an owner has not settled its past: {status:?}"),
-                _ => thread::sleep(PAUSE),
+    /// The metadata remembers the last few failovers of a volume only: so this is done from time to time.
+    fn take_down_kept(
+        &self,
+        asked: &mut Asked,
+        volume: u8,
+        (node, status): (u8, &Value),
+        recorder: &Recorder,
+    ) -> Result<Option<String>> {
+        // Asked after the status, of the same node: so it knows what was kept of an epoch that is settled there.
+        let Some(shown) = self.ask(node, &["volume", "show", self.name(volume)])? else {
+            return Ok(Some("nobody says which snapshots there are".to_owned()));
+        };
+        let snapshots = shown["snapshots"].as_array().context("a list of snapshots")?;
+        let mut missing = None;
+        for past in superseded(status)? {
+            let epoch = past["epoch"].as_u64().context("an epoch")?;
+            if asked.looked_at.contains(&epoch) {
+                continue;
             }
+            if past["is_settled"] != true {
+                missing = Some(format!("the owner of epoch {epoch} has not settled its past: {past}"));
+                continue;
+            }
+            let name = format!("kept-e{epoch}");
+            let found = match snapshots.iter().find(|snapshot| snapshot["name"] == name.as_str()) {
+                None => None,
+                Some(snapshot) => match self.read_snapshot(volume, &name, self.node_named(&snapshot["holders"][0])?)? {
+                    Ok(found) => Some(found),
+                    Err(why) => {
+                        missing = Some(why);
+                        continue;
+                    }
+                },
+            };
+            recorder.add(Record::Kept(Kept { volume, epoch, found }))?;
+            asked.looked_at.insert(epoch);
         }
+        Ok(missing)
     }
 
-    fn read_snapshot(&self, directory: &Path, volume: u8, name: &str, holder: u8) -> Result<Vec<Found>> {
-        let image = directory.join("kept.raw");
+    /// All blocks of a snapshot, or why its holder does not give it.
+    fn read_snapshot(&self, volume: u8, name: &str, holder: u8) -> Result<Result<Vec<Found>, String>> {
+        let directory = tempfile::tempdir()?;
+        let image = directory.path().join("kept.raw");
         let path = image.to_str().context("a path in UTF-8")?;
         let snapshot = format!("{}@{name}", self.name(volume));
-        self.sterna(holder, &["volume", "export", &snapshot, path]).succeed()?;
+        let exported = self.sterna(holder, &["volume", "export", &snapshot, path]).run()?;
+        if !exported.status.success() {
+            return Ok(Err(exported.to_string()));
+        }
         let bytes = fs::read(&image)?;
-        fs::remove_file(&image)?;
-        Ok((0..).zip(bytes.chunks(BLOCK_BYTES)).map(|(block, bytes)| Found::of(volume, block, bytes)).collect())
+        Ok(Ok((0..).zip(bytes.chunks(BLOCK_BYTES)).map(|(block, bytes)| Found::of(volume, block, bytes)).collect()))
     }
 
     /// Gives a node a command; what it prints, or `None` where it does not carry it out.
@@ -220,6 +222,10 @@ impl Failovers {
         let found = self.setting.sites.iter().position(|known| Some(known.as_str()) == site);
         Ok(u8::try_from(found.with_context(|| format!("there is no node {name}"))?)?)
     }
+}
+
+fn superseded(status: &Value) -> Result<&Vec<Value>> {
+    status["superseded"].as_array().with_context(|| format!("no list of epochs in {status}"))
 }
 
 /// Longer than any node is patient; one that is stopped answers nobody until it goes on.

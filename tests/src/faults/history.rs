@@ -4,6 +4,7 @@
 //! All times are nanoseconds of `CLOCK_BOOTTIME`, which is one clock for all processes of a machine. So of two operations, one
 //! came before the other exactly if it was answered before the other was asked.
 
+use std::fmt;
 use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::Path;
@@ -92,8 +93,8 @@ pub struct Takeover {
     pub published_bytes: u64,
     /// The same of what the volume has fallen back to.
     pub complete_bytes: u64,
-    /// What the failover reported to be lost, or would have, where its answer did not arrive.
-    pub lost_bytes: u64,
+    /// What the failover reported to be lost; `None` where its report did not arrive.
+    pub lost_bytes: Option<u64>,
     /// Before it was asked for.
     pub invoked_ns: u64,
     /// After it was known.
@@ -285,6 +286,22 @@ impl Operation {
     }
 }
 
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { volume, node, connection, does, invoked_ns, answered_ns, outcome } = self;
+        match does {
+            Does::Attach => write!(f, "attach to volume {volume}"),
+            Does::Write { block, sequence } => write!(f, "write {sequence}, of block {block} of volume {volume}"),
+            Does::Flush => write!(f, "flush of volume {volume}"),
+            // All of what it found would be too long.
+            Does::Read { first, found } => {
+                write!(f, "read of {} blocks from {first} on of volume {volume}", found.len())
+            }
+        }?;
+        write!(f, " on connection {connection} at node {node}, from {invoked_ns} to {answered_ns}: {outcome:?}")
+    }
+}
+
 /// Takes down what happens, from many threads.
 #[derive(Debug)]
 pub struct Recorder {
@@ -363,7 +380,7 @@ pub fn now_ns() -> u64 {
 }
 
 /// Of the format of histories.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 #[cfg(test)]
 mod tests {

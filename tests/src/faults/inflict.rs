@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 
-use super::failover::{Failovers, Owner};
+use super::failover::Failovers;
 use super::history::{FaultRecord, Record, Recorder, now_ns};
 use super::plan::{Fault, Part, Plan, Planned, Strike};
+use super::stage::PATIENCE;
 use crate::node::Node;
 use crate::wan::{Change, Loss, Rate, Wan, Ways};
 
@@ -103,7 +104,7 @@ impl Target<'_> {
     /// Strikes the owner of a volume, and asks another node to go on, until it does or the time is over.
     fn fail_over(&self, volume: u8, ahead: u8, by: Strike, lasts: Duration) -> Result<()> {
         let mut asked = lock(&self.failovers.volumes[usize::from(volume)]);
-        let Some(Owner { node: owner, .. }) = self.failovers.owner(volume)? else { return Ok(()) };
+        let owner = self.failovers.owner(volume, PATIENCE)?;
         let sites = u8::try_from(self.sites.len())?;
         let heir = (owner + ahead) % sites;
         let cut = if by == Strike::Isolate { Fault::Isolate { site: owner }.parts(sites) } else { Vec::new() };

@@ -25,6 +25,8 @@ pub struct Report {
     pub sessions_opened: usize,
     /// How often a volume was given to another node without its owner.
     pub takeovers: u32,
+    /// How many of those told what is lost; the answers of the others did not arrive.
+    pub reported: u32,
     /// How many of the owners before have returned, and what they had was looked at.
     pub settled: u32,
     /// What was acknowledged.
@@ -66,6 +68,7 @@ impl Report {
             sessions_lapsed: decided(records, What::Lapse),
             sessions_opened: decided(records, What::Open),
             takeovers: 0,
+            reported: 0,
             settled: 0,
             acknowledged: Counts::default(),
             refused: 0,
@@ -90,8 +93,9 @@ impl Report {
                 return;
             }
             Record::Operation(operation) => operation,
-            Record::Takeover(_) => {
+            Record::Takeover(takeover) => {
                 self.takeovers += 1;
+                self.reported += u32::from(takeover.lost_bytes.is_some());
                 return;
             }
             Record::Kept(_) => {
@@ -140,9 +144,12 @@ impl fmt::Display for Report {
             self.seed,
             kinds.join(", ")
         )?;
-        let Self { sessions_opened, sessions_lapsed, takeovers, settled, .. } = self;
+        let Self { sessions_opened, sessions_lapsed, takeovers, reported, settled, .. } = self;
         writeln!(f, "sessions: {sessions_opened} opened, {sessions_lapsed} lapsed")?;
-        writeln!(f, "failovers: {takeovers}; what the owner still had was looked at after {settled} of them")?;
+        writeln!(
+            f,
+            "failovers: {takeovers}; the loss reports of {reported} were read; what the owner still had was looked at after {settled}"
+        )?;
         let Counts { writes, flushes, blocks_read } = self.acknowledged;
         writeln!(f, "acknowledged: {writes} writes, {flushes} flushes, {blocks_read} blocks read")?;
         writeln!(f, "not acknowledged: {} answered with an error, {} without an answer", self.refused, self.lost)?;

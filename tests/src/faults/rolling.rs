@@ -33,7 +33,7 @@ impl RollingRestart {
     pub fn run(&self) -> Result<(Report, Vec<Operation>)> {
         let begun = Instant::now();
         let stage = Stage::build(&self.directory, self.seed, Vec::new(), SESSION)?;
-        stage.under_clients(|_| {
+        let played = stage.under_clients(|_| {
             stage.wait_until_served()?;
             for round in 0..self.rounds {
                 for (site, node) in (0..).zip(&stage.nodes) {
@@ -42,9 +42,9 @@ impl RollingRestart {
                 }
             }
             Ok(())
-        })?;
+        });
         let setting = stage.setting.clone();
-        let records = stage.end()?;
+        let records = stage.end(played)?;
         let report = Report::of(&records, check::check(&records)?, begun.elapsed())?;
         Ok((report, disturbed(&setting, &records)))
     }

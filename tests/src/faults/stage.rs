@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde_json::Value;
 
-use super::failover::{Failovers, Owner};
+use super::failover::{Asked, Failovers};
 use super::history::{Record, Recorder, Setting, VERSION, VolumeSetting};
 use super::node_log;
 use super::writer::Writer;
@@ -29,7 +29,6 @@ pub(super) struct Stage {
     pub(super) nodes: Vec<Mutex<Node>>,
     pub(super) recorder: Recorder,
     pub(super) failovers: Failovers,
-    directory: PathBuf,
     /// How many flushes of each volume were acknowledged.
     flushes: Vec<AtomicU64>,
     /// The volumes' ids.
@@ -69,8 +68,8 @@ impl Stage {
         let flushes = setting.volumes.iter().map(|_| AtomicU64::new(0)).collect();
         let failovers = Failovers::new(setting.clone(), nodes.iter().map(Node::data).collect());
         failovers.set_replicas()?;
-        let (nodes, directory) = (nodes.into_iter().map(Mutex::new).collect(), directory.to_owned());
-        Ok(Self { setting, wan, nodes, recorder, failovers, directory, flushes, ids })
+        let nodes = nodes.into_iter().map(Mutex::new).collect();
+        Ok(Self { setting, wan, nodes, recorder, failovers, flushes, ids })
     }
 
     /// Has clients write while `play` goes on, until it has ended and every volume is served again; then reads all volumes
@@ -99,17 +98,23 @@ impl Stage {
             played
         })?;
         for (volume, asked) in (0..).zip(&self.failovers.volumes) {
-            let mut asked = asked.lock().unwrap_or_else(PoisonError::into_inner);
-            ensure!(
-                self.failovers.take_down(&mut asked, volume, &self.recorder)?,
-                "nobody says who owned volume {volume}"
-            );
-            let Owner { node: owner, .. } = self.failovers.owner(volume)?.context("nobody says who owns a volume")?;
+            self.take_down(volume, &mut asked.lock().unwrap_or_else(PoisonError::into_inner))?;
+            let owner = self.failovers.owner(volume, PATIENCE)?;
             let writer = writers.iter_mut().find(|writer| (writer.volume, writer.node) == (volume, owner));
             let writer = writer.context("each volume has a client at its owner")?;
             ensure!(writer.read_at_the_end(PATIENCE)?, "volume {volume} cannot be read at the end");
         }
-        self.failovers.take_down_kept(&self.directory, &self.recorder, PATIENCE)
+        Ok(())
+    }
+
+    /// Takes down all failovers of a volume, and what its owners of before still had: waits until all have returned.
+    fn take_down(&self, volume: u8, asked: &mut Asked) -> Result<()> {
+        let begun = Instant::now();
+        while let Some(missing) = self.failovers.take_down(asked, volume, &self.recorder)? {
+            ensure!(begun.elapsed() < PATIENCE, "for {PATIENCE:?}, of the failovers of volume {volume}: {missing}");
+            thread::sleep(PAUSE);
+        }
+        Ok(())
     }
 
     /// Waits until a client of each volume has had two more flushes acknowledged: one of them it has asked for now.
@@ -126,23 +131,26 @@ impl Stage {
                     count()
                 );
             }
-            thread::sleep(Duration::from_millis(20));
+            thread::sleep(PAUSE);
         }
         Ok(())
     }
 
-    /// Ends the nodes, and takes down what they tell; all that has happened.
+    /// Ends the nodes, and takes down what they tell; all that has happened. Where what was `played` has failed, that is the
+    /// error, and the history has what the nodes told until then.
     ///
     /// # Errors
-    /// A node does not end in good order, or tells what is not known.
-    pub(super) fn end(self) -> Result<Vec<Record>> {
+    /// That of `played`; or a node does not end in good order, or tells what is not known.
+    pub(super) fn end(self, played: Result<()>) -> Result<Vec<Record>> {
+        let mut done = played;
         for (number, node) in (0..).zip(self.nodes) {
             let mut node = node.into_inner().unwrap_or_else(PoisonError::into_inner);
-            node.terminate()?;
+            done = done.and(node.terminate());
             let events = node_log::read(number, &node.log(), &self.ids)?;
             events.into_iter().try_for_each(|event| self.recorder.add(Record::Node(event)))?;
         }
-        self.recorder.finish()
+        let records = self.recorder.finish()?;
+        done.map(|()| records)
     }
 
     /// A client of each volume at each node.
@@ -176,4 +184,5 @@ pub(super) const SITES: [&str; 3] = ["ams", "chi", "icn"];
 /// So few that each is often written, and all are often read.
 const BLOCKS: u64 = 256;
 /// For all to be well again: some elections, of which several may fail on a machine that is busy.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+const PAUSE: Duration = Duration::from_millis(20);

@@ -82,18 +82,19 @@ impl<'a> Volume<'a> {
     fn fall_back(&mut self, epoch: u64, lineages: &[Lineage], operations: &[&Operation]) -> Vec<Lineage> {
         let Some(takeover) = self.takeovers.get(&epoch).copied() else {
             if let Some(operation) = operations.iter().find(|operation| operation.does != Does::Attach) {
-                let what = format!("nothing tells how epoch {epoch} began: {operation:?}");
+                let what = format!("nothing tells how epoch {epoch} began: {operation}");
                 self.violations.push(Violation { promise: Promise::Contents, at_ns: operation.invoked_ns, what });
             }
             return Vec::new();
         };
         let Takeover { published_bytes, complete_bytes, lost_bytes, answered_ns, .. } = *takeover;
+        let difference = published_bytes.checked_sub(complete_bytes);
         let mut report = |why: String| {
             let (number, promise) = (self.number, Promise::LossReport);
             let what = format!("the failover of volume {number} to epoch {epoch} {why}: {takeover:?}");
             self.violations.push(Violation { promise, at_ns: answered_ns, what });
         };
-        if published_bytes.checked_sub(complete_bytes) != Some(lost_bytes) {
+        if difference.is_none() || lost_bytes.is_some_and(|lost_bytes| difference != Some(lost_bytes)) {
             report("reports a difference that is none".to_owned());
         }
         let block_bytes = BLOCK_BYTES as u64;
@@ -207,21 +208,17 @@ impl<'a> Block<'a> {
     fn check(&self, begins: HashSet<Option<Mark>>, volume: u8, block: u64) -> Option<Violation> {
         let error = linear::check(&Registers::new(), begins, &self.calls).err()?;
         let (NotLinear::NoPlace { call, .. } | NotLinear::TooMany { call }) = error;
-        let Operation { node, connection, does, invoked_ns, answered_ns, .. } = self.operations[call];
-        let shown = match does {
-            // All of what it found would be too long.
-            Does::Read { .. } => format!("{:?}", self.calls[call].op),
-            other => format!("{other:?}"),
-        };
-        let before = self.operations.iter().zip(&self.calls).filter(|(other, _)| other.invoked_ns < *answered_ns);
+        let (operation, op) = (self.operations[call], &self.calls[call].op);
+        let at_ns = operation.answered_ns;
+        let before = self.operations.iter().zip(&self.calls).filter(|(other, _)| other.invoked_ns < at_ns);
         let mut writes: Vec<_> = before.filter(|(other, _)| other.written().is_some()).collect();
         writes.sort_by_key(|(other, _)| other.invoked_ns);
         let last: Vec<_> = writes.iter().rev().take(SHOWN_WRITES).map(|(_, call)| call).collect();
         let what = format!(
-            "block {block} of volume {volume}: {shown} by connection {connection} at node {node}, from {invoked_ns} to \
-             {answered_ns}: {error}; the last writes before it, the newest first: {last:?}"
+            "block {block} of volume {volume}: {op:?} by {operation}: {error}; the last writes before it, the newest first: \
+             {last:?}"
         );
-        Some(Violation { promise: Promise::Contents, at_ns: *answered_ns, what })
+        Some(Violation { promise: Promise::Contents, at_ns, what })
     }
 }
 
@@ -257,7 +254,7 @@ fn check_answer(operation: &Operation) -> Option<Violation> {
         Outcome::Failed(code) => format!("was answered with error {code}"),
         Outcome::Unanswered => "was not answered within a minute".to_owned(),
     };
-    let what = format!("a request {how}: {operation:?}");
+    let what = format!("a request {how}: {operation}");
     Some(Violation { promise: Promise::Answers, at_ns: operation.answered_ns, what })
 }
 

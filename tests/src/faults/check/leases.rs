@@ -181,7 +181,7 @@ fn check_acknowledged_in_time(records: &[Record]) -> Vec<Violation> {
     };
     let without = records.iter().filter_map(acknowledgement).filter(|operation| !has_lease(operation));
     without
-        .map(|operation| violation(operation.answered_ns, format!("acknowledged without a lease: {operation:?}")))
+        .map(|operation| violation(operation.answered_ns, format!("acknowledged without a lease: {operation}")))
         .collect()
 }
 

@@ -5,7 +5,9 @@
 //!
 //! A configuration is a state of the object, and which of the operations that are under way have had their effect on it. What
 //! was answered is in none of them, so that their number depends on how much overlaps, and not on how long the history is. An
-//! operation that never changes anything is placed as soon as it can be, since that leaves all others as they are.
+//! operation that never changes anything is placed as soon as it can be, since that leaves all others as they are. Of operations
+//! that are the same, the one that has to be answered first comes first: whatever order has them the other way round is one with
+//! the two exchanged as well, since both are under way then, and the later place is before the answer of either.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::hash::Hash;
@@ -14,8 +16,8 @@ use std::hash::Hash;
 pub trait Model {
     /// What it can be like.
     type State: Clone + Eq + Hash;
-    /// An operation, together with what was answered.
-    type Op;
+    /// An operation, together with what was answered. Equal ones have the same steps.
+    type Op: PartialEq;
 
     /// What it may be like after an operation that was answered so; nothing where that cannot be answered in this state. More
     /// than one state where the answer leaves open what has happened.
@@ -124,7 +126,7 @@ fn place<M: Model>(
             placed.insert(configuration);
             continue;
         }
-        for &next in under_way.difference(&configuration.done) {
+        for next in first_of_each(calls, under_way.difference(&configuration.done)) {
             for state in model.steps(&configuration.state, &calls[next].op) {
                 let mut done = configuration.done.clone();
                 done.insert(next);
@@ -142,6 +144,20 @@ fn place<M: Model>(
         return Err(NotLinear::NoPlace { call, under_way: under_way.iter().copied().collect() });
     }
     Ok(placed)
+}
+
+/// Of `candidates` that are the same operation, the one that has to be answered first.
+fn first_of_each<'a, Op: PartialEq>(calls: &[Call<Op>], candidates: impl Iterator<Item = &'a usize>) -> Vec<usize> {
+    let ends = |call: usize| (calls[call].answered_ns, call);
+    let mut first: Vec<usize> = Vec::new();
+    for &call in candidates {
+        match first.iter_mut().find(|known| calls[**known].op == calls[call].op) {
+            Some(known) if ends(call) < ends(*known) => *known = call,
+            Some(_) => {}
+            None => first.push(call),
+        }
+    }
+    first
 }
 
 /// The same, with those of `candidates` placed that only look.
@@ -263,6 +279,52 @@ mod tests {
     fn a_long_history_takes_no_more_configurations_than_a_short_one() {
         let calls: Vec<_> = (0..200_000).map(|at| (Write(at), u64::from(at) * 10, u64::from(at) * 10 + 15)).collect();
         assert_eq!(register(&calls).map(|last| last.len()), Ok(2));
+    }
+
+    /// Counts what is done to it.
+    struct Counter;
+
+    impl Model for Counter {
+        type State = u32;
+        /// What it was after it was counted up; `None` where nobody knows whether it was.
+        type Op = Option<u32>;
+
+        fn steps(&self, &state: &u32, op: &Option<u32>) -> Vec<u32> {
+            match op {
+                None => vec![state, state + 1],
+                Some(after) if *after == state + 1 => vec![state + 1],
+                Some(_) => Vec::new(),
+            }
+        }
+
+        fn only_looks(&self, _: &Option<u32>) -> bool {
+            false
+        }
+    }
+
+    /// One that counts up and gets an answer, after `before` of which nobody knows, which end one after the other behind it.
+    fn counted_up(before: u64, to: u32) -> bool {
+        let unknown = (0..before).map(|at| Call { op: None, invoked_ns: at, answered_ns: 10_000 - at });
+        let known = Call { op: Some(to), invoked_ns: 1_000, answered_ns: 1_001 };
+        check(&Counter, [0], &unknown.chain([known]).collect::<Vec<_>>()).is_ok()
+    }
+
+    #[test]
+    fn many_that_are_the_same_are_no_more_possibilities_than_their_number() {
+        assert!(counted_up(60, 1) && counted_up(60, 40) && counted_up(60, 61));
+        assert!(!counted_up(60, 62) && !counted_up(60, 0));
+    }
+
+    #[test]
+    fn those_that_are_the_same_take_effect_while_they_are_under_way() {
+        let call = |op, invoked_ns, answered_ns| Call { op, invoked_ns, answered_ns };
+        // The first ends before the others are asked, and so it can only have been the first.
+        let after = |count| {
+            [call(None, 0, 5), call(None, 6, 20), call(None, 7, 9), call(Some(count), 1, 4), call(Some(3), 10, 11)]
+        };
+        assert!(check(&Counter, [0], &after(1)).is_ok());
+        assert!(check(&Counter, [0], &after(2)).is_ok());
+        assert!(check(&Counter, [0], &after(3)).is_err());
     }
 
     #[test]

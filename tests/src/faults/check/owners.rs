@@ -50,7 +50,7 @@ fn check_volume(operations: &mut [(u64, &Operation)]) -> Option<Violation> {
         }
         if let Some((later, other)) = latest.filter(|(later, _)| *later > epoch) {
             let how = format!(
-                "in epoch {epoch}, after node {} had acknowledged something in epoch {later} ({other:?})",
+                "in epoch {epoch}, after node {} had acknowledged something in epoch {later} ({other})",
                 other.node
             );
             return Some(violation(operation, how));
@@ -60,6 +60,6 @@ fn check_volume(operations: &mut [(u64, &Operation)]) -> Option<Violation> {
 }
 
 fn violation(operation: &Operation, how: String) -> Violation {
-    let what = format!("volume {}: node {} acknowledged {operation:?} {how}", operation.volume, operation.node);
+    let what = format!("acknowledged {how}: {operation}");
     Violation { promise: Promise::OneWriter, at_ns: operation.answered_ns, what }
 }

@@ -234,10 +234,12 @@ fn nodes_that_have_applied_different_things_are_found() {
     Story::begun().node(0, 100, opened(2)).node(1, 200, opened(3)).violates(Promise::Leases, 200);
 }
 
-/// The second node has taken over what was there after the first so many writes; lost is what was published besides.
-fn fallen_back(published: u64, complete: u64, lost: u64) -> Story {
+/// The second node has taken over what was there after the first so many writes; lost is what was published besides, which the
+/// report says, if it arrived.
+fn fallen_back(published: u64, complete: u64, lost: impl Into<Option<u64>>) -> Story {
     let mut story = taken_over().does(0, write(1, 2), 200, DONE).does(0, write(0, 3), 300, DONE);
-    let [published_bytes, complete_bytes, lost_bytes] = [published, complete, lost].map(|blocks| blocks * 4096);
+    let [published_bytes, complete_bytes] = [published, complete].map(|blocks| blocks * 4096);
+    let lost_bytes = lost.into().map(|blocks| blocks * 4096);
     story.records.push(Record::Takeover(Takeover {
         volume: 0,
         from: 0,
@@ -256,6 +258,7 @@ fn fallen_back(published: u64, complete: u64, lost: u64) -> Story {
 fn a_failover_falls_back_to_the_state_that_it_reports() {
     fallen_back(3, 2, 1).does(1, read([1, 2]), 1_300, DONE).holds();
     fallen_back(3, 3, 0).does(1, read([3, 2]), 1_300, DONE).holds();
+    fallen_back(3, 2, None).does(1, read([1, 2]), 1_300, DONE).holds();
     let own = Does::Write { block: 0, sequence: 1 };
     let found = Found::Mark(Mark { node: 1, connection: 1, sequence: 1 });
     let after = Does::Read { first: 0, found: vec![found] };
@@ -269,6 +272,7 @@ fn a_loss_report_that_is_not_exact_is_found() {
     fallen_back(3, 2, 0).does(1, read([1, 2]), 1_300, DONE).violates(Promise::LossReport, 1_190);
     fallen_back(4, 3, 1).does(1, read([3, 2]), 1_300, DONE).violates(Promise::LossReport, 1_190);
     fallen_back(2, 3, 0).does(1, read([3, 2]), 1_300, DONE).violates(Promise::LossReport, 1_190);
+    fallen_back(2, 3, None).does(1, read([3, 2]), 1_300, DONE).violates(Promise::LossReport, 1_190);
     // What nobody has reported did not happen.
     taken_over().does(1, read([1, 0]), 1_300, DONE).violates(Promise::Contents, 1_300);
 }
@@ -302,7 +306,7 @@ fn a_failover_while_the_owner_has_a_session_is_found() {
         epoch: 2,
         published_bytes: 0,
         complete_bytes: 0,
-        lost_bytes: 0,
+        lost_bytes: Some(0),
         invoked_ns: 500,
         answered_ns: 600,
     }));
