@@ -3,6 +3,7 @@
 //! From the bottom up; each module knows only those above it in this list:
 //! * [`limits`]: every bound, with its reason.
 //! * [`state`]: the metadata as a pure value, and what each command makes of it.
+//! * [`handoff`]: what a node promises about a volume that passes from it or to it, and what it may do then.
 //! * `store`: Raft's log, vote and snapshots in RocksDB, durable before they count.
 //! * `callers`: which nodes may ask this one something.
 //! * `raft`: the types that openraft is run with, and its messages between nodes.
@@ -15,6 +16,7 @@
 //! `docs/on-disk-format.md`.
 
 mod callers;
+pub mod handoff;
 pub mod limits;
 pub mod node;
 mod raft;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use sterna_types::NodeId;
 
-use crate::session::margin;
+use crate::session::lapses_after;
 use crate::state::Metadata;
 use crate::state::session::{Session, SessionNumber};
 
@@ -49,8 +49,7 @@ impl<T: Copy + Ord + std::ops::Add<Duration, Output = T>> Overdue<T> {
     /// Sessions, with the number of their renewals, that have lasted longer than they may.
     pub(super) fn overdue(&self, metadata: &Metadata, now: T) -> Vec<(NodeId, SessionNumber, u64)> {
         let is_over = |id: NodeId, seen: &Seen<T>| {
-            live(metadata, id)
-                .is_some_and(|session| seen.since + session.length.duration() + margin(session.length) <= now)
+            live(metadata, id).is_some_and(|session| seen.since + lapses_after(session.length) <= now)
         };
         let over = self.seen.iter().filter(|(id, seen)| is_over(**id, seen));
         over.map(|(id, seen)| (*id, seen.number, seen.renewals)).collect()

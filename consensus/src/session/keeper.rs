@@ -7,8 +7,8 @@ use sterna_types::NodeId;
 use tokio::sync::{oneshot, watch};
 
 use super::boot_time::BootTime;
+use super::holds_for;
 use super::lease::Lease;
-use super::margin;
 use super::trace;
 use crate::node::{MetadataNode, ProposeError};
 use crate::state::Metadata;
@@ -115,7 +115,7 @@ impl<F: FnMut(&Metadata) + Send> SessionKeeper<F> {
             Ok(Outcome::Session { number, length }) => {
                 self.session = Some((number, length));
                 (self.give_up)(&self.metadata.read());
-                self.end = before.plus(length.duration() - margin(length));
+                self.end = before.plus(holds_for(length));
                 trace::lasts(number.0, self.end);
                 self.limit_lease();
                 self.tell(SessionNews::Open(number));

@@ -31,7 +31,18 @@ use std::time::Duration;
 
 use crate::state::session::SessionLength;
 
+/// For how long a renewal lets its node acknowledge anything, from the moment before it was asked for, by the node's clock.
+pub fn holds_for(length: SessionLength) -> Duration {
+    length.duration() - margin(length)
+}
+
+/// How long whoever leads waits, by its own clock, from when it has seen a renewal applied, before it says that the session has
+/// lapsed.
+pub fn lapses_after(length: SessionLength) -> Duration {
+    length.duration() + margin(length)
+}
+
 /// What a node gives up of its session, and what whoever leads adds to it: a tenth.
-pub fn margin(length: SessionLength) -> Duration {
+fn margin(length: SessionLength) -> Duration {
     length.duration() / 10
 }

@@ -114,10 +114,12 @@ impl Metadata {
             return Err(Refusal::NoSession { node: heir });
         }
         let owner = self.known_node(volume.owner)?;
-        if owner.session.is_none_or(|session| session.is_live()) {
-            return Err(Refusal::OwnerLives { volume: id, owner: owner.id });
-        }
-        let (former, former_site, next) = (owner.id, owner.site.clone(), epoch.next());
+        let is_over = |node| self.node(node).and_then(|node| node.session).is_some_and(|session| !session.is_live());
+        let mut ownership = volume.ownership();
+        // The epoch was looked at, no handoff is under way, and a replica is at another node: so this is why.
+        let lives = |_| Refusal::OwnerLives { volume: id, owner: owner.id };
+        ownership.take_over(epoch, heir, is_over).map_err(lives)?;
+        let (former, former_site, next) = (owner.id, owner.site.clone(), ownership.epoch);
         self.change_volume(id, |volume| {
             let published = volume.published;
             volume.superseded.push(Superseded {
@@ -132,7 +134,7 @@ impl Metadata {
             volume.keep_holders(former);
             volume.replicas.remove(site);
             volume.replicas.insert(former_site, Replica { node: former, mode, complete: None });
-            volume.owner = heir;
+            volume.owner = ownership.owner;
             volume.epoch = next;
             volume.published = Published { generation: Generation(published.generation.0 + 1), ..contents };
         })?;

@@ -7,7 +7,7 @@ use sterna_types::NodeId;
 use super::Metadata;
 use super::cluster::{MetadataVersion, Node};
 use super::outcome::{Outcome, Refusal};
-use super::session::{Session, SessionLength, SessionNumber, SessionState};
+use super::session::{CannotChange, Session, SessionLength, SessionNumber, SessionState};
 
 impl Metadata {
     pub(super) fn open_session(&mut self, id: NodeId, knows: MetadataVersion) -> Result<Outcome, Refusal> {
@@ -16,22 +16,17 @@ impl Metadata {
         if knows < required {
             return Err(Refusal::ProgramTooOld { node: id, knows, required });
         }
-        let number = node.session.map_or(1, |session| session.number.0.saturating_add(1));
-        let length = self.session_length();
-        let session = Session { number: SessionNumber(number), renewals: 0, length, state: SessionState::Live };
+        let session = Session::open(node.session, self.session_length());
         self.change_node(id, |node| {
             node.session = Some(session);
             node.knows = knows;
         })?;
-        Ok(Outcome::Session { number: session.number, length })
+        Ok(Outcome::Session { number: session.number, length: session.length })
     }
 
     pub(super) fn renew_session(&mut self, id: NodeId, number: SessionNumber) -> Result<Outcome, Refusal> {
-        let session = self.session(id, number)?;
-        if !session.is_live() {
-            return Err(Refusal::SessionLapsed { node: id, number });
-        }
-        let renewed = Session { renewals: session.renewals + 1, length: self.session_length(), ..session };
+        let renewed = self.session(id, number)?.renew(self.session_length());
+        let renewed = renewed.map_err(|cannot| refusal(id, number, cannot))?;
         self.change_node(id, |node| node.session = Some(renewed))?;
         Ok(Outcome::Session { number, length: renewed.length })
     }
@@ -44,13 +39,9 @@ impl Metadata {
         state: SessionState,
         renewals: Option<u64>,
     ) -> Result<Outcome, Refusal> {
-        let session = self.session(id, number)?;
-        if renewals.is_some_and(|known| known != session.renewals) {
-            return Err(Refusal::SessionRenewed { node: id, number });
-        }
-        if session.is_live() {
-            self.change_node(id, |node| node.session = Some(Session { state, ..session }))?;
-        }
+        let ended = self.session(id, number)?.end(state, renewals);
+        let ended = ended.map_err(|cannot| refusal(id, number, cannot))?;
+        self.change_node(id, |node| node.session = Some(ended))?;
         Ok(Outcome::Done)
     }
 
@@ -78,5 +69,12 @@ impl Metadata {
     pub(super) fn change_node(&mut self, id: NodeId, change: impl FnOnce(&mut Node)) -> Result<(), Refusal> {
         let found = self.nodes.update(&id, |node| change(Arc::make_mut(node)));
         if found { Ok(()) } else { Err(Refusal::NoSuchNode { node: id }) }
+    }
+}
+
+fn refusal(node: NodeId, number: SessionNumber, cannot: CannotChange) -> Refusal {
+    match cannot {
+        CannotChange::Over => Refusal::SessionLapsed { node, number },
+        CannotChange::Renewed => Refusal::SessionRenewed { node, number },
     }
 }

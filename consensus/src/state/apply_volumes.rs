@@ -212,11 +212,8 @@ fn check_fits(new: &NewVolume, source: &Source) -> Result<(), Refusal> {
 }
 
 pub(super) fn check_epoch(volume: &Volume, given: Epoch) -> Result<(), Refusal> {
-    if given == volume.epoch {
-        Ok(())
-    } else {
-        Err(Refusal::WrongEpoch { volume: volume.id, given, current: volume.epoch })
-    }
+    let wrong = |_| Refusal::WrongEpoch { volume: volume.id, given, current: volume.epoch };
+    volume.ownership().check_epoch(given).map_err(wrong)
 }
 
 /// Whether a root may be published: it is newer, or the published one once more (a retry).

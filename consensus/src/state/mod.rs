@@ -2,6 +2,7 @@
 //!
 //! From the bottom up:
 //! * [`shared_map`]: an ordered map whose copies cost nothing until they differ;
+//! * [`ownership`]: who owns a volume, and how that passes on;
 //! * [`policy`], [`volume`], [`replica`]: what is known about one volume; [`cluster`], [`session`], [`token`], [`layout`]: about the
 //!   cluster and its nodes;
 //! * [`command`] and [`outcome`]: what can be asked, and what comes of it;
@@ -27,6 +28,7 @@ pub mod cluster;
 pub mod command;
 pub mod layout;
 pub mod outcome;
+pub mod ownership;
 pub mod policy;
 mod record;
 pub mod replica;

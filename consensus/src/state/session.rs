@@ -19,7 +19,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 /// The newest session of a node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Session {
     /// Which of this node's sessions it is.
@@ -112,10 +112,48 @@ impl fmt::Display for SessionLength {
     }
 }
 
+/// Why a session is not changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CannotChange {
+    /// It has ended.
+    #[error("the session has ended")]
+    Over,
+    /// It was renewed since the one who ends it looked.
+    #[error("the session was renewed")]
+    Renewed,
+}
+
 impl Session {
     /// Whether it has not ended.
     pub fn is_live(&self) -> bool {
         self.state == SessionState::Live
+    }
+
+    /// The next session of a node, after the one `before`.
+    #[must_use]
+    pub fn open(before: Option<Self>, length: SessionLength) -> Self {
+        let number = before.map_or(1, |before| before.number.0.saturating_add(1));
+        Self { number: SessionNumber(number), renewals: 0, length, state: SessionState::Live }
+    }
+
+    /// The session once it is renewed, from when on it lasts for `length`.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn renew(self, length: SessionLength) -> Result<Self, CannotChange> {
+        if self.is_live() { Ok(Self { renewals: self.renewals + 1, length, ..self }) } else { Err(CannotChange::Over) }
+    }
+
+    /// The session once it has ended as `state` says; one that has ended stays as it is. With `renewals`, only one that was not
+    /// renewed since it was renewed so often.
+    ///
+    /// # Errors
+    /// It was renewed since.
+    pub fn end(self, state: SessionState, renewals: Option<u64>) -> Result<Self, CannotChange> {
+        if renewals.is_some_and(|known| known != self.renewals) {
+            return Err(CannotChange::Renewed);
+        }
+        Ok(if self.is_live() { Self { state, ..self } } else { self })
     }
 }
 

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use sterna_types::{Epoch, NodeId, Root, SiteName, SnapshotName, VolumeId, VolumeName, VolumeSize};
 
 use super::cluster::is_default;
+use super::ownership::Ownership;
 use super::policy::{AttachPolicy, Durability};
 use super::replica::{Replica, Superseded};
 use super::shared_map::SharedMap;
@@ -146,6 +147,11 @@ pub struct Snapshot {
 }
 
 impl Volume {
+    /// Who owns it. Handoffs are not in the metadata yet: none is under way.
+    pub fn ownership(&self) -> Ownership {
+        Ownership::of(self.owner, self.epoch)
+    }
+
     /// The nodes that hold all of a snapshot of this volume.
     pub fn holders<'a>(&'a self, snapshot: &'a Snapshot) -> impl Iterator<Item = NodeId> + 'a {
         let owner = snapshot.holders.is_empty().then_some(self.owner);

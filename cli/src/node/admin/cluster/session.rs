@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sterna_consensus::Metadata;
 use sterna_consensus::session::keeper::RENEWALS_PER_SESSION;
-use sterna_consensus::session::margin;
+use sterna_consensus::session::{holds_for, lapses_after};
 use sterna_consensus::state::command::Command;
 use sterna_consensus::state::session::SessionLength;
 use sterna_proto::cluster;
@@ -34,12 +34,11 @@ pub(super) async fn set_length(
 
 fn shown(metadata: &Metadata) -> cluster::Sessions {
     let length = metadata.session_length();
-    let (duration, margin) = (length.duration(), margin(length));
     let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     cluster::Sessions {
-        length_ms: ms(duration),
-        renewal_ms: ms(duration / RENEWALS_PER_SESSION),
-        silent_after_ms: ms(duration - margin),
-        lapsed_after_ms: ms(duration + margin),
+        length_ms: ms(length.duration()),
+        renewal_ms: ms(length.duration() / RENEWALS_PER_SESSION),
+        silent_after_ms: ms(holds_for(length)),
+        lapsed_after_ms: ms(lapses_after(length)),
     }
 }
