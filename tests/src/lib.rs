@@ -11,6 +11,8 @@
 //! * [`client`]: a raw NBD client, which can say what no well-behaved client would; [`reply`]: what it hears.
 //! * [`certificates`]: an authority, a server and clients for the tests of TLS.
 //! * [`faults`]: faults by chance under clients that write, and programs that judge what those were told (`docs/faults.md`).
+//! * [`model`]: sessions, ownership and handoff, explored in every order of events (`docs/reliability.md`).
+//! * [`mutations`]: deliberate faults of the product, and what finds them.
 //! * [`wan`]: an emulated wide-area network, by hand the program `wan` (`src/bin/wan/`, `docs/wan.md`).
 //!
 //! The tests themselves are in `tests/tests/`, one file per subject. The program `tidy` (`src/bin/tidy/`) checks the
@@ -26,6 +28,8 @@ pub mod faults;
 pub mod fio_loop;
 pub mod flush;
 pub mod guest;
+pub mod model;
+pub mod mutations;
 pub mod node;
 pub mod oracle;
 pub mod random;

@@ -165,7 +165,7 @@ impl Link {
 
     fn draws_loss(&mut self) -> bool {
         let ppm = self.settings.loss.ppm();
-        ppm > 0 && self.random.below(1_000_000) < ppm.into()
+        ppm > 0 && self.random.below(1_000_000) < u64::from(ppm)
     }
 
     /// Panics where an invariant does not hold.
