@@ -101,14 +101,22 @@ impl Metadata {
         epoch: Epoch,
         site: &SiteName,
         root: Root,
+        published: Option<Generation>,
     ) -> Result<Outcome, Refusal> {
         let volume = self.ready_volume(id)?;
         check_epoch(volume, epoch)?;
         let Replica { node: heir, mode, complete } = *replica(volume, site)?;
         let missing = Refusal::ReplicaIncomplete { volume: id, site: site.clone() };
-        let Complete { contents, .. } = complete.ok_or(missing)?;
+        let complete = complete.ok_or(missing)?;
+        let contents = complete.contents;
         if contents.root != root {
             return Err(Refusal::ReplicaHasMoved { volume: id, site: site.clone() });
+        }
+        if published.is_some_and(|published| published != volume.published.generation) {
+            return Err(Refusal::PublishedHasMoved { volume: id });
+        }
+        if !volume.descends_from(&complete) {
+            return Err(Refusal::ReplicaGivenUp { volume: id, site: site.clone() });
         }
         if !self.known_node(heir)?.session.is_some_and(|session| session.is_live()) {
             return Err(Refusal::NoSession { node: heir });

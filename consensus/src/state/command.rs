@@ -228,6 +228,10 @@ pub enum Command {
         site: SiteName,
         /// What was found to be complete there; refused if something else is by now.
         root: Root,
+        /// How far what was published had come when it was looked at; refused if it has come further by now: an owner whose
+        /// session has ended may have asked for that before. Not looked at where it is not said.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        published: Option<Generation>,
     },
     /// Says, by an owner that was superseded, what it had beside what was gone on with.
     SettleEpoch {

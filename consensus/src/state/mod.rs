@@ -202,7 +202,9 @@ impl Metadata {
             Command::SetReplica { volume, node, mode } => self.set_replica(*volume, *node, *mode),
             Command::UnsetReplica { volume, site } => self.unset_replica(*volume, site),
             Command::ReportReplicas { node, reports } => self.report_replicas(*node, reports),
-            Command::FailOver { volume, epoch, site, root } => self.fail_over(*volume, *epoch, site, *root),
+            Command::FailOver { volume, epoch, site, root, published } => {
+                self.fail_over(*volume, *epoch, site, *root, *published)
+            }
             Command::SettleEpoch { volume, epoch, node, branch } => {
                 self.settle_epoch(*volume, *epoch, *node, branch.as_ref())
             }

@@ -422,6 +422,23 @@ pub enum Refusal {
         /// The site.
         site: SiteName,
     },
+    /// More would be lost than was looked at.
+    #[error("more of volume {volume} has been published meanwhile: look again at what would be lost")]
+    PublishedHasMoved {
+        /// The volume.
+        volume: VolumeId,
+    },
+    /// What it has was reported as lost.
+    #[error(
+        "the replica of volume {volume} at site '{site}' has what an earlier failover gave up, and nothing newer: it is no state \
+         of the volume any more"
+    )]
+    ReplicaGivenUp {
+        /// The volume.
+        volume: VolumeId,
+        /// The site.
+        site: SiteName,
+    },
     /// Its owner goes on with it.
     #[error("epoch {epoch} of volume {volume} is not over")]
     EpochNotOver {

@@ -17,6 +17,7 @@ use sterna_types::{Epoch, NodeId, SiteName};
 use super::Metadata;
 use super::session::SessionState;
 use super::volume::{Published, Volume};
+use crate::limits::MAX_SUPERSEDED;
 
 /// A copy of a volume at a site.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -109,6 +110,8 @@ pub struct Loss {
     /// Whether nothing was acknowledged that was not published. It is so where the owner ended in good order, and not known
     /// where its session lapsed.
     pub all_is_published: bool,
+    /// Whether what is complete there was given up by an earlier failover: then there is nothing to go on with.
+    pub is_given_up: bool,
     /// Other sites at which there is more of what was published.
     pub more_at: Vec<SiteName>,
 }
@@ -121,15 +124,18 @@ impl Metadata {
         let published = volume.published;
         let owner = self.node(volume.owner).and_then(|owner| owner.session);
         let lost_ms = complete.contents.at.zip(published.at);
-        let kept = volume.shared_with(&complete);
-        let has_more = |other: &Replica| other.complete.is_some_and(|other| volume.shared_with(&other) > kept);
+        let kept = |complete: &Complete| {
+            if volume.descends_from(complete) { complete.contents.written_blocks } else { 0 }
+        };
+        let has_more = |other: &Replica| other.complete.is_some_and(|other| kept(&other) > kept(&complete));
         Some(Loss {
             node: replica.node,
             complete,
             published,
-            lost_blocks: published.written_blocks.saturating_sub(kept),
+            lost_blocks: published.written_blocks.saturating_sub(kept(&complete)),
             lost_ms: lost_ms.map(|(complete, published)| published.unix_ms.saturating_sub(complete.unix_ms)),
             all_is_published: owner.is_some_and(|session| session.state == SessionState::Closed),
+            is_given_up: !volume.descends_from(&complete),
             more_at: volume
                 .replicas
                 .iter()
@@ -141,10 +147,13 @@ impl Metadata {
 }
 
 impl Volume {
-    /// How many blocks the writes had that are in these contents and also in what is published: where the contents are of an
-    /// earlier epoch, only what the next one began with was gone on with.
-    fn shared_with(&self, complete: &Complete) -> u64 {
-        let later = self.superseded.iter().filter(|superseded| superseded.epoch >= complete.epoch);
-        later.map(|superseded| superseded.resumed.written_blocks).fold(complete.contents.written_blocks, u64::min)
+    /// Whether these contents were a state of what the volume is now: of each epoch that has ended without its owner, only what
+    /// the next one began with was gone on with, and what came before that. Of an epoch before those that are remembered it is
+    /// not known, which is no.
+    pub(super) fn descends_from(&self, complete: &Complete) -> bool {
+        let is_remembered = self.superseded.len() < MAX_SUPERSEDED
+            || self.superseded.first().is_none_or(|oldest| oldest.epoch <= complete.epoch);
+        let mut later = self.superseded.iter().filter(|superseded| superseded.epoch >= complete.epoch);
+        is_remembered && later.all(|superseded| complete.contents.generation <= superseded.resumed.generation)
     }
 }

@@ -41,7 +41,9 @@ pub(super) async fn fail_over(
         return Ok(reply);
     }
     let (volume, epoch, root) = (entry.id, entry.epoch, loss.complete.contents.root);
-    let command = Command::FailOver { volume, epoch, site, root };
+    // What was looked at is what happens: the owner's last publication may still be on its way.
+    let published = Some(entry.published.generation);
+    let command = Command::FailOver { volume, epoch, site, root, published };
     match node.metadata.propose(command).await.map_err(|error| error.about(&subject(&name)))? {
         Outcome::TakenOver { epoch } => reply.epoch = epoch.number(),
         other => unreachable!("a failover has the outcome {other:?}"),
@@ -80,6 +82,12 @@ fn obstacle(metadata: &Metadata, entry: &VolumeEntry, loss: &Loss) -> Option<Str
         return Some(format!("its owner, {owner}, may still be serving it: its session has not ended"));
     }
     let heir = name_of(metadata, loss.node);
+    if loss.is_given_up {
+        return Some(format!(
+            "what {heir} has of it was given up by an earlier failover, and it has pulled nothing newer: that is no state of the \
+             volume any more"
+        ));
+    }
     let is_live = metadata.node(loss.node).is_some_and(|heir| has_session(heir));
     (!is_live).then(|| format!("{heir}, which keeps the replica, has no session: it is not running, or cut off"))
 }

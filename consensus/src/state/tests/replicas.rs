@@ -44,7 +44,7 @@ pub(super) fn any_replica_command() -> impl Strategy<Value = Command> {
         4 => (node(), collection::vec(report, 0..4))
             .prop_map(|(node, reports)| Command::ReportReplicas { node, reports }),
         4 => (id(), epoch(), site(), 0u8..4).prop_map(|(volume, epoch, site, number)| {
-            Command::FailOver { volume, epoch, site, root: root(number) }
+            Command::FailOver { volume, epoch, site, root: root(number), published: None }
         }),
         2 => (id(), epoch(), node(), option::of(branch)).prop_map(|(volume, epoch, node, branch)| {
             Command::SettleEpoch { volume, epoch, node, branch }
@@ -112,7 +112,7 @@ fn report(node: u64, epoch: Epoch, complete: Published) -> Command {
 }
 
 fn fail_over(to: u64, epoch: Epoch, root: Root) -> Command {
-    Command::FailOver { volume: VOLUME, epoch, site: site(to), root }
+    Command::FailOver { volume: VOLUME, epoch, site: site(to), root, published: None }
 }
 
 fn lapse(metadata: &mut Metadata, node: u64) {
@@ -173,6 +173,54 @@ fn a_volume_is_taken_over_only_from_a_node_whose_session_has_ended_by_one_that_h
 }
 
 #[test]
+fn what_is_lost_is_what_was_looked_at() {
+    let mut metadata = with_replicas();
+    lapse(&mut metadata, 1);
+    let volume = metadata.volume(VOLUME).unwrap();
+    let loss = metadata.loss(volume, &site(2)).unwrap();
+    let (root, published) = (loss.complete.contents.root, Some(volume.published.generation));
+    let command = Command::FailOver { volume: VOLUME, epoch: Epoch::FIRST, site: site(2), root, published };
+    // Its owner has asked for it before its session ended.
+    apply(&mut metadata, Command::PublishRoots(vec![publication(VOLUME, 1, 5, 5)])).unwrap();
+    assert_eq!(apply(&mut metadata, command.clone()), Err(Refusal::PublishedHasMoved { volume: VOLUME }));
+    let Command::FailOver { volume, epoch, site, root, .. } = command else { unreachable!() };
+    let command = Command::FailOver { volume, epoch, site, root, published: Some(Generation(5)) };
+    assert_eq!(apply(&mut metadata, command), Ok(Outcome::TakenOver { epoch: epoch.next() }));
+}
+
+#[test]
+fn what_a_failover_has_given_up_is_not_gone_on_with_later() {
+    let mut metadata = with_replicas();
+    let next = Epoch::FIRST.next();
+    lapse(&mut metadata, 1);
+    // The third node has generation 3 of the first epoch, and the second goes on with generation 2.
+    apply(&mut metadata, fail_over(2, Epoch::FIRST, root(2))).unwrap();
+    lapse(&mut metadata, 2);
+    let third = |metadata: &Metadata| metadata.loss(metadata.volume(VOLUME).unwrap(), &site(3)).unwrap();
+    assert!(third(&metadata).is_given_up);
+    let given_up = Refusal::ReplicaGivenUp { volume: VOLUME, site: site(3) };
+    assert_eq!(apply(&mut metadata, fail_over(3, next, root(3))), Err(given_up));
+
+    // What it pulls of the second epoch is of use again.
+    apply(&mut metadata, report(3, next, Published { generation: Generation(5), ..published(2, 2) })).unwrap();
+    assert!(!third(&metadata).is_given_up);
+    assert_eq!(apply(&mut metadata, fail_over(3, next, root(2))), Ok(Outcome::TakenOver { epoch: next.next() }));
+}
+
+#[test]
+fn what_was_gone_on_with_and_what_came_before_it_is_not_given_up() {
+    let mut metadata = with_replicas();
+    lapse(&mut metadata, 1);
+    // The third node goes on with generation 3, and the second has generation 2, which came before it.
+    apply(&mut metadata, fail_over(3, Epoch::FIRST, root(3))).unwrap();
+    lapse(&mut metadata, 3);
+    let volume = metadata.volume(VOLUME).unwrap();
+    assert!(!metadata.loss(volume, &site(2)).unwrap().is_given_up);
+    let next = Epoch::FIRST.next();
+    assert_eq!(apply(&mut metadata, fail_over(2, next, root(2))), Ok(Outcome::TakenOver { epoch: next.next() }));
+}
+
+#[test]
 fn a_node_that_has_had_no_session_yet_may_be_serving() {
     let mut metadata = with_replicas();
     metadata.change_node(OWNER, |node| node.session = None).unwrap();
@@ -191,6 +239,7 @@ fn what_a_failover_would_lose_is_what_was_published_and_is_not_there() {
         lost_blocks: 20,
         lost_ms: Some(2_000),
         all_is_published: false,
+        is_given_up: false,
         more_at: vec![site(3)],
     };
     assert_eq!(loss(&metadata, 2), expected);
@@ -201,12 +250,12 @@ fn what_a_failover_would_lose_is_what_was_published_and_is_not_there() {
         .unwrap();
     assert!(loss(&metadata, 2).all_is_published);
 
-    // The third site's copy goes further than what the second one went on with, which is all that counts from now on.
+    // The third site's copy goes further than what the second one went on with, and is no state of the volume from now on.
     apply(&mut metadata, fail_over(2, Epoch::FIRST, root(2))).unwrap();
     let next = Epoch::FIRST.next();
     let published = RootPublication { written_blocks: 27, ..publication(VOLUME, 2, 6, 6) };
     apply(&mut metadata, Command::PublishRoots(vec![published])).unwrap();
-    assert_eq!(loss(&metadata, 3).lost_blocks, 7, "20 blocks are in both, and 27 are published");
+    assert!(loss(&metadata, 3).is_given_up);
     let caught_up = Published { written_blocks: 25, ..Published::of(root(5), Generation(5)) };
     apply(&mut metadata, report(3, next, caught_up)).unwrap();
     assert_eq!(loss(&metadata, 3).lost_blocks, 2);
@@ -315,7 +364,7 @@ fn owners_that_never_return_are_forgotten_the_oldest_first() {
         let to = if heir == 1 { "ams".parse().unwrap() } else { site(heir) };
         let complete = metadata.volume(VOLUME).unwrap().published;
         apply(&mut metadata, report(heir, epoch, complete)).unwrap();
-        let command = Command::FailOver { volume: VOLUME, epoch, site: to, root: complete.root };
+        let command = Command::FailOver { volume: VOLUME, epoch, site: to, root: complete.root, published: None };
         apply(&mut metadata, command).unwrap();
         open_session(&mut metadata, NodeId(owner));
         (epoch, owner) = (epoch.next(), heir);
