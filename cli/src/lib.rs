@@ -14,6 +14,8 @@
 //! Exit codes: 0 done, 1 failed, 2 usage. Logs go to stderr (`STERNA_LOG`, in the form of `RUST_LOG`); stdout carries
 //! what a command was asked for, and with `--json` nothing but that.
 
+#![cfg_attr(test, expect(clippy::disallowed_methods, reason = "no simulation runs a test"))]
+
 mod admin;
 mod args;
 mod console;

@@ -15,6 +15,8 @@
 //! no chunk and no journal, and no type of openraft or RocksDB leaves it. The formats on disk are written down in
 //! `docs/on-disk-format.md`.
 
+#![cfg_attr(test, expect(clippy::disallowed_methods, reason = "no simulation runs a test"))]
+
 mod callers;
 pub mod handoff;
 pub mod limits;

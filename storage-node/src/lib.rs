@@ -12,13 +12,14 @@
 //! * [`journal`]: the log of writes that are newer than the root.
 //! * [`volume`]: one disk out of all these: overlay, seal, recovery, and the `BlockDevice` in front.
 //!
-//! * `in_order`: work on several threads whose results stay in order.
 //! * [`image`], [`verify`](mod@verify): whole disks in and out, and whether one is whole. [`needed`]: who needs what is lost.
 //! * [`gaps`]: what a site lacks of a root, and taking what was fetched of it.
 //! * [`salvage`]: volumes out of a data directory that cannot be used any more.
 //!
 //! This crate is *not* a server and not a cluster: it knows no NBD, no Raft, and decides nothing about who may write. The
 //! formats on disk are written down in `docs/on-disk-format.md`.
+
+#![cfg_attr(test, expect(clippy::disallowed_methods, reason = "no simulation runs a test"))]
 
 mod cache;
 pub mod chunk_store;
@@ -27,7 +28,6 @@ pub mod chunking;
 pub mod disk;
 pub mod gaps;
 pub mod image;
-mod in_order;
 pub mod journal;
 pub mod map;
 pub mod needed;

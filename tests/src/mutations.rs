@@ -15,12 +15,26 @@ use serde_json::Value;
 pub struct Mutation {
     /// What the product does with it.
     pub name: String,
+    /// What looks for it.
+    #[serde(default)]
+    pub by: By,
     /// Where it is put, from the root.
     pub file: PathBuf,
     /// What stands there, once.
     pub find: String,
     /// What stands there with it.
     pub replace: String,
+}
+
+/// What looks for a fault.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum By {
+    /// The model of sessions, ownership and handoff.
+    #[default]
+    Model,
+    /// Seeds.
+    Sim,
 }
 
 #[derive(Deserialize)]
@@ -32,10 +46,10 @@ struct List {
 /// How a fault was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caught {
-    /// The bounds of the model in which it was.
-    pub bounds: String,
+    /// Where: the bounds of the model, or the seed.
+    pub found_in: String,
     /// What does not hold with it.
-    pub property: String,
+    pub violated: String,
     /// How it comes to that.
     pub steps: Vec<String>,
 }
@@ -57,47 +71,52 @@ impl Mutation {
     /// # Errors
     /// What it replaces is not there once, or is the same.
     pub fn put_into(&self, text: &str) -> Result<String> {
-        let Self { name, file, find, replace } = self;
+        let Self { name, file, find, replace, .. } = self;
         let count = text.matches(find).count();
         ensure!(count == 1, "'{name}': what it replaces is {count} times in {}, and not once", file.display());
         ensure!(find != replace, "'{name}' changes nothing");
         Ok(text.replacen(find, replace, 1))
     }
 
-    /// Puts it into a copy of the tree at `copy`, explores the model there, and takes it out again; `None` where nothing is found.
+    /// Puts it into a copy of the tree at `copy`, has it looked for there, and takes it out again; `None` where nothing is found.
     ///
     /// # Errors
-    /// It cannot be put there, or does not compile, or the model does not come to an end.
+    /// It cannot be put there, or does not compile, or what looks for it does not come to an end.
     pub fn try_in(&self, copy: &Path) -> Result<Option<Caught>> {
         let path = copy.join(&self.file);
         let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         fs::write(&path, self.put_into(&text)?)?;
-        let caught = explored(copy).with_context(|| format!("with '{}'", self.name));
+        let caught = look(copy, self.by).with_context(|| format!("with '{}'", self.name));
         fs::write(&path, text)?;
         caught
     }
 }
 
-/// Builds the model as it is in the copy, and explores it.
-fn explored(copy: &Path) -> Result<Option<Caught>> {
-    let args = ["build", "--workspace", "--all-features", "--locked", "--quiet", "--bin", "model"];
+/// Builds what looks for faults as it is in the copy, and has it look.
+fn look(copy: &Path, by: By) -> Result<Option<Caught>> {
+    let program = match by {
+        By::Model => "model",
+        By::Sim => "sim",
+    };
+    let args = ["build", "--workspace", "--all-features", "--locked", "--quiet", "--bin", program];
     let built = Command::new("cargo").current_dir(copy).args(args).stdin(Stdio::null()).output()?;
     ensure!(built.status.success(), "it does not compile:\n{}", String::from_utf8_lossy(&built.stderr));
     // Beside this program: the copy is built where everything is.
-    let model = std::env::current_exe()?.with_file_name("model");
+    let program = std::env::current_exe()?.with_file_name(program);
     let found = tempfile::NamedTempFile::new()?;
-    let explored = Command::new(model).arg("--json").arg(found.path()).stdout(Stdio::null()).status()?;
-    let all: Value = serde_json::from_reader(&found).context("the model says nothing")?;
-    let all = all.as_array().context("a list of what was explored")?;
-    let Some(violated) = all.iter().find(|explored| !explored["violation"].is_null()) else {
-        ensure!(explored.success(), "the model ends with {explored}, and has found nothing");
+    let looked =
+        Command::new(program).arg("--json").arg(found.path()).stdout(Stdio::null()).stderr(Stdio::null()).status()?;
+    let all: Value = serde_json::from_reader(&found).context("it says nothing")?;
+    let all = all.as_array().context("a list of what was looked at")?;
+    let Some(violated) = all.iter().find(|looked| !looked["violation"].is_null()) else {
+        ensure!(looked.success(), "it ends with {looked}, and has found nothing");
         return Ok(None);
     };
     let text = |value: &Value| value.as_str().map(str::to_owned).context("a text");
     let Some(steps) = violated["violation"]["steps"].as_array() else { bail!("a violation has steps: {violated}") };
     Ok(Some(Caught {
-        bounds: text(&violated["name"])?,
-        property: text(&violated["violation"]["property"])?,
+        found_in: text(&violated["name"])?,
+        violated: text(&violated["violation"]["property"])?,
         steps: steps.iter().map(text).collect::<Result<_>>()?,
     }))
 }
@@ -125,7 +144,8 @@ mod tests {
     #[test]
     fn a_fault_that_fits_nowhere_or_twice_is_refused() {
         let text = |text: &str| text.to_owned();
-        let mutation = Mutation { name: text("a"), file: "b.rs".into(), find: text("one"), replace: text("two") };
+        let mutation =
+            Mutation { name: text("a"), by: By::Model, file: "b.rs".into(), find: text("one"), replace: text("two") };
         assert_eq!(mutation.put_into("one, two").unwrap(), "two, two");
         assert!(mutation.put_into("none").is_err() && mutation.put_into("one one").is_err());
         assert!(Mutation { replace: text("one"), ..mutation }.put_into("one").is_err());

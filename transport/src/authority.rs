@@ -11,6 +11,8 @@ use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, GeneralSubtree, IsCa,
     Issuer, KeyPair, KeyUsagePurpose, NameConstraints, SanType, SerialNumber, date_time_ymd,
 };
+use sterna_runtime::chance::{self, NoRandomBytes};
+use sterna_runtime::clock::wall_time;
 use sterna_types::ClusterId;
 use tokio_rustls::rustls::pki_types::CertificateDer;
 
@@ -19,7 +21,7 @@ use crate::fingerprint::Fingerprint;
 use crate::identity::Identity;
 use crate::key::{KeyError, PrivateKey};
 use crate::limits::{AUTHORITY_LIFETIME, BACKDATING};
-use crate::random::{self, NoRandomBytes};
+
 use crate::request::CertificateRequest;
 use crate::sections::{self, SectionsError};
 use crate::subject::Subject;
@@ -287,7 +289,7 @@ pub(crate) struct Moments {
 
 impl Moments {
     fn from_now_for(lifetime: Duration) -> Self {
-        let now = SystemTime::now();
+        let now = wall_time();
         Self {
             not_before: now.checked_sub(BACKDATING).unwrap_or(SystemTime::UNIX_EPOCH),
             not_after: now.checked_add(lifetime.min(AUTHORITY_LIFETIME)).unwrap_or(now),
@@ -302,7 +304,7 @@ fn params(moments: &Moments) -> Result<CertificateParams, NoRandomBytes> {
     let mut params = CertificateParams::default();
     params.not_before = date_time_ymd(1970, 1, 1) + since_1970(moments.not_before);
     params.not_after = date_time_ymd(1970, 1, 1) + since_1970(moments.not_after);
-    params.serial_number = Some(SerialNumber::from_slice(&random::bytes::<16>()?));
+    params.serial_number = Some(SerialNumber::from_slice(&chance::bytes::<16>()?));
     params.distinguished_name = DistinguishedName::new();
     Ok(params)
 }

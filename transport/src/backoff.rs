@@ -1,6 +1,8 @@
 //! When a node that could not be reached is tried again. No clock is in it.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::limits::{BACKOFF_MAX, BACKOFF_MIN, STABLE_AFTER};
 

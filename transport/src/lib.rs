@@ -15,12 +15,14 @@
 //!   [`refusals`]: who does not come in, why, and how often. [`watched`]: what is wrong with a connection that has come in.
 //! * [`channels`]: gRPC channels to nodes, each on a [`lane`]; `connect` and [`backoff`]: one connection, and when the
 //!   next is tried; [`http2`]: windows, pings and bounds of both ends.
-//! * `sections`, `hex`, `random`: PEM, hexadecimal digits, random bytes.
+//! * `sections`, `hex`: PEM, hexadecimal digits.
 //! * [`limits`]: every bound, with its reason.
 //!
 //! It knows no Raft, no metadata and no service: where a node is, is told to it ([`Addresses`]), and what a peer may do
 //! is for the services to decide, by the [`ConnectInfo`] of each request. It is not the TLS of NBD, whose clients are
 //! other people's programs with other people's certificates.
+
+#![cfg_attr(test, expect(clippy::disallowed_methods, reason = "no simulation runs a test"))]
 
 pub mod authority;
 pub mod backoff;
@@ -39,7 +41,6 @@ pub mod key;
 pub mod lane;
 pub mod limits;
 pub mod listener;
-mod random;
 pub mod refusals;
 pub mod request;
 mod sections;
@@ -62,10 +63,10 @@ pub use identity::Identity;
 pub use key::PrivateKey;
 pub use lane::Lane;
 pub use listener::{ConnectInfo, Connection, Listener, ListenerConfig, ListenerLimits};
-pub use random::NoRandomBytes;
 pub use refusals::{RefusalReason, Refusals};
 pub use request::CertificateRequest;
 pub use sections::SectionsError;
+pub use sterna_runtime::chance::NoRandomBytes;
 pub use subject::{AdministratorName, Peer, Role, Subject};
 pub use tls::Tls;
 pub use token::{JoinToken, SecretHash, TokenSecret};

@@ -17,8 +17,9 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
+use sterna_runtime::clock::wall_time;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -239,8 +240,7 @@ impl Door {
             }
             // Expiry is all that ends an administrator's rights. Those of a node end when the metadata does not know it any more.
             Peer::Administrator { .. } => {
-                let left =
-                    expires.and_then(|expires| expires.duration_since(SystemTime::now()).ok()).unwrap_or_default();
+                let left = expires.and_then(|expires| expires.duration_since(wall_time()).ok()).unwrap_or_default();
                 stream.until(Instant::now() + left, Cut::Outlived)
             }
             Peer::Node(_) => stream,

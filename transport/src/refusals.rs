@@ -6,7 +6,8 @@ use std::error::Error;
 use std::fmt::{self, Display};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
+
+use tokio::time::Instant;
 
 use crate::limits::{REFUSAL_LOG_PERIOD, REFUSALS_LOGGED};
 

@@ -23,12 +23,12 @@ use std::hint::black_box;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
+use sterna_runtime::chance::{self, NoRandomBytes};
 use sterna_types::{ClusterId, TokenId};
 
 use crate::fingerprint::{Fingerprint, sha256};
 use crate::hex;
 use crate::limits::{MAX_TOKEN_ADDRESSES, MAX_TOKEN_BYTES};
-use crate::random::{self, NoRandomBytes};
 
 /// What proves that a node was invited: 128 random bits. Neither shown nor compared; see [`SecretHash::matches`].
 #[derive(Clone)]
@@ -40,7 +40,7 @@ impl TokenSecret {
     /// # Errors
     /// The system has no random bytes.
     pub fn generate() -> Result<Self, NoRandomBytes> {
-        random::bytes().map(Self)
+        chance::bytes().map(Self)
     }
 
     /// The secret that these 16 bytes are.

@@ -8,7 +8,7 @@
 //! * [`device`]: the [`BlockDevice`] contract, the two simplest devices that keep it, and the suite that checks it.
 //!
 //! This crate is *not* a place for helpers: what it holds is either said on a wire or a disk, or promised between two
-//! crates. It depends on no other crate of the workspace.
+//! crates. Of the workspace it depends on `sterna_runtime` only.
 
 pub mod device;
 pub mod ids;

@@ -3,7 +3,6 @@
 use std::error::Error;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail, ensure};
 use hyper_util::rt::TokioIo;
@@ -42,7 +41,7 @@ impl Node {
     /// Connects to a node over the network, at `address` or where the administrator's file says.
     async fn connect_remote(identity: &Path, address: Option<&str>) -> Result<Self> {
         let (credentials, named) = load_administrator(identity)?;
-        let left = credentials.not_after().duration_since(SystemTime::now());
+        let left = credentials.not_after().duration_since(sterna_runtime::clock::wall_time());
         ensure!(
             left.is_ok(),
             "the certificate in {} has expired: have another one made (sterna cluster admin create)",

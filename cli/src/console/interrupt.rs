@@ -44,6 +44,7 @@ pub(crate) fn stoppable<T: Send>(work: impl FnOnce(&AtomicBool) -> Result<T> + S
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     let mut ends = runtime.block_on(async { Ends::listen() })?;
     let stop = AtomicBool::new(false);
+    #[expect(clippy::disallowed_methods, reason = "commands are in no simulation")]
     std::thread::scope(|scope| {
         let (working, ended) = oneshot::channel::<()>();
         let worker = scope.spawn(|| {

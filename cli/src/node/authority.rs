@@ -21,6 +21,7 @@ use anyhow::{Context, Result, bail, ensure};
 use sterna_consensus::Metadata;
 use sterna_proto::node::enrolment_client::EnrolmentClient;
 use sterna_proto::node::{FetchAuthorityReply, FetchAuthorityRequest, HoldsAuthorityRequest};
+use sterna_runtime::work::blocking;
 use sterna_transport::{Authority, Lane};
 use sterna_types::NodeId;
 use tonic::Status;
@@ -101,7 +102,7 @@ pub(super) async fn to_sign(node: &Node) -> Result<Authority, Status> {
 /// It cannot be read.
 pub(super) async fn load(node: &Node) -> Result<Option<Authority>> {
     let files = credentials::files(&node.directory);
-    Ok(tokio::task::spawn_blocking(move || files.load_authority()).await??)
+    Ok(blocking(move || files.load_authority()).await??)
 }
 
 /// What a caller is told of a copy that cannot be read.
@@ -184,7 +185,7 @@ async fn fetch(node: &Node, known: &Metadata) -> Result<()> {
         match fetch_from(node, id).await {
             Ok(authority) => {
                 let files = credentials::files(&node.directory);
-                let kept = tokio::task::spawn_blocking(move || files.store_authority(&authority)).await?;
+                let kept = blocking(move || files.store_authority(&authority)).await?;
                 kept.context("the cluster's authority cannot be kept")?;
                 node.custody.elsewhere.store(voters.contains(&id), Ordering::Relaxed);
                 tracing::info!(from = %id, "this node votes, and holds the cluster's authority from now on");
@@ -226,7 +227,7 @@ async fn voter_that_holds(node: &Node, known: &Metadata, held: &Authority) -> Re
 
 async fn remove(node: &Node, why: &str) -> Result<()> {
     let files = credentials::files(&node.directory);
-    tokio::task::spawn_blocking(move || files.remove_authority()).await??;
+    blocking(move || files.remove_authority()).await??;
     tracing::warn!("the copy of the cluster's authority that was here is removed: {why}");
     Ok(())
 }

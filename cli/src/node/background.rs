@@ -15,6 +15,7 @@
 use std::io;
 use std::time::Duration;
 
+use sterna_runtime::work::blocking_on;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::task::JoinHandle;
 
@@ -67,7 +68,7 @@ impl Background {
 
     /// Does something that may block and take long, and that no guest waits for.
     pub(super) fn upkeep<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
-        self.upkeep.spawn_blocking(work)
+        blocking_on(&self.upkeep, work)
     }
 }
 

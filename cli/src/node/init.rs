@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 use sterna_consensus::state::command::Bootstrap;
 use sterna_consensus::{MetadataConfig, MetadataNode};
+use sterna_runtime::chance;
 use sterna_transport::JoinToken;
 use sterna_types::{ClusterId, NodeName};
 
@@ -14,7 +15,7 @@ use super::directory::{DataDirectory, UnfinishedDirectory};
 use super::format::Identity;
 use super::join::{Newcomer, join};
 use super::template::template;
-use super::{credentials, random, storage};
+use super::{credentials, storage};
 use crate::args::node::Init;
 
 /// Makes it. All of it is durable on return, or nothing of it is left.
@@ -28,7 +29,7 @@ pub(super) fn run(init: Init, json: bool) -> Result<()> {
     };
     let cluster = match &init.cluster.join {
         Some(token) => token.cluster(),
-        None => ClusterId::from_bytes(random::bytes()?),
+        None => ClusterId::from_bytes(chance::bytes()?),
     };
     let identity = Identity { cluster, node, site: init.site };
     let unfinished = UnfinishedDirectory::begin(&init.directory, identity)?;

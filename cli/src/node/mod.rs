@@ -36,7 +36,6 @@ mod node;
 mod ownership;
 mod peers;
 mod publish;
-mod random;
 mod renewal;
 mod replication;
 mod returned;

@@ -3,18 +3,20 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use sterna_consensus::session::Lease;
 use sterna_consensus::state::volume::{Volume as VolumeEntry, VolumeFormat, VolumeState};
 use sterna_consensus::{Metadata, MetadataNode};
+use sterna_runtime::work::blocking;
 use sterna_storage_node::chunking::ChunkingParameters;
 use sterna_storage_node::volume::VolumeSpec;
 use sterna_transport::Tls;
 use sterna_types::{Root, VolumeId};
 use tokio::runtime::Handle;
 use tokio::sync::RwLock;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::authority::Custody;
@@ -79,8 +81,7 @@ impl Node {
         let files = credentials::files(directory.root());
         let (cluster, path) = (directory.identity().cluster, directory.metadata());
         let lifetime = config.cluster.certificate_lifetime;
-        let credentials =
-            tokio::task::spawn_blocking(move || load_or_create(&files, cluster, &path, lifetime)).await??;
+        let credentials = blocking(move || load_or_create(&files, cluster, &path, lifetime)).await??;
         let tls = Tls::new(credentials).context("the node's credentials cannot be used")?;
         let others = config.cluster.listen.map(|_| tls.clone());
         let metadata = MetadataNode::open(&directory.metadata(), config.cluster.metadata, others).await?;
@@ -127,7 +128,7 @@ impl Node {
             check_identity(&known, directory.identity(), directory.root())?;
         }
         let config = config.storage;
-        let opening = tokio::task::spawn_blocking(move || {
+        let opening = blocking(move || {
             let engine = Engine::open(&directory, &config)?;
             Ok((directory, engine))
         });
@@ -142,7 +143,7 @@ impl Node {
     pub(super) async fn remove_deleted(self: &Arc<Self>) -> Result<()> {
         let known = self.metadata.linearizable().await?;
         let own = Arc::clone(self);
-        tokio::task::spawn_blocking(move || remove_deleted(&own.engine, &known)).await?
+        blocking(move || remove_deleted(&own.engine, &known)).await?
     }
 
     /// Keeps a root's chunks from being collected for as long as what is returned lives. The caller has taken the root

@@ -10,6 +10,7 @@ use sterna_consensus::state::command::{Command, RootPublication};
 use sterna_consensus::state::outcome::Outcome;
 use sterna_consensus::state::volume::{Generation, Volume, VolumeState};
 use sterna_consensus::{Metadata, ProposeError};
+use sterna_runtime::work::blocking;
 use sterna_storage_node::volume::SealedState;
 use sterna_types::{Epoch, VolumeId};
 use tokio::time::MissedTickBehavior;
@@ -88,7 +89,7 @@ pub(super) async fn publish_last(node: &Node, last: &[LastSeal]) -> Result<bool,
 /// wait for a client to open them.
 pub(super) async fn publish_left(node: &Arc<Node>) -> Result<()> {
     let storage = Arc::clone(&node.engine.storage);
-    for id in tokio::task::spawn_blocking(move || storage.kept_volumes()).await?? {
+    for id in blocking(move || storage.kept_volumes()).await?? {
         if node.stopping.is_cancelled() {
             return Ok(());
         }

@@ -10,11 +10,13 @@
 //! A node that finds nobody tries again until its certificate has expired, and says so from the first failure on.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use sterna_proto::node::RenewRequest;
 use sterna_proto::node::enrolment_client::EnrolmentClient;
+use sterna_runtime::clock::wall_time;
+use sterna_runtime::work::blocking;
 use sterna_transport::{Credentials, Lane, PrivateKey};
 use sterna_types::NodeId;
 
@@ -27,12 +29,12 @@ pub(super) async fn run(node: Arc<Node>) {
     loop {
         let due = node.tls.credentials().renewal_due_at();
         // A clock that is set is looked at again before long.
-        let wait = due.duration_since(SystemTime::now()).unwrap_or_default().min(LONGEST_WAIT);
+        let wait = due.duration_since(wall_time()).unwrap_or_default().min(LONGEST_WAIT);
         tokio::select! {
             () = node.stopping.cancelled() => return,
             () = tokio::time::sleep(wait) => {}
         }
-        if SystemTime::now() < due {
+        if wall_time() < due {
             continue;
         }
         match renew(&node).await {
@@ -42,7 +44,7 @@ pub(super) async fn run(node: Arc<Node>) {
             }
         }
         // A certificate of a few seconds is due as soon as it is there.
-        let left = node.tls.credentials().not_after().duration_since(SystemTime::now()).unwrap_or_default();
+        let left = node.tls.credentials().not_after().duration_since(wall_time()).unwrap_or_default();
         tokio::select! {
             () = node.stopping.cancelled() => return,
             () = tokio::time::sleep((left / 4).clamp(SHORTEST_PAUSE, LONGEST_PAUSE)) => {}
@@ -54,7 +56,7 @@ async fn renew(node: &Arc<Node>) -> Result<()> {
     let key = PrivateKey::generate().context("cannot make a key")?;
     let files = credentials::files(&node.directory);
     let (own, lifetime) = (Arc::clone(node), node.certificate_lifetime);
-    let loaded = tokio::task::spawn_blocking(move || credentials::files(&own.directory).load_authority()).await??;
+    let loaded = blocking(move || credentials::files(&own.directory).load_authority()).await??;
     let renewed = match loaded {
         Some(authority) => {
             let current = node.tls.credentials();
@@ -64,7 +66,7 @@ async fn renew(node: &Arc<Node>) -> Result<()> {
         None => ask_voters(node, key).await?,
     };
     let kept = renewed.clone();
-    tokio::task::spawn_blocking(move || files.store(&kept)).await?.context("cannot keep the new certificate")?;
+    blocking(move || files.store(&kept)).await?.context("cannot keep the new certificate")?;
     node.tls.replace(renewed).context("the new certificate cannot be used")
 }
 

@@ -15,6 +15,7 @@ use sterna_consensus::ProposeError;
 use sterna_consensus::state::command::{Branch, Command};
 use sterna_consensus::state::outcome::Refusal;
 use sterna_consensus::state::volume::{Generation, Volume as VolumeEntry};
+use sterna_runtime::work::blocking;
 use sterna_storage_node::chunking::ChunkingParameters;
 use sterna_storage_node::volume::{SealedState, Storage, Volume, VolumeError, VolumeSpec};
 use sterna_types::{Epoch, NodeId, SnapshotName, VolumeId};
@@ -47,7 +48,7 @@ async fn settle_all(node: &Arc<Node>, look_everywhere: bool) -> bool {
     let mut volumes: Vec<_> = metadata.volumes().filter(|volume| is_unsettled(volume, own)).map(|v| v.id).collect();
     if look_everywhere {
         let storage = Arc::clone(&node.engine.storage);
-        match tokio::task::spawn_blocking(move || storage.kept_volumes()).await {
+        match blocking(move || storage.kept_volumes()).await {
             Ok(Ok(kept)) => volumes.extend(kept),
             Ok(Err(error)) => tracing::error!(%error, "what is kept here of volumes cannot be listed"),
             Err(panic) => tracing::error!(error = %panic, "listing what is kept here failed"),
@@ -72,7 +73,7 @@ async fn settle(node: &Arc<Node>, id: VolumeId) -> Result<()> {
     let Some(entry) = node.metadata.read().volume(id).cloned() else { return Ok(()) };
     let storage = Arc::clone(&node.engine.storage);
     let reading = Arc::clone(&storage);
-    let kept = tokio::task::spawn_blocking(move || reading.kept(id)).await??;
+    let kept = blocking(move || reading.kept(id)).await??;
     // Its own of now is nobody's past.
     let Some(kept) = kept.filter(|kept| kept.epoch < entry.epoch) else {
         return forget_others(node, &entry).await;
@@ -81,7 +82,7 @@ async fn settle(node: &Arc<Node>, id: VolumeId) -> Result<()> {
     let superseded = entry.superseded.iter().find(|superseded| superseded.epoch == kept.epoch);
     if superseded.is_some_and(|superseded| superseded.is_settled) {
         // Step 4 was interrupted: what it has left may be a part of the journal, and of no use to anybody.
-        tokio::task::spawn_blocking(move || storage.remove_volume(id)).await??;
+        blocking(move || storage.remove_volume(id)).await??;
         return Ok(());
     }
     let _in_transit = node.in_transit.read().await;
@@ -92,7 +93,7 @@ async fn settle(node: &Arc<Node>, id: VolumeId) -> Result<()> {
     let sealed = node.background.upkeep(move || seal(&own, &spec)).await??;
     let has_more = superseded.is_none_or(|superseded| superseded.resumed.root != sealed.root);
     tell(node, &entry, kept.epoch, has_more.then_some(sealed)).await?;
-    tokio::task::spawn_blocking(move || storage.remove_volume(id)).await??;
+    blocking(move || storage.remove_volume(id)).await??;
     Ok(())
 }
 

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
+use sterna_runtime::chance;
 use sterna_storage_node::chunk_store::index::{RocksIndex, VolumeRecords};
 use sterna_storage_node::chunk_store::{PackStore, PackStoreOptions};
 use sterna_storage_node::disk::Disk;
@@ -12,7 +13,6 @@ use sterna_storage_node::volume::Storage;
 
 use super::config::StorageConfig;
 use super::directory::DataDirectory;
-use super::random;
 
 /// The storage engine of a node.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ impl Engine {
         let reserve_bytes = defaults.reserve_bytes.min(config.options.reserve_bytes / 2);
         let options = PackStoreOptions { reserve_bytes, ..defaults };
         let store = Arc::new(PackStore::open(Arc::clone(&disk), index.clone(), options)?);
-        let salts = SaltSource::new(random::bytes()?);
+        let salts = SaltSource::new(chance::bytes()?);
         let records = VolumeRecords::new(index);
         let storage = Storage::new(Arc::clone(&disk), store.clone(), records, salts, config.options);
         let storage = storage.context("cannot prepare the journals of the data directory")?;

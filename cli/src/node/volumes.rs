@@ -10,9 +10,11 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sterna_consensus::Metadata;
+use sterna_consensus::session::Lease;
 use sterna_consensus::session::trace::TARGET;
-use sterna_consensus::session::{BootTime, Lease};
 use sterna_consensus::state::volume::Volume as VolumeEntry;
+use sterna_runtime::BootTime;
+use sterna_runtime::work::blocking_on;
 use sterna_storage_node::volume::{SealedState, Sealer, Storage, Volume, VolumeDevice, VolumeError, VolumeSpec};
 use sterna_types::{Epoch, NodeId, VolumeId};
 use tokio::runtime::Handle;
@@ -162,7 +164,7 @@ impl Volumes {
         let mut last = None;
         if let Some(OpenVolume { volume, epoch, .. }) = self.get(id) {
             let sealing = Arc::clone(&volume);
-            match self.runtime.spawn_blocking(move || sealing.seal()).await {
+            match blocking_on(&self.runtime, move || sealing.seal()).await {
                 Ok(Ok(_)) => last = Some(LastSeal { volume: id, epoch, sealed: volume.sealed() }),
                 Ok(Err(error)) => tracing::warn!(volume = %id, %error, "not sealed at the end; the journal has it all"),
                 Err(panic) => tracing::error!(volume = %id, error = %panic, "the last seal panicked"),
@@ -203,7 +205,7 @@ impl HeldSlot {
         }
         lock(&self.volumes.at_rest).remove(&self.id);
         let (storage, spec) = (Arc::clone(&self.volumes.storage), *spec);
-        let opening = self.volumes.runtime.spawn_blocking(move || Volume::open(&storage, &spec));
+        let opening = blocking_on(&self.volumes.runtime, move || Volume::open(&storage, &spec));
         let volume = opening.await.map_err(|_| OpenError::Panicked)??;
         let sealer = {
             let _in_the_background = self.volumes.sealing.enter();
@@ -247,7 +249,7 @@ impl HeldSlot {
         lock(&self.volumes.open).remove(&self.id);
         sealer.stop().await;
         let volume = Arc::clone(device.volume());
-        if let Err(panic) = self.volumes.runtime.spawn_blocking(move || volume.close()).await {
+        if let Err(panic) = blocking_on(&self.volumes.runtime, move || volume.close()).await {
             tracing::error!(volume = %self.id, error = %panic, "closing a volume panicked");
         }
     }

@@ -395,7 +395,7 @@ async fn on_disk<T: Send + 'static>(
     dir: &Path,
     run: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, OpenError> {
-    match tokio::task::spawn_blocking(run).await {
+    match sterna_runtime::work::blocking(run).await {
         Ok(result) => result.map_err(OpenError::from),
         Err(error) => Err(OpenError::Failed { dir: dir.to_owned(), what: error.to_string() }),
     }

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use sterna_runtime::BootTime;
 use sterna_types::NodeId;
 use tokio::sync::{oneshot, watch};
 
-use super::boot_time::BootTime;
 use super::holds_for;
 use super::lease::Lease;
 use super::trace;

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::boot_time::BootTime;
+use sterna_runtime::BootTime;
 
 /// The end of this node's right to acknowledge anything. It is asked for each acknowledgement: one load and one look at a
 /// clock, which the kernel answers without a system call.

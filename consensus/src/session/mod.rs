@@ -1,6 +1,5 @@
 //! This node's session: how it stays alive for the others, and how it knows by itself that it does (design section 5).
 //!
-//! * [`boot_time`]: a clock that goes on while the machine sleeps.
 //! * [`lease`]: until when this node may acknowledge what clients ask for.
 //! * [`keeper`]: the task that renews it.
 //! * [`trace`]: what happened to it, for programs that judge it.
@@ -18,12 +17,10 @@
 //! session lapse, which whoever leads says `length + margin` after step 3 at the earliest; the lease lasted until `length -
 //! margin` after step 1. Clocks may drift against each other by much more than is assumed of them before the two meet.
 
-pub mod boot_time;
 pub mod keeper;
 pub mod lease;
 pub mod trace;
 
-pub use boot_time::BootTime;
 pub use keeper::{SessionKeeper, SessionNews};
 pub use lease::Lease;
 

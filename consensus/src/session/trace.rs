@@ -11,9 +11,9 @@
 //! `of` is the node whose session it is, and `session` the number of that. Nothing depends on these events; tests read them
 //! (`docs/faults.md`).
 
+use sterna_runtime::BootTime;
 use sterna_types::NodeId;
 
-use super::BootTime;
 use crate::node::ProposeError;
 use crate::state::command::Command;
 use crate::state::outcome::{Outcome, Refusal};

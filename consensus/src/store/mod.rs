@@ -170,7 +170,7 @@ async fn blocking<T: Send + 'static>(
     run: impl FnOnce(&Database) -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
     let own = Arc::clone(database);
-    match tokio::task::spawn_blocking(move || run(&own)).await {
+    match sterna_runtime::work::blocking(move || run(&own)).await {
         Ok(result) => result,
         Err(error) => Err(StoreError::Io { dir: database.dir().to_owned(), source: io::Error::other(error) }),
     }

@@ -2,7 +2,10 @@
 
 use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use sterna_runtime::work::pause;
+use tokio::time::Instant;
 
 /// Lets work through at a rate. Over its whole life it lets no more through than the rate allows, up to the piece that is
 /// being worked on.
@@ -25,10 +28,9 @@ impl<'a> Throttle<'a> {
         self.passed_bytes = self.passed_bytes.saturating_add(bytes);
         while !self.is_cancelled() {
             let wait = self.due().saturating_sub(self.started.elapsed());
-            if wait.is_zero() {
+            if wait.is_zero() || !pause(wait.min(CANCEL_CHECK)) {
                 return true;
             }
-            std::thread::sleep(wait.min(CANCEL_CHECK));
         }
         false
     }

@@ -4,12 +4,11 @@ use std::fs::File;
 use std::io;
 use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt;
-use std::thread;
 
+use sterna_runtime::in_order::{in_order, scope};
 use sterna_types::{BLOCK_SIZE, Root, SEGMENT_SIZE, SegmentIndex, VolumeSize};
 
 use crate::chunk_store::{ChunkStore, StoreError};
-use crate::in_order::in_order;
 use crate::map::{self, MAX_SEGMENTS, Manifest, MapError};
 use crate::progress::{Progress, Watcher};
 use crate::volume::Storage;
@@ -56,7 +55,7 @@ pub fn export(
     image.set_len(total_bytes).map_err(ExportError::Write)?;
     let (store, nodes) = (&**storage.store(), storage.nodes());
     let mut data_bytes = 0;
-    thread::scope(|scope| {
+    scope(|scope| {
         let segments = map::segments(store, nodes, root, SegmentIndex(0)..SegmentIndex(MAX_SEGMENTS));
         let written = in_order(scope, segments, |found| {
             let (segment, id) = found?;

@@ -5,17 +5,16 @@ use std::io;
 use std::ops::{ControlFlow, Range};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
-use std::thread;
 
 use rustix::fs::SeekFrom;
 use rustix::io::Errno;
+use sterna_runtime::in_order::{in_order, scope};
 use sterna_types::units::InvalidVolumeSize;
 use sterna_types::{BLOCK_SIZE, Root, SEGMENT_SIZE, SegmentIndex, VolumeSize};
 
 use crate::chunk_store::{StoreError, StorePin};
 use crate::chunk_writer::ChunkWriter;
 use crate::chunking::ChunkingParameters;
-use crate::in_order::in_order;
 use crate::map::{self, Change, Manifest, MapError};
 use crate::progress::{Progress, Watcher};
 use crate::volume::{Draft, Drafted, Storage, VolumeError};
@@ -94,7 +93,7 @@ pub fn import(
         changes: Vec::new(),
         data_bytes: 0,
     };
-    thread::scope(|scope| {
+    scope(|scope| {
         let pieces = Pieces { image, at: 0, length };
         let drafts = in_order(scope, pieces, |piece| piece.and_then(|piece| draft(chunking, image, piece)));
         for drafted in drafts {

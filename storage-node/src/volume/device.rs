@@ -4,7 +4,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use sterna_types::device::{
@@ -12,6 +12,7 @@ use sterna_types::device::{
     checked_range,
 };
 use sterna_types::{BlockDevice, ByteOffset, ByteRange, DeviceError};
+use tokio::time::Instant;
 
 use super::error::VolumeError;
 use super::volume::Volume;
@@ -77,7 +78,7 @@ async fn on_a_thread<T: Send + 'static>(
     volume: Arc<Volume>,
     work: impl FnOnce(&Volume) -> Result<T, VolumeError> + Send + 'static,
 ) -> Result<T, DeviceError> {
-    match tokio::task::spawn_blocking(move || work(&volume)).await {
+    match sterna_runtime::work::blocking(move || work(&volume)).await {
         Ok(result) => result.map_err(DeviceError::from),
         Err(join) => Err(DeviceError::Io(io::Error::other(join))),
     }

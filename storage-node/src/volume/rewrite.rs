@@ -4,9 +4,9 @@
 //! extents of the segment's manifest are split around them.
 
 use std::ops::Range;
-use std::thread;
 
 use bytes::Bytes;
+use sterna_runtime::in_order::{in_order, scope};
 use sterna_types::{BLOCK_SIZE, BLOCKS_PER_SEGMENT, Root, SegmentIndex};
 
 use super::draft::{Draft, Drafted};
@@ -15,7 +15,6 @@ use super::overlay::{Overlay, Source};
 use super::read::per_segment;
 use super::volume::Volume;
 use crate::chunk_writer::ChunkWriter;
-use crate::in_order::in_order;
 use crate::map::Change;
 
 /// Stores the contents of `overlay` as chunks and manifests; how the map under `root` changes by it, in order.
@@ -28,7 +27,7 @@ pub(super) fn rewrite(
     writer: &mut ChunkWriter,
 ) -> Result<Vec<Change>, VolumeError> {
     let mut changes = Vec::new();
-    thread::scope(|scope| {
+    scope(|scope| {
         let draft = |dirty| match dirty {
             Dirty::Hole(segments) => Ok::<_, VolumeError>((segments, None)),
             Dirty::Blocks(segment) => {

@@ -64,7 +64,7 @@ async fn seal_in_time(volume: &Arc<Volume>, slots: &Semaphore) {
             return;
         };
         let sealing = Arc::clone(volume);
-        match tokio::task::spawn_blocking(move || seal_and_tidy(&sealing)).await {
+        match sterna_runtime::work::blocking(move || seal_and_tidy(&sealing)).await {
             Ok(Ok(())) => {}
             Ok(Err(VolumeError::Closed)) => return,
             Err(panic) => {
@@ -92,7 +92,7 @@ async fn keep_journal_ready(volume: &Arc<Volume>) {
         volume.journal.next_wanted().await;
         let preparing = Arc::clone(volume);
         // An error shows to the write that needs the file.
-        let _ = tokio::task::spawn_blocking(move || preparing.prepare_journal()).await;
+        let _ = sterna_runtime::work::blocking(move || preparing.prepare_journal()).await;
     }
 }
 

@@ -10,7 +10,7 @@ use anyhow::{Result, ensure};
 use clap::Parser;
 use sterna_tests::mutations::{self, Caught};
 
-/// Puts each deliberate fault into a copy of the tree, by itself, and explores the model there. Prints a row of a table for each.
+/// Puts each deliberate fault into a copy of the tree, by itself, and has it looked for there. Prints a row of a table for each.
 #[derive(Debug, Parser)]
 #[command(name = "mutations")]
 struct Args {
@@ -39,16 +39,16 @@ fn run(Args { copy, names, steps }: &Args) -> Result<bool> {
     let mut all = mutations::listed(copy)?;
     all.retain(|mutation| names.is_empty() || names.iter().any(|name| mutation.name.contains(name)));
     ensure!(!all.is_empty(), "no fault has such a name: {names:?}");
-    println!("| fault | what does not hold with it | steps | bounds |\n|---|---|--:|---|");
+    println!("| fault | what does not hold with it | steps | found in |\n|---|---|--:|---|");
     let mut survivors = Vec::new();
     for mutation in &all {
         let name = &mutation.name;
-        let Some(Caught { bounds, property, steps: how }) = mutation.try_in(copy)? else {
+        let Some(Caught { found_in, violated, steps: how }) = mutation.try_in(copy)? else {
             println!("| {name} | **nothing was found** | | |");
             survivors.push(name);
             continue;
         };
-        println!("| {name} | {property} | {} | {bounds} |", how.len());
+        println!("| {name} | {violated} | {} | {found_in} |", how.len());
         if *steps {
             (1..).zip(how).for_each(|(number, step)| println!("    {number:2} {step}"));
         }

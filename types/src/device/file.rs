@@ -101,7 +101,7 @@ impl FileDevice {
     ) -> DeviceFuture<'_, T> {
         let shared = Arc::clone(&self.shared);
         Box::pin(async move {
-            match tokio::task::spawn_blocking(move || work(&shared)).await {
+            match sterna_runtime::work::blocking(move || work(&shared)).await {
                 Ok(result) => result,
                 Err(join) => Err(DeviceError::Io(io::Error::other(join))),
             }

@@ -7,9 +7,10 @@ use std::future::Future;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Response, Status};
@@ -24,7 +25,7 @@ pub(super) type Replies<T> = ReceiverStream<Result<T, Status>>;
 /// # Errors
 /// It panicked.
 pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Status> {
-    tokio::task::spawn_blocking(work).await.map_err(|panic| Status::internal(panic.to_string()))
+    sterna_runtime::work::blocking(work).await.map_err(|panic| Status::internal(panic.to_string()))
 }
 
 /// Runs something that may block and take long, and that no guest waits for, on a thread that gives way.

@@ -105,7 +105,7 @@ fn in_runs<E: From<StoreError>>(
     mut parts: &mut [ChunkPart<'_>],
     mut read: impl FnMut(Run<'_, '_>) -> Result<(), E>,
 ) -> Result<(), E> {
-    parts.sort_unstable_by_key(|part| (Arc::as_ptr(&part.location.file).addr(), place_of(part)));
+    sort_by_place(parts);
     while let Some(first) = parts.first_mut() {
         let range = range_of(first.location, first.from, first.into.len())?;
         if let Encoding::Zstd { stored_length } = first.location.encoding {
@@ -122,6 +122,23 @@ fn in_runs<E: From<StoreError>>(
         parts = &mut std::mem::take(&mut parts)[1..];
     }
     Ok(())
+}
+
+/// Pack by pack, in the order in which the packs come first: nothing of it depends on where in memory something is.
+fn sort_by_place(parts: &mut [ChunkPart<'_>]) {
+    let pack_of = |part: &ChunkPart<'_>| Arc::as_ptr(&part.location.file).addr();
+    let first = parts.first().map(pack_of);
+    // Most reads are of one pack, and need no list of them.
+    if parts.iter().all(|part| Some(pack_of(part)) == first) {
+        return parts.sort_unstable_by_key(place_of);
+    }
+    let mut packs = Vec::new();
+    for pack in parts.iter().map(pack_of) {
+        if !packs.contains(&pack) {
+            packs.push(pack);
+        }
+    }
+    parts.sort_unstable_by_key(|part| (packs.iter().position(|pack| *pack == pack_of(part)), place_of(part)));
 }
 
 /// Where in its pack a part begins, if it is stored raw.

@@ -71,12 +71,16 @@ fn arrows(root: &Path, package: &Value) -> Result<Vec<Arrow>> {
 /// The crates that the one in the directory `from` may depend on; `None` for a crate that is not known here.
 fn allowed(from: &str) -> Option<&'static [&'static str]> {
     match from {
-        "types" => Some(&[]),
+        "runtime" => Some(&[]),
+        "types" => Some(&["runtime"]),
         "proto" | "nbd-server" => Some(&["types"]),
-        "transport" => Some(&["types"]),
-        "consensus" | "storage-node" | "migrator" => Some(&["proto", "transport", "types"]),
-        "cli" => Some(&["types", "proto", "transport", "consensus", "storage-node", "migrator", "nbd-server"]),
-        "tests" | "benches" => Some(&[
+        "transport" => Some(&["runtime", "types"]),
+        "consensus" | "storage-node" | "migrator" => Some(&["proto", "runtime", "transport", "types"]),
+        "cli" => {
+            Some(&["runtime", "types", "proto", "transport", "consensus", "storage-node", "migrator", "nbd-server"])
+        }
+        "tests" | "benches" | "sim" => Some(&[
+            "runtime",
             "types",
             "proto",
             "transport",

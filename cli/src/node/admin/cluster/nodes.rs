@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sterna_consensus::state::cluster::Node as NodeEntry;
 use sterna_consensus::state::session::SessionState;
 use sterna_proto::cluster;
 use sterna_types::NodeId;
+use tokio::time::Instant;
 
 use crate::node::node::Node;
 

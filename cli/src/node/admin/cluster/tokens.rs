@@ -8,6 +8,7 @@ use sterna_consensus::state::command::{Command, NewToken};
 use sterna_consensus::state::token::{Digest, Token};
 use sterna_consensus::state::volume::UnixTime;
 use sterna_proto::cluster;
+use sterna_runtime::chance;
 use sterna_transport::{JoinToken, TokenSecret};
 use sterna_types::{SiteName, TokenId};
 use tonic::Status;
@@ -80,7 +81,7 @@ pub(super) async fn revoke(
 }
 
 fn random_id() -> Result<TokenId, Status> {
-    let bytes = crate::node::random::bytes().map_err(|error| Status::internal(format!("{error:#}")))?;
+    let bytes = chance::bytes().map_err(|error| Status::internal(error.to_string()))?;
     Ok(TokenId(u64::from_le_bytes(bytes)))
 }
 

@@ -1,10 +1,17 @@
-//! Work on several threads whose results come in the order in which it was given out.
+//! Work on several threads whose results come in the order in which it was given out. In a simulation it is done by whoever
+//! takes the results, one after the other.
 
 use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, Scope};
 
-/// Does `work` on each of `items`, on as many threads of `scope` as there are processors, and at most [`MAX_THREADS`]. A single
+/// Calls `run` with a scope for [`in_order`]'s threads, and returns when all of them have ended.
+pub fn scope<'env, T>(run: impl for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> T) -> T {
+    #[expect(clippy::disallowed_methods, reason = "in a simulation, `in_order` starts none")]
+    thread::scope(run)
+}
+
+/// Does `work` on each of `items`, on as many threads of `scope` as there are processors, and at most four. A single
 /// item is not worth a thread.
 ///
 /// Results come in the order of the items, whoever is done first. At most three for each thread are under way or wait to be
@@ -12,11 +19,15 @@ use std::thread::{self, Scope};
 ///
 /// # Panics
 /// When a result is taken whose work has panicked.
-pub(crate) fn in_order<'scope, T: Send + 'scope, R: Send + 'scope>(
+pub fn in_order<'scope, T: Send + 'scope, R: Send + 'scope>(
     scope: &'scope Scope<'scope, '_>,
     mut items: impl Iterator<Item = T> + Send + 'scope,
     work: impl Fn(T) -> R + Send + Sync + 'scope,
-) -> impl Iterator<Item = R> {
+) -> Box<dyn Iterator<Item = R> + 'scope> {
+    #[cfg(feature = "simulation")]
+    if crate::simulation::installed().is_some() {
+        return Box::new(items.map(work));
+    }
     let (first, second) = (items.next(), items.next());
     let is_worth_threads = second.is_some();
     let items = first.into_iter().chain(second).chain(items.fuse());
@@ -33,7 +44,7 @@ pub(crate) fn in_order<'scope, T: Send + 'scope, R: Send + 'scope>(
         // There is room for one result.
         do_all(&source, &*work);
     }
-    results.into_iter().map(|result| result.recv().expect("a result, unless its work has panicked"))
+    Box::new(results.into_iter().map(|result| result.recv().expect("a result, unless its work has panicked")))
 }
 
 fn do_all<T, R>(source: &Mutex<Option<Source<impl Iterator<Item = T>, R>>>, work: &impl Fn(T) -> R) {
@@ -74,7 +85,7 @@ mod tests {
 
     #[test]
     fn results_come_in_order_whoever_is_done_first() {
-        thread::scope(|scope| {
+        scope(|scope| {
             let results = in_order(scope, 0..1000_u64, |number| {
                 (0..number * 7919 % 100).for_each(|_| thread::yield_now());
                 number * 2
@@ -86,7 +97,7 @@ mod tests {
     #[test]
     fn who_takes_nothing_holds_it_up_and_who_goes_away_ends_it() {
         let begun = AtomicUsize::new(0);
-        thread::scope(|scope| {
+        scope(|scope| {
             let mut results = in_order(scope, 0.., |number: usize| {
                 begun.fetch_add(1, Ordering::Relaxed);
                 number
@@ -103,7 +114,7 @@ mod tests {
     #[test]
     fn nothing_to_do_is_done_at_once_and_one_thing_by_who_wants_it() {
         let here = thread::current().id();
-        thread::scope(|scope| {
+        scope(|scope| {
             assert_eq!(in_order(scope, 0..0, |number: u32| number).count(), 0);
             assert!(in_order(scope, 0..1, |_| thread::current().id()).eq([here]));
             assert!(in_order(scope, 0..2, |_| thread::current().id()).all(|thread| thread != here));
