@@ -147,7 +147,7 @@ mod tests {
         let mutation =
             Mutation { name: text("a"), by: By::Model, file: "b.rs".into(), find: text("one"), replace: text("two") };
         assert_eq!(mutation.put_into("one, two").unwrap(), "two, two");
-        assert!(mutation.put_into("none").is_err() && mutation.put_into("one one").is_err());
+        assert!(mutation.put_into("three").is_err() && mutation.put_into("one one").is_err());
         assert!(Mutation { replace: text("one"), ..mutation }.put_into("one").is_err());
     }
 }
