@@ -183,7 +183,8 @@ fn heavy_an_import_that_finds_no_room_leaves_nothing_and_works_once_there_is_som
             assert_eq!(node.volumes()?, ["spare"], "after {image}");
             node.sterna(["gc"]).succeed()?;
             let after = available(&node)?;
-            ensure!(after + 16 * MIB > before, "{before} bytes were free, and now {after}: {}", node.log());
+            // An image that stayed would be all that was free. Spare files of the journal, of 16 MiB, come and go by themselves.
+            ensure!(after + 64 * MIB > before, "{before} bytes were free, and now {after}: {}", node.log());
         }
         node.sterna(["volume", "delete", "spare", "--with-snapshots"]).succeed()?;
         node.sterna(["gc"]).succeed()?;
