@@ -78,7 +78,7 @@ impl Site {
         let shared: Arc<dyn Disk> = Arc::new(disk.clone());
         let store = Arc::new(PackStore::open(Arc::clone(&shared), index.clone(), pack_options)?);
         let records = VolumeRecords::new(index.clone());
-        let salts = SaltSource::new(chance::bytes().unwrap_or_default());
+        let salts = SaltSource::new(chance::bytes().expect("a simulation never lacks chance"));
         let storage = Storage::new(shared, store.clone(), records, salts, options).map_err(VolumeError::ReadBack)?;
         Ok(Self { disk, index, store, storage })
     }

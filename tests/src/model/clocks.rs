@@ -93,7 +93,8 @@ impl Model for Time {
     type Action = Event;
 
     fn init_states(&self) -> Vec<Clocks> {
-        let length = SessionLength::try_from(Duration::from_secs(LENGTH_S)).unwrap_or_default();
+        let length =
+            SessionLength::try_from(Duration::from_secs(LENGTH_S)).expect("a session may last for ten seconds");
         vec![Clocks {
             session: Session::open(None, length),
             lease_s: 0,
