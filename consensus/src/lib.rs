@@ -4,12 +4,13 @@
 //! * [`limits`]: every bound, with its reason.
 //! * [`state`]: the metadata as a pure value, and what each command makes of it.
 //! * [`handoff`]: what a node promises about a volume that passes from it or to it, and what it may do then.
-//! * `store`: Raft's log, vote and snapshots in RocksDB, durable before they count.
+//! * `store`: Raft's log, vote and snapshots in RocksDB, or in a simulated database, durable before they count.
 //! * `callers`: which nodes may ask this one something.
-//! * `raft`: the types that openraft is run with, and its messages between nodes.
+//! * `raft`: the types that openraft is run with, its chance, and its messages between nodes.
 //! * [`node`]: [`MetadataNode`], what the rest of the program sees of all this.
 //! * [`session`]: this node's session, and until when it may acknowledge anything.
 //! * `rehearsal`: pretended surroundings, for measurements; only with the feature of that name.
+//! * `simulation`: the metadata of simulated machines; only with the feature of that name.
 //!
 //! This crate is *not* a database for everybody: nothing that happens per block or per request of a guest comes here. It knows
 //! no chunk and no journal, and no type of openraft or RocksDB leaves it. The formats on disk are written down in
@@ -25,6 +26,8 @@ mod raft;
 #[cfg(feature = "rehearsal")]
 pub mod rehearsal;
 pub mod session;
+#[cfg(feature = "simulation")]
+pub mod simulation;
 pub mod state;
 mod store;
 

@@ -14,6 +14,11 @@ pub trait Simulated: fmt::Debug + Send + Sync {
 
     /// Fills bytes by chance.
     fn fill(&self, bytes: &mut [u8]);
+
+    /// How long the disk of the node that asks takes for what is about to be done.
+    fn disk_takes(&self) -> Duration {
+        Duration::ZERO
+    }
 }
 
 /// Simulation has begun already in this process.

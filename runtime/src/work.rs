@@ -21,8 +21,14 @@ pub fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) ->
 #[track_caller]
 pub fn blocking_on<T: Send + 'static>(runtime: &Handle, work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
     #[cfg(feature = "simulation")]
-    if crate::simulation::installed().is_some() {
-        return runtime.spawn(async move { work() });
+    if let Some(simulated) = crate::simulation::installed() {
+        let takes = simulated.disk_takes();
+        return runtime.spawn(async move {
+            if !takes.is_zero() {
+                tokio::time::sleep(takes).await;
+            }
+            work()
+        });
     }
     #[expect(clippy::disallowed_methods, reason = "this is where work that blocks goes")]
     runtime.spawn_blocking(work)

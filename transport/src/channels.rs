@@ -4,7 +4,7 @@
 //! node has then, and with the credentials that we have then. A call that finds no connection and cannot make one fails
 //! at once, with the reason; calls are never kept for a node that may not come back.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -56,7 +56,8 @@ pub struct Channels(Arc<Shared>);
 struct Shared {
     tls: Tls,
     addresses: Arc<dyn Addresses>,
-    channels: Mutex<HashMap<(NodeId, Lane), Channel>>,
+    /// In an order that is the same in every run, since that is how they end.
+    channels: Mutex<BTreeMap<(NodeId, Lane), Channel>>,
 }
 
 impl Channels {
@@ -89,7 +90,7 @@ impl Channels {
         endpoint(&name, lane).connect_with_connector_lazy(service_fn(move |_| Arc::clone(&dialer).dial()))
     }
 
-    fn channels(&self) -> MutexGuard<'_, HashMap<(NodeId, Lane), Channel>> {
+    fn channels(&self) -> MutexGuard<'_, BTreeMap<(NodeId, Lane), Channel>> {
         // Whatever panicked while it was held has put in a whole channel or none.
         self.0.channels.lock().unwrap_or_else(PoisonError::into_inner)
     }

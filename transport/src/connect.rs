@@ -13,17 +13,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
-use rustix::net::sockopt::{set_socket_keepalive, set_tcp_keepidle};
 use sterna_types::NodeId;
 use tokio::io::AsyncBufRead;
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{self, AlertDescription, ClientConfig};
 
-use crate::limits::{CONNECT_TIMEOUT, TCP_KEEPALIVE};
+use crate::limits::CONNECT_TIMEOUT;
+use crate::socket::TcpStream;
 use crate::tls::ALPN;
 use crate::verifier::NotANode;
 
@@ -161,9 +160,30 @@ async fn connect_untimed(
     config: Arc<ClientConfig>,
     name: ServerName<'static>,
 ) -> Result<Stream, ConnectError> {
+    shake_hands(TcpStream::connect(address).await, address, config, name).await
+}
+
+/// As [`connect`], over this network, and for as long as it takes.
+#[cfg(all(test, feature = "simulation"))]
+pub(crate) async fn connect_over(
+    network: &dyn crate::simulation::Network,
+    address: SocketAddr,
+    config: Arc<ClientConfig>,
+    name: ServerName<'static>,
+) -> Result<Stream, ConnectError> {
+    shake_hands(TcpStream::connect_over(network, address).await, address, config, name).await
+}
+
+/// The calling end of a handshake: checks who answers on a connection, if there is one.
+async fn shake_hands(
+    tcp: io::Result<TcpStream>,
+    address: SocketAddr,
+    config: Arc<ClientConfig>,
+    name: ServerName<'static>,
+) -> Result<Stream, ConnectError> {
     let unreachable = |source| ConnectError::Unreachable { address, source };
-    let tcp = TcpStream::connect(address).await.map_err(unreachable)?;
-    set_up(&tcp).map_err(unreachable)?;
+    let tcp = tcp.map_err(unreachable)?;
+    tcp.set_up().map_err(unreachable)?;
     let broken = |error| broken(address, error);
     let mut stream = TlsConnector::from(config).connect(name, tcp).await.map_err(broken)?;
     if stream.get_ref().1.alpn_protocol() != Some(ALPN) {
@@ -175,14 +195,6 @@ async fn connect_untimed(
     } else {
         Err(ConnectError::Broken { address, source: None })
     }
-}
-
-/// The options of a TCP connection, at both ends.
-pub(crate) fn set_up(tcp: &TcpStream) -> io::Result<()> {
-    tcp.set_nodelay(true)?;
-    set_socket_keepalive(tcp, true)?;
-    set_tcp_keepidle(tcp, TCP_KEEPALIVE)?;
-    Ok(())
 }
 
 /// What the error of a TLS stream tells.

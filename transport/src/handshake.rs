@@ -3,15 +3,15 @@
 use std::io;
 use std::time::{Duration, SystemTime};
 
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::{self, CertificateError};
 use tokio_rustls::server::TlsStream;
 
 use crate::certificate::SignedCertificate;
-use crate::connect::{set_up, tls_error};
+use crate::connect::tls_error;
 use crate::refusals::RefusalReason;
+use crate::socket::TcpStream;
 use crate::subject::Peer;
 use crate::tls::{ALPN, PeerError, Settings};
 
@@ -57,7 +57,7 @@ pub(crate) async fn handshake(
     settings: &Settings,
     limit: Duration,
 ) -> Result<(TlsStream<TcpStream>, Peer, Option<SystemTime>), HandshakeError> {
-    set_up(&tcp).map_err(HandshakeError::Broken)?;
+    tcp.set_up().map_err(HandshakeError::Broken)?;
     let accept = TlsAcceptor::from(settings.server.clone()).accept(tcp);
     let stream = timeout(limit, accept).await.map_err(|_| HandshakeError::TooSlow { limit })?.map_err(failed)?;
     let connection = stream.get_ref().1;

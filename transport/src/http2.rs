@@ -4,6 +4,8 @@
 //! settings, and one that it fetches by its own channel's.
 
 use tonic::transport::{Endpoint, Server};
+#[cfg(not(feature = "simulation"))]
+use tower::layer::util::Identity as Around;
 
 use crate::lane::Lane;
 use crate::limits::{
@@ -11,11 +13,16 @@ use crate::limits::{
     CONTROL_STREAM_WINDOW_BYTES, MAX_STREAMS_PER_CONNECTION, PING_INTERVAL, PING_TIMEOUT,
     SERVER_CONNECTION_WINDOW_BYTES, SERVER_STREAM_WINDOW_BYTES,
 };
+#[cfg(feature = "simulation")]
+use crate::simulation::dates::{Around, dates};
 
 /// A server to add services to, in place of `Server::builder()`; it serves what a [`Listener`](crate::Listener) lets
 /// in.
-pub fn server() -> Server {
-    Server::builder()
+pub fn server() -> Server<Around> {
+    let server = Server::builder();
+    #[cfg(feature = "simulation")]
+    let server = server.layer(dates());
+    server
         .initial_stream_window_size(SERVER_STREAM_WINDOW_BYTES)
         .initial_connection_window_size(SERVER_CONNECTION_WINDOW_BYTES)
         .max_concurrent_streams(MAX_STREAMS_PER_CONNECTION)

@@ -15,6 +15,7 @@
 //!   [`refusals`]: who does not come in, why, and how often. [`watched`]: what is wrong with a connection that has come in.
 //! * [`channels`]: gRPC channels to nodes, each on a [`lane`]; `connect` and [`backoff`]: one connection, and when the
 //!   next is tried; [`http2`]: windows, pings and bounds of both ends.
+//! * `socket`: what is below TLS, of the system or of a [`simulation`]; only with the feature of that name.
 //! * `sections`, `hex`: PEM, hexadecimal digits.
 //! * [`limits`]: every bound, with its reason.
 //!
@@ -44,6 +45,9 @@ pub mod listener;
 pub mod refusals;
 pub mod request;
 mod sections;
+#[cfg(feature = "simulation")]
+pub mod simulation;
+mod socket;
 pub mod subject;
 #[cfg(test)]
 mod testing;

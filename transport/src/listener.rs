@@ -21,7 +21,6 @@ use std::time::Duration;
 
 use sterna_runtime::clock::wall_time;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{Instant, sleep};
 use tokio_rustls::server::TlsStream;
@@ -37,6 +36,9 @@ use crate::limits::{
     MAX_HANDSHAKES_PER_ADDRESS, MAX_STRANGERS, STRANGER_LIFETIME,
 };
 use crate::refusals::Refusals;
+#[cfg(feature = "simulation")]
+use crate::simulation::{self, Network};
+use crate::socket::{TcpListener, TcpStream};
 use crate::subject::Peer;
 use crate::tls::Tls;
 use crate::watched::{Cut, Watched};
@@ -112,8 +114,40 @@ impl Listener {
     /// Outside of a tokio runtime.
     pub fn start(socket: std::net::TcpListener, config: ListenerConfig) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
-        let (socket, limits) = (TcpListener::from_std(socket)?, config.limits);
+        let socket = tokio::net::TcpListener::from_std(socket)?;
         let address = socket.local_addr()?;
+        Ok(Self::on(TcpListener::System(socket), address, config))
+    }
+
+    /// Listens at this address of the network that is [installed](simulation::install).
+    ///
+    /// # Errors
+    /// There is none, or it does not let this node listen there.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    ///
+    /// # Cancel safety
+    /// Dropped, it leaves nothing behind.
+    #[cfg(feature = "simulation")]
+    pub async fn start_simulated(address: SocketAddr, config: ListenerConfig) -> io::Result<Self> {
+        let network = simulation::installed().ok_or_else(|| io::Error::other("no network is simulated"))?;
+        Self::start_over(network, address, config).await
+    }
+
+    /// Listens at this address of this network.
+    #[cfg(feature = "simulation")]
+    pub(crate) async fn start_over(
+        network: &dyn Network,
+        address: SocketAddr,
+        config: ListenerConfig,
+    ) -> io::Result<Self> {
+        let socket = network.bind(address).await?;
+        Ok(Self::on(TcpListener::Simulated(socket), address, config))
+    }
+
+    fn on(socket: TcpListener, address: SocketAddr, config: ListenerConfig) -> Self {
+        let limits = config.limits;
         let (sender, accepted) = mpsc::channel(ACCEPTED_BACKLOG);
         let (refusals, tasks, stop) = (Arc::new(Refusals::default()), TaskTracker::new(), config.stop.child_token());
         let door = Door {
@@ -133,7 +167,7 @@ impl Listener {
         let stopped = stop.clone();
         tasks.spawn(async move { stopped.run_until_cancelled(door.accept(socket, &stopped)).await });
         tasks.close();
-        Ok(Self { accepted, address, refusals, tasks, stop: stop.drop_guard() })
+        Self { accepted, address, refusals, tasks, stop: stop.drop_guard() }
     }
 
     /// Where it listens.
@@ -193,7 +227,7 @@ struct Door {
 
 impl Door {
     /// Accepts for ever.
-    async fn accept(self, socket: TcpListener, stop: &CancellationToken) {
+    async fn accept(self, mut socket: TcpListener, stop: &CancellationToken) {
         // Nobody closes the semaphore.
         while let Ok(permit) = Arc::clone(&self.handshakes).acquire_owned().await {
             match socket.accept().await {

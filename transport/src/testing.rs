@@ -95,7 +95,11 @@ pub(crate) fn listen(tls: &Tls, limits: ListenerLimits) -> Listener {
 
 /// A node on a free port that answers each call by saying who called.
 pub(crate) fn serve(tls: &Tls) -> Serving {
-    let listener = listen(tls, ListenerLimits::default());
+    serve_on(listen(tls, ListenerLimits::default()))
+}
+
+/// A node that answers on this listener.
+pub(crate) fn serve_on(listener: Listener) -> Serving {
     let (address, refusals) = (listener.local_address(), listener.refusals());
     let server = http2::server().add_service(Who).serve_with_incoming(listener);
     let server = tokio::spawn(async move { server.await.expect("it serves until it is aborted") });

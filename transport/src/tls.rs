@@ -8,14 +8,17 @@
 
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::SystemTime;
 
+use sterna_runtime::clock::wall_time;
 use sterna_types::NodeId;
 use tokio_rustls::rustls::client::Resumption;
 use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
-use tokio_rustls::rustls::pki_types::CertificateDer;
+use tokio_rustls::rustls::pki_types::{CertificateDer, UnixTime};
 use tokio_rustls::rustls::server::{NoServerSessionStorage, VerifierBuilderError, WebPkiClientVerifier};
+use tokio_rustls::rustls::time_provider::TimeProvider;
 use tokio_rustls::rustls::version::TLS13;
-use tokio_rustls::rustls::{self, ClientConfig, ServerConfig};
+use tokio_rustls::rustls::{self, ClientConfig, ConfigBuilder, ServerConfig, WantsVerifier};
 
 use crate::credentials::Credentials;
 use crate::identity::{Identity, IdentityError};
@@ -145,7 +148,7 @@ pub(crate) fn server_config(credentials: &Credentials) -> Result<ServerConfig, T
     let roots = Arc::new(credentials.roots());
     let clients =
         WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(&provider)).allow_unauthenticated().build()?;
-    let mut config = ServerConfig::builder_with_provider(provider)
+    let mut config = ServerConfig::builder_with_details(provider, Arc::new(TimeOfDay))
         .with_protocol_versions(&[&TLS13])?
         .with_client_cert_verifier(clients)
         .with_single_cert(credentials.chain(), credentials.key().to_tls())?;
@@ -157,8 +160,7 @@ pub(crate) fn server_config(credentials: &Credentials) -> Result<ServerConfig, T
 
 /// For calls from a node to a node whose name it knows.
 fn client_config(credentials: &Credentials) -> Result<ClientConfig, rustls::Error> {
-    let config = ClientConfig::builder_with_provider(provider())
-        .with_protocol_versions(&[&TLS13])?
+    let config = client()?
         .with_root_certificates(credentials.roots())
         .with_client_auth_cert(credentials.chain(), credentials.key().to_tls())?;
     Ok(finished(config))
@@ -166,11 +168,9 @@ fn client_config(credentials: &Credentials) -> Result<ClientConfig, rustls::Erro
 
 /// For calls from an administrator, or a node, to whatever node is at an address.
 pub(crate) fn any_node_config(credentials: &Credentials) -> Result<ClientConfig, rustls::Error> {
-    let provider = provider();
     let trust = Trust::Authorities(Arc::new(credentials.roots()));
-    let verifier = AnyNode { cluster: credentials.cluster(), trust, provider: Arc::clone(&provider) };
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&TLS13])?
+    let verifier = AnyNode { cluster: credentials.cluster(), trust, provider: provider() };
+    let config = client()?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier))
         .with_client_auth_cert(credentials.chain(), credentials.key().to_tls())?;
@@ -179,17 +179,18 @@ pub(crate) fn any_node_config(credentials: &Credentials) -> Result<ClientConfig,
 
 /// For the call of a node that has nothing but a token, to whatever node is at an address.
 pub(crate) fn joining_config(token: &JoinToken) -> Result<ClientConfig, rustls::Error> {
-    let provider = provider();
     let trust = Trust::Pinned(token.authority());
-    let verifier = AnyNode { cluster: token.cluster(), trust, provider: Arc::clone(&provider) };
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&TLS13])?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier))
-        .with_no_client_auth();
+    let verifier = AnyNode { cluster: token.cluster(), trust, provider: provider() };
+    let config = client()?.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth();
     Ok(finished(config))
 }
 
+/// What all calls have in common before it is said whom to believe.
+fn client() -> Result<ConfigBuilder<ClientConfig, WantsVerifier>, rustls::Error> {
+    ClientConfig::builder_with_details(provider(), Arc::new(TimeOfDay)).with_protocol_versions(&[&TLS13])
+}
+
+/// And after it.
 fn finished(mut config: ClientConfig) -> ClientConfig {
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.resumption = Resumption::disabled();
@@ -198,6 +199,17 @@ fn finished(mut config: ClientConfig) -> ClientConfig {
 
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
+}
+
+/// The time by which certificates are checked: the same by which they are made. Before 1970 there is none, and no certificate is
+/// valid.
+#[derive(Debug)]
+struct TimeOfDay;
+
+impl TimeProvider for TimeOfDay {
+    fn current_time(&self) -> Option<UnixTime> {
+        wall_time().duration_since(SystemTime::UNIX_EPOCH).ok().map(UnixTime::since_unix_epoch)
+    }
 }
 
 /// HTTP/2, which is all that is spoken.

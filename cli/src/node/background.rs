@@ -56,7 +56,7 @@ pub(super) struct Background {
 
 impl Background {
     /// Work like any other, on this runtime.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "simulation"))]
     pub(super) fn on(runtime: &Handle) -> Self {
         Self { seals: runtime.clone(), upkeep: runtime.clone() }
     }

@@ -1,14 +1,14 @@
 //! `sterna node`: where metadata, storage engine, NBD server and the administrators' service are put together.
 //!
 //! From the outside in:
-//! * `init`, `run`: the two commands. `announce`, `sockets`: what a running node shows of itself.
+//! * `init`, `run`: the two commands. `announce`, `sockets`: what a running node shows of itself. `simulated`: one without a machine.
 //! * `directory`, `format`, [`config`], `template`: the data directory, what it says about itself, its settings.
 //! * `credentials`, `join`: who the node is to others, and how new ones come in. `peers`: what it answers to other nodes.
 //!   `renewal`: new certificates in time. `authority`: which nodes can sign them.
 //! * `access`: who may call what. `gate`: where that is asked.
 //! * `node`: the open node. `storage`: its engine. `volumes`: its open volumes. `imports`: those being filled.
 //! * `ownership`: the right to answer for a volume. `session`: what that rests on. `clock`: the time of day.
-//! * `background`: threads that give way to those that serve guests.
+//! * `duties`: what it does by itself as long as it runs. `background`: threads that give way to those that serve guests.
 //! * `catalog`: volumes as NBD exports; [`nbd_access`]: who may have which over TCP. `publish`: volumes' roots to the metadata.
 //!   `replication`: copies for other sites, and of theirs. `returned`: what is left of volumes that others took over.
 //! * `admin`: what administrators ask for.
@@ -25,6 +25,7 @@ mod clock;
 pub mod config;
 mod credentials;
 mod directory;
+mod duties;
 mod format;
 mod gate;
 mod imports;
@@ -41,6 +42,8 @@ mod replication;
 mod returned;
 mod run;
 mod session;
+#[cfg(feature = "simulation")]
+pub mod simulated;
 mod sockets;
 mod storage;
 mod template;

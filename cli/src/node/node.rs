@@ -69,7 +69,29 @@ pub(super) struct Node {
     /// Cancelled later: other nodes are answered until the session is closed.
     pub(super) peers_stopping: CancellationToken,
     /// Last, so that the directory is locked until everything else is closed.
-    _lock: DataDirectory,
+    _lock: Option<DataDirectory>,
+}
+
+/// What a node stands on: open, and nothing of it running yet but the metadata.
+pub(super) struct Foundations {
+    /// Which one it is.
+    pub(super) identity: Identity,
+    /// Where its data is.
+    pub(super) directory: PathBuf,
+    /// Its part in the metadata.
+    pub(super) metadata: MetadataNode,
+    /// Who it is to others.
+    pub(super) tls: Tls,
+    /// How long the certificates are valid that it signs.
+    pub(super) certificate_lifetime: Duration,
+    /// Its storage engine.
+    pub(super) engine: Engine,
+    /// How many volumes are sealed at the same time.
+    pub(super) seals_at_once: u8,
+    /// Where it does what no guest waits for.
+    pub(super) background: Background,
+    /// What keeps its data from being used by two processes; `None` where it cannot be: in a simulation.
+    pub(super) lock: Option<DataDirectory>,
 }
 
 impl Node {
@@ -86,35 +108,58 @@ impl Node {
         let others = config.cluster.listen.map(|_| tls.clone());
         let metadata = MetadataNode::open(&directory.metadata(), config.cluster.metadata, others).await?;
         match Self::open_engine(directory, config, &metadata).await {
-            Ok((directory, engine)) => {
-                let (storage, lease) = (Arc::clone(&engine.storage), Arc::<Lease>::default());
-                let seals = config.storage.seals_at_once;
-                let volumes = Volumes::new(storage, Handle::current(), &background, seals, Arc::clone(&lease));
-                Ok(Arc::new(Self {
-                    identity: directory.identity().clone(),
-                    directory: directory.root().to_owned(),
-                    metadata: Arc::new(metadata),
-                    tls,
-                    certificate_lifetime: config.cluster.certificate_lifetime,
-                    custody: Custody::default(),
-                    lease,
-                    engine,
-                    volumes: Arc::new(volumes),
-                    background,
-                    in_transit: Arc::default(),
-                    held: Mutex::default(),
-                    imports: Arc::default(),
-                    started: Instant::now(),
-                    stopping: CancellationToken::new(),
-                    peers_stopping: CancellationToken::new(),
-                    _lock: directory,
-                }))
-            }
+            Ok((directory, engine)) => Ok(Self::on(Foundations {
+                identity: directory.identity().clone(),
+                directory: directory.root().to_owned(),
+                metadata,
+                tls,
+                certificate_lifetime: config.cluster.certificate_lifetime,
+                engine,
+                seals_at_once: config.storage.seals_at_once,
+                background,
+                lock: Some(directory),
+            })),
             Err(error) => {
                 metadata.shutdown().await;
                 Err(error)
             }
         }
+    }
+
+    /// The node that stands on these.
+    pub(super) fn on(foundations: Foundations) -> Arc<Self> {
+        let Foundations {
+            identity,
+            directory,
+            metadata,
+            tls,
+            certificate_lifetime,
+            engine,
+            seals_at_once,
+            background,
+            lock,
+        } = foundations;
+        let (storage, lease) = (Arc::clone(&engine.storage), Arc::<Lease>::default());
+        let volumes = Volumes::new(storage, Handle::current(), &background, seals_at_once, Arc::clone(&lease));
+        Arc::new(Self {
+            identity,
+            directory,
+            metadata: Arc::new(metadata),
+            tls,
+            certificate_lifetime,
+            custody: Custody::default(),
+            lease,
+            engine,
+            volumes: Arc::new(volumes),
+            background,
+            in_transit: Arc::default(),
+            held: Mutex::default(),
+            imports: Arc::default(),
+            started: Instant::now(),
+            stopping: CancellationToken::new(),
+            peers_stopping: CancellationToken::new(),
+            _lock: lock,
+        })
     }
 
     async fn open_engine(

@@ -2,39 +2,45 @@
 //! is one port, on which nobody is heard who has neither a certificate of the cluster nor a token; [`super::access`] says who may
 //! call what.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use sterna_proto::node::enrolment_server::EnrolmentServer;
 use sterna_transport::{Listener, ListenerConfig, http2};
+use tonic::service::Routes;
 
-use super::admin::AdminServices;
 use super::gate::{Door, Gate};
 use super::join::EnrolmentService;
 use super::node::Node;
 use super::replication;
 
-/// Serves other nodes, and `admin` to administrators, until the node shuts down.
+/// How `node` listens to others, until it shuts down.
+pub(super) fn listener(node: &Node) -> ListenerConfig {
+    ListenerConfig::new(node.tls.clone(), node.peers_stopping.clone())
+}
+
+/// Serves other nodes, and to whoever is let in to them the services that are `added`, until the node shuts down.
 ///
 /// # Errors
-/// The socket cannot be watched.
+/// The connections cannot be served.
 ///
 /// # Cancel safety
 /// Dropped, it ends all calls.
-pub(super) async fn serve(node: Arc<Node>, admin: AdminServices, listener: TcpListener) -> Result<()> {
+pub(super) async fn serve(
+    node: Arc<Node>,
+    listener: Listener,
+    added: impl FnOnce(Routes) -> Routes + Send,
+) -> Result<()> {
     let stop = node.peers_stopping.clone();
-    let config = ListenerConfig::new(node.tls.clone(), stop.clone());
-    let listener = Listener::start(listener, config).context("cannot listen to other nodes")?;
     let refusals = listener.refusals();
     let gate = Gate::new(Door::Network, Arc::clone(&refusals), node.stopping.clone());
     let enrolment = EnrolmentServer::new(EnrolmentService::new(Arc::clone(&node), refusals));
     let enrolment = enrolment.max_decoding_message_size(MAX_ENROLMENT_BYTES);
     let routes = node.metadata.routes().add_service(enrolment).add_service(replication::service(Arc::clone(&node)));
-    let routes = admin.add_to(routes);
     http2::server()
         .layer(gate)
-        .add_routes(routes)
+        .add_routes(added(routes))
         .serve_with_incoming_shutdown(listener, stop.cancelled_owned())
         .await?;
     Ok(())

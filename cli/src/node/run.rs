@@ -4,12 +4,12 @@
 //! storage are opened, and only then is anybody served. The end goes the other way: clients first, then the volumes, which
 //! are sealed, then the session, then the metadata, which other nodes may need until then.
 
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use sterna_nbd_server::{Listener, NbdServer, ServerConfig, TlsPolicy};
+use sterna_nbd_server::{Listener as ClientListener, NbdServer, ServerConfig, TlsPolicy};
+use sterna_transport::Listener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
 
@@ -20,12 +20,10 @@ use super::background::{Background, BackgroundThreads};
 use super::catalog::VolumeCatalog;
 use super::config::Config;
 use super::directory::DataDirectory;
+use super::duties::{Duties, ending_of, in_time};
 use super::node::Node;
 use super::peers;
-use super::publish;
 use super::renewal;
-use super::replication;
-use super::returned;
 use super::session::Session;
 use super::sockets::Sockets;
 use crate::args::node::Run;
@@ -65,29 +63,13 @@ async fn serve(
     };
     let parts = Parts::start(node, &config, &tls, &mut sockets)?;
     announce(&parts.node, &sockets, json)?;
-    let Parts {
-        node,
-        nbd,
-        mut admin,
-        mut publisher,
-        mut follower,
-        mut returned,
-        mut peers,
-        mut renewal,
-        mut custody,
-        mut session,
-    } = parts;
+    let Parts { node, nbd, mut admin, mut renewal, mut custody, mut duties } = parts;
     let ending = tokio::select! {
         () = signals.next() => Ok(()),
-        ending = node.metadata.ended() => Err(anyhow::anyhow!("the metadata has ended: {ending}")),
+        error = duties.ended() => Err(error),
         ended = &mut admin => Err(ending_of(ended, "the admin socket")),
-        ended = &mut publisher => Err(ending_of(ended.map(Ok), "publishing roots")),
-        ended = &mut follower => Err(ending_of(ended.map(Ok), "following other nodes' volumes")),
-        ended = &mut returned => Err(ending_of(ended.map(Ok), "keeping what others took over")),
-        error = session.ended() => Err(error),
         ended = &mut renewal => Err(ending_of(ended.map(Ok), "renewing the certificate")),
         ended = &mut custody => Err(ending_of(ended.map(Ok), "keeping the cluster's authority")),
-        ended = &mut peers => Err(ending_of(ended, "listening to other nodes")),
     };
     if let Err(error) = &ending {
         tracing::error!("shutting down: {error:#}");
@@ -96,7 +78,7 @@ async fn serve(
     }
     let unfinished = "ended before all volumes were sealed; what was acknowledged is in their journals";
     tokio::select! {
-        () = drain(&node, &nbd, session) => {}
+        () = duties.drain(nbd.shutdown()) => {}
         () = signals.next() => bail!(unfinished),
     }
     authority::leave(&node).await;
@@ -120,13 +102,9 @@ struct Parts {
     node: Arc<Node>,
     nbd: Arc<NbdServer>,
     admin: JoinHandle<Result<()>>,
-    publisher: JoinHandle<()>,
-    follower: JoinHandle<()>,
-    returned: JoinHandle<()>,
-    peers: JoinHandle<Result<()>>,
     renewal: JoinHandle<()>,
     custody: JoinHandle<()>,
-    session: Session,
+    duties: Duties,
 }
 
 impl Parts {
@@ -137,16 +115,13 @@ impl Parts {
         let nbd = start_nbd(&node, config, tls, &session, sockets)?;
         let service = admin::Service::new(Arc::clone(&node), Arc::clone(&nbd), sockets.uris());
         let services = admin::AdminServices::new(service);
-        let peers = match sockets.take_peers() {
-            Some(listener) => tokio::spawn(peers::serve(Arc::clone(&node), services.clone(), listener)),
-            None => tokio::spawn(std::future::pending()),
-        };
+        let listen = |socket| Listener::start(socket, peers::listener(&node)).context("cannot listen to other nodes");
+        let listener = sockets.take_peers().map(listen).transpose()?;
+        let over_network = services.clone();
+        let duties = Duties::start(&node, session, listener, |routes| over_network.add_to(routes));
         let listener = sockets.take_admin().context("the admin socket was taken already")?;
         let admin = tokio::spawn(admin::serve(services, listener));
-        let publisher = tokio::spawn(publish::run(Arc::clone(&node)));
-        let follower = tokio::spawn(replication::run(Arc::clone(&node)));
-        let returned = tokio::spawn(returned::run(Arc::clone(&node)));
-        Ok(Self { node, nbd, admin, publisher, follower, returned, peers, renewal, custody, session })
+        Ok(Self { node, nbd, admin, renewal, custody, duties })
     }
 }
 
@@ -164,12 +139,12 @@ fn start_nbd(
     let nbd = Arc::new(NbdServer::start(server).context("cannot start the NBD server")?);
     for listener in sockets.take_nbd() {
         let tls = match &listener {
-            Listener::Unix(_) => TlsPolicy::Off,
-            Listener::Tcp(_) if tls.is_off() => bail!(
+            ClientListener::Unix(_) => TlsPolicy::Off,
+            ClientListener::Tcp(_) if tls.is_off() => bail!(
                 "a TCP socket was handed over, and clients over TCP have to show who they are: set [nbd.tls] and [nbd.access] in \
                  sterna.toml"
             ),
-            Listener::Tcp(listener) => {
+            ClientListener::Tcp(listener) => {
                 if config.nbd.access.is_empty() {
                     let address = listener.local_addr().ok();
                     tracing::warn!(
@@ -183,41 +158,6 @@ fn start_nbd(
         nbd.listen(listener, tls).context("cannot listen for NBD clients")?;
     }
     Ok(nbd)
-}
-
-/// Ends everything in good order, each part within its time.
-async fn drain(node: &Arc<Node>, nbd: &NbdServer, session: Session) {
-    node.stopping.cancel();
-    nbd.shutdown().await;
-    let late = "volumes are still being sealed; their journals have it all";
-    let last = in_time(SEAL_TIMEOUT, node.volumes.close_all(), late).await.unwrap_or_default();
-    let publishing = async {
-        publish::publish_last(node, &last).await.unwrap_or_else(|error| {
-            tracing::warn!(%error, "the last roots were not published; the next start does it");
-            false
-        })
-    };
-    let all_is_published = in_time(METADATA_TIMEOUT, publishing, "the metadata does not answer").await.unwrap_or(false);
-    // Nobody is answered any more, and all that was is published or in the journals.
-    in_time(METADATA_TIMEOUT, session.close(all_is_published), "the session is not closed").await;
-    node.peers_stopping.cancel();
-    in_time(METADATA_TIMEOUT, node.metadata.shutdown(), "the metadata does not end").await;
-}
-
-async fn in_time<T>(limit: Duration, work: impl Future<Output = T>, late: &str) -> Option<T> {
-    let done = tokio::time::timeout(limit, work).await;
-    if done.is_err() {
-        tracing::warn!("not waiting any longer: {late}");
-    }
-    done.ok()
-}
-
-fn ending_of(ended: Result<Result<()>, tokio::task::JoinError>, what: &str) -> anyhow::Error {
-    match ended {
-        Ok(Ok(())) => anyhow::anyhow!("{what} has ended by itself"),
-        Ok(Err(error)) => error.context(format!("{what} has failed")),
-        Err(panic) => anyhow::Error::from(panic).context(format!("{what} has failed")),
-    }
 }
 
 /// The signals that ask for the end.
@@ -249,10 +189,6 @@ fn raise_file_limit() {
     }
 }
 
-/// Sealing what journals may hold unsealed: at most 1 GiB for each volume, of which few are that full.
-const SEAL_TIMEOUT: Duration = Duration::from_secs(60);
-/// One entry of the log, and the closing of a database.
-const METADATA_TIMEOUT: Duration = Duration::from_secs(10);
 /// Commands have been told to end; long work looks several times in a second.
 const ADMIN_TIMEOUT: Duration = Duration::from_secs(5);
 const THREADS_TIMEOUT: Duration = Duration::from_secs(1);

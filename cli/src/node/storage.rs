@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use sterna_runtime::chance;
-use sterna_storage_node::chunk_store::index::{RocksIndex, VolumeRecords};
+use sterna_storage_node::chunk_store::index::{Index, RocksIndex, VolumeRecords};
 use sterna_storage_node::chunk_store::{PackStore, PackStoreOptions};
 use sterna_storage_node::disk::Disk;
 use sterna_storage_node::journal::SaltSource;
-use sterna_storage_node::volume::Storage;
+use sterna_storage_node::volume::{Storage, StorageOptions};
 
 use super::config::StorageConfig;
 use super::directory::DataDirectory;
@@ -39,15 +39,25 @@ impl Engine {
             path.display()
         );
         let index = Arc::new(open_index(&path, config)?);
-        let disk: Arc<dyn Disk> = directory.disk().clone();
         // The store may use what journals leave free: it is what makes room.
         let defaults = PackStoreOptions::default();
         let reserve_bytes = defaults.reserve_bytes.min(config.options.reserve_bytes / 2);
-        let options = PackStoreOptions { reserve_bytes, ..defaults };
-        let store = Arc::new(PackStore::open(Arc::clone(&disk), index.clone(), options)?);
+        Self::on(directory.disk().clone(), index, config.options, PackStoreOptions { reserve_bytes, ..defaults })
+    }
+
+    /// Opens it on these files and this index. May block.
+    ///
+    /// # Errors
+    /// What is damaged, or missing.
+    pub(super) fn on(
+        disk: Arc<dyn Disk>,
+        index: Arc<dyn Index>,
+        options: StorageOptions,
+        packs: PackStoreOptions,
+    ) -> Result<Self> {
+        let store = Arc::new(PackStore::open(Arc::clone(&disk), Arc::clone(&index), packs)?);
         let salts = SaltSource::new(chance::bytes()?);
-        let records = VolumeRecords::new(index);
-        let storage = Storage::new(Arc::clone(&disk), store.clone(), records, salts, config.options);
+        let storage = Storage::new(Arc::clone(&disk), store.clone(), VolumeRecords::new(index), salts, options);
         let storage = storage.context("cannot prepare the journals of the data directory")?;
         Ok(Self { disk, store, storage })
     }

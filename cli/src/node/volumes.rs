@@ -6,7 +6,7 @@
 //! * the device is shared by the slot and by clients' connections only, so it is in use exactly if the slot does not hold
 //!   it alone.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sterna_consensus::Metadata;
@@ -36,7 +36,7 @@ pub(super) struct Volumes {
     lease: Arc<Lease>,
     slots: Mutex<HashMap<VolumeId, Slot>>,
     /// Those that are open, for who may not wait for a slot.
-    open: Mutex<HashMap<VolumeId, OpenVolume>>,
+    open: Mutex<BTreeMap<VolumeId, OpenVolume>>,
     /// Those of which the metadata knows everything, and which were not opened since.
     at_rest: Mutex<HashSet<VolumeId>>,
 }
@@ -106,7 +106,7 @@ impl Volumes {
     }
 
     /// Those that are open, by id.
-    pub(super) fn open(&self) -> HashMap<VolumeId, OpenVolume> {
+    pub(super) fn open(&self) -> BTreeMap<VolumeId, OpenVolume> {
         lock(&self.open).clone()
     }
 

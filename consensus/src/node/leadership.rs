@@ -61,6 +61,7 @@ impl Leadership {
                 self.led = None;
             }
             tokio::select! {
+                biased;
                 changed = self.view.changed() => if changed.is_err() { return },
                 () = tokio::time::sleep(INTERVAL) => {}
             }

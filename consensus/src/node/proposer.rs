@@ -106,6 +106,8 @@ impl Proposer {
         let mut in_flight = FuturesUnordered::new();
         loop {
             tokio::select! {
+                biased;
+                Some(()) = in_flight.next() => {}
                 gathered = self.gather(), if in_flight.len() < MAX_ENTRIES_IN_FLIGHT => match gathered {
                     Some(gathered) => {
                         let begun = self.begin(gathered).await;
@@ -113,7 +115,6 @@ impl Proposer {
                     }
                     None => break,
                 },
-                Some(()) = in_flight.next() => {}
             }
         }
         while in_flight.next().await.is_some() {}

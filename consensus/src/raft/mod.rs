@@ -14,6 +14,7 @@ pub(crate) mod acknowledgements;
 pub(crate) mod network;
 pub(crate) mod packed;
 pub(crate) mod peers;
+mod runtime;
 pub(crate) mod service;
 pub(crate) mod wire;
 
@@ -26,7 +27,7 @@ openraft::declare_raft_types!(
         Node = openraft::EmptyNode,
         Entry = openraft::Entry<TypeConfig>,
         SnapshotData = Cursor<Vec<u8>>,
-        AsyncRuntime = openraft::TokioRuntime,
+        AsyncRuntime = runtime::RaftRuntime,
 );
 
 pub(crate) type Raft = openraft::Raft<TypeConfig>;

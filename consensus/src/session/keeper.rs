@@ -75,6 +75,7 @@ impl<F: FnMut(&Metadata) + Send> SessionKeeper<F> {
             let node = self.metadata.id();
             let was_alone = is_alone(&view.borrow_and_update(), node);
             tokio::select! {
+                biased;
                 all_is_published = &mut stop => break all_is_published.unwrap_or(false),
                 () = tokio::time::sleep(pause) => {}
                 _ = view.wait_for(|metadata| is_alone(metadata, node) != was_alone) => {}

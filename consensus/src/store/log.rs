@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use openraft::storage::{LogFlushed, RaftLogStorage};
 use openraft::{AnyError, LogState, OptionalSend, RaftLogReader, StorageIOError};
 
-use super::database::{Column, Database, Sync};
+use super::database::{Batch, Column, Database, Sync};
 use super::recent::Recent;
 use super::record::{EntryRecord, LogIdRecord, VoteRecord, from_json, to_json};
 use super::{StoreError, blocking, place};
@@ -141,7 +141,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), StorageError> {
         let json = to_json(&VoteRecord::from(*vote));
         let written = blocking(&self.database, move |database| {
-            let mut batch = database.batch();
+            let mut batch = Batch::default();
             batch.put(Column::Meta, VOTE_KEY, &json);
             database.write(batch, Sync::Durable)
         });
@@ -160,8 +160,8 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), StorageError> {
         let Some(committed) = committed else { return Ok(()) };
         // Without a sync: should it be lost, an earlier one is found, and Raft finds out again what was committed since.
-        let mut batch = self.database.batch();
-        batch.put(Column::Meta, COMMITTED_KEY, &to_json(&LogIdRecord::from(committed)));
+        let mut batch = Batch::default();
+        batch.put(Column::Meta, COMMITTED_KEY, to_json(&LogIdRecord::from(committed)));
         let written = self.database.write(batch, Sync::Later);
         written.map_err(|error| StorageIOError::write(AnyError::new(&error)).into())
     }
@@ -179,7 +179,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         let encoded = |entry: Entry| (to_json(&EntryRecord::from(&entry)), entry);
         let entries: Vec<(Vec<u8>, Entry)> = entries.into_iter().map(encoded).collect();
         let written = blocking(&self.database, move |database| {
-            let mut batch = database.batch();
+            let mut batch = Batch::default();
             for (json, entry) in &entries {
                 batch.put(Column::Log, &entry.log_id.index.to_be_bytes(), json);
             }
@@ -197,7 +197,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     async fn truncate(&mut self, since: LogId) -> Result<(), StorageError> {
         self.recent().clear();
         let written = blocking(&self.database, move |database| {
-            let mut batch = database.batch();
+            let mut batch = Batch::default();
             batch.delete_range(Column::Log, &since.index.to_be_bytes(), BEHIND_LAST_INDEX);
             database.write(batch, Sync::Durable)
         });
@@ -207,8 +207,8 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     async fn purge(&mut self, upto: LogId) -> Result<(), StorageError> {
         self.recent().forget(upto.index);
         let written = blocking(&self.database, move |database| {
-            let mut batch = database.batch();
-            batch.put(Column::Meta, PURGED_KEY, &to_json(&LogIdRecord::from(upto)));
+            let mut batch = Batch::default();
+            batch.put(Column::Meta, PURGED_KEY, to_json(&LogIdRecord::from(upto)));
             batch.delete_range(Column::Log, &0u64.to_be_bytes(), &(upto.index + 1).to_be_bytes());
             database.write(batch, Sync::Durable)
         });

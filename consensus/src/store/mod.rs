@@ -1,8 +1,8 @@
-//! Raft's log, its vote and the snapshots of the metadata, in a RocksDB of their own.
+//! Raft's log, its vote and the snapshots of the metadata, in a RocksDB of their own; in a simulation, in a simulated one.
 //!
 //! From the bottom up:
 //! * `format`: the file that says whose directory this is and in which version it is written;
-//! * `database`: RocksDB with the few guarantees that we need of it;
+//! * `database`: RocksDB, or what stands for it in a simulation, with the few guarantees that we need of it;
 //! * `record`: how entries, votes and snapshots are written down;
 //! * `contents`: what a snapshot holds; `recent`: the last entries, in memory;
 //! * `snapshots`: one snapshot in pieces, replaced in one step;
@@ -45,6 +45,10 @@ use tokio::sync::watch;
 #[cfg(feature = "rehearsal")]
 pub(crate) use contents::{decode as decode_snapshot, encode as encode_snapshot};
 pub(crate) use database::Database;
+#[cfg(feature = "simulation")]
+pub use database::SimulatedDatabase;
+#[cfg(feature = "simulation")]
+pub(crate) use database::put as put_simulated;
 #[cfg(feature = "rehearsal")]
 pub(crate) use lay_out::lay_out;
 pub(crate) use log::LogStore;
@@ -55,7 +59,7 @@ pub(crate) use record::to_json;
 
 use crate::raft::LogId;
 use crate::state::Metadata;
-use database::{Column, Sync};
+use database::{Batch, Column, Sync};
 
 /// What is in a metadata directory, opened.
 #[derive(Debug)]
@@ -84,8 +88,13 @@ impl Store {
     /// # Errors
     /// [`StoreError`]; [`StoreError::NewerFormat`] and [`StoreError::NotThere`] have changed nothing.
     pub(crate) fn open(dir: &Path, absent: Absent) -> Result<Self, StoreError> {
-        let database = Arc::new(Database::open(dir, absent)?);
-        let node = database.get(Column::Meta, NODE_KEY)?.map(|json| record::from_json(dir, "the node's id", &json));
+        Self::on(Database::open(dir, absent)?)
+    }
+
+    fn on(database: Database) -> Result<Self, StoreError> {
+        let database = Arc::new(database);
+        let node = database.get(Column::Meta, NODE_KEY)?;
+        let node = node.map(|json| record::from_json(database.dir(), "the node's id", &json));
         let log = LogStore::open(Arc::clone(&database))?;
         let (machine, view) = StateMachine::open(Arc::clone(&database))?;
         Ok(Self { node: node.transpose()?, database, log, machine, view })
@@ -96,8 +105,8 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub(crate) fn set_node(&mut self, node: NodeId) -> Result<(), StoreError> {
-        let mut batch = self.database.batch();
-        batch.put(Column::Meta, NODE_KEY, &record::to_json(&node));
+        let mut batch = Batch::default();
+        batch.put(Column::Meta, NODE_KEY, record::to_json(&node));
         self.database.write(batch, Sync::Durable)?;
         self.node = Some(node);
         Ok(())

@@ -11,7 +11,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::database::{Column, Database, Sync};
+use super::database::{Batch, Column, Database, Sync};
 use super::record::{SnapshotRecord, from_json, to_json};
 use super::{StoreError, blocking};
 use crate::limits::SNAPSHOT_PIECE_BYTES;
@@ -29,7 +29,7 @@ impl Snapshots {
     /// The snapshot in the database. Takes the remains of an unfinished one out. Blocks.
     pub(super) fn open(database: Arc<Database>) -> Result<Self, StoreError> {
         let current = read_record(&database)?.map(|record| record.serial);
-        let mut remains = database.batch();
+        let mut remains = Batch::default();
         let mut highest = current.unwrap_or(0);
         for stored in database.iter_from(Column::Snapshot, &[]) {
             let (key, _) = stored?;
@@ -96,12 +96,12 @@ impl Snapshots {
         let serial = *next_serial;
         *next_serial += 1;
         for (number, piece) in (0u32..).zip(contents.chunks(SNAPSHOT_PIECE_BYTES)) {
-            let mut batch = self.database.batch();
+            let mut batch = Batch::default();
             batch.put(Column::Snapshot, &piece_key(serial, number), piece);
             self.database.write(batch, Sync::Later)?;
         }
-        let mut batch = self.database.batch();
-        batch.put(Column::Meta, SNAPSHOT_KEY, &to_json(&SnapshotRecord::new(serial, meta, contents)));
+        let mut batch = Batch::default();
+        batch.put(Column::Meta, SNAPSHOT_KEY, to_json(&SnapshotRecord::new(serial, meta, contents)));
         batch.delete_range(Column::Snapshot, &piece_key(0, 0), &piece_key(serial, 0));
         self.database.write(batch, Sync::Durable)
     }

@@ -130,7 +130,7 @@ async fn the_remains_of_an_unfinished_snapshot_are_taken_out() {
     for serial in [0u64, 7] {
         let mut key = serial.to_be_bytes().to_vec();
         key.extend([0; 4]);
-        let mut batch = store.database.batch();
+        let mut batch = database::Batch::default();
         batch.put(Column::Snapshot, &key, b"half of one");
         store.database.write(batch, Sync::Later).unwrap();
     }
@@ -202,7 +202,7 @@ async fn open_after(damage: impl FnOnce(&Database)) -> String {
 }
 
 fn put(database: &Database, column: Column, key: &[u8], value: &[u8]) {
-    let mut batch = database.batch();
+    let mut batch = database::Batch::default();
     batch.put(column, key, value);
     database.write(batch, Sync::Later).unwrap();
 }
@@ -217,7 +217,7 @@ async fn damaged_records_are_named() {
     let text = open_after(|database| put(database, Column::Log, b"abc", b"{}")).await;
     assert!(text.contains("a key of its log has 3 bytes"), "{text}");
     let text = open_after(|database| {
-        let mut batch = database.batch();
+        let mut batch = database::Batch::default();
         batch.delete(Column::Log, &5u64.to_be_bytes());
         database.write(batch, Sync::Later).unwrap();
     });
@@ -240,7 +240,7 @@ async fn damaged_records_are_named() {
 async fn a_hole_in_the_log_is_seen_when_it_is_read() {
     let (_dir, mut store) = fresh();
     store.log.blocking_append((0..9).map(volume_entry)).await.unwrap();
-    let mut batch = store.database.batch();
+    let mut batch = database::Batch::default();
     batch.delete(Column::Log, &4u64.to_be_bytes());
     store.database.write(batch, Sync::Later).unwrap();
     store.log.forget_recent();

@@ -5,7 +5,7 @@
 //!   is answered.
 //! * [`lookup`]: from names to volumes and roots. [`work`]: long work, whose replies are a stream.
 //! * [`cluster`]: the nodes, tokens and the layout (`proto/cluster.proto`), a service of its own on the same socket.
-//! * [`door`]: who comes in on that socket. Over the network it is [`super::peers`].
+//! * `direct`: some calls without a socket, for simulations. [`door`]: who comes in on that socket. Over the network it is [`super::peers`].
 //! * one module for each call, or for each few that belong together.
 
 mod clone;
@@ -14,6 +14,8 @@ mod collect;
 mod create;
 mod delete;
 mod diff;
+#[cfg(feature = "simulation")]
+pub(super) mod direct;
 mod door;
 mod export;
 mod failover;

@@ -12,6 +12,7 @@ use tonic::codec::CompressionEncoding;
 use tonic::{Request, Response, Status};
 
 use super::pull::MAX_IDS;
+use crate::node::background::Background;
 use crate::node::node::Node;
 
 /// Gives chunks to other nodes of the cluster.
@@ -39,20 +40,51 @@ impl Chunks for ChunkService {
         let turn = Arc::clone(&self.streams).try_acquire_owned().map_err(busy)?;
         let (replies, stream) = mpsc::channel(MESSAGES_AHEAD);
         let store: Arc<dyn ChunkStore> = Arc::clone(&self.node.engine.store) as _;
-        drop(self.node.background.upkeep(move || read_all(&*store, ids, &replies, turn)));
+        drop(tokio::spawn(send_all(self.node.background.clone(), store, ids, replies, turn)));
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 }
 
-/// Reads the chunks and sends them, until the caller has gone away.
-fn read_all(
-    store: &dyn ChunkStore,
+/// Sends the chunks, each message as soon as it is read and there is room for it, until the caller has gone away. No thread waits
+/// for the network.
+async fn send_all(
+    background: Background,
+    store: Arc<dyn ChunkStore>,
     ids: Vec<ChunkId>,
-    replies: &mpsc::Sender<Result<FetchReply, Status>>,
+    replies: mpsc::Sender<Result<FetchReply, Status>>,
     _turn: OwnedSemaphorePermit,
 ) {
+    let mut left = ids.into_iter();
+    loop {
+        // Before it is read: what waits to be sent is bounded.
+        let Ok(room) = replies.reserve().await else { return };
+        let store = Arc::clone(&store);
+        let reading = background.upkeep(move || {
+            let reply = next_reply(&*store, &mut left);
+            (left, reply)
+        });
+        let (rest, reply) = match reading.await {
+            Ok(read) => read,
+            Err(panic) => {
+                tracing::error!(error = %panic, "reading chunks for another node failed");
+                return room.send(Err(Status::internal("reading the chunks failed")));
+            }
+        };
+        left = rest;
+        match reply {
+            Ok(reply) if reply.chunks.is_empty() => return,
+            Ok(reply) => room.send(Ok(reply)),
+            Err(status) => return room.send(Err(status)),
+        }
+    }
+}
+
+/// The next of the chunks, as many as a message has; none when there are no more.
+fn next_reply(store: &dyn ChunkStore, left: &mut impl Iterator<Item = ChunkId>) -> Result<FetchReply, Status> {
     let (mut reply, mut bytes) = (FetchReply::default(), 0);
-    for id in ids {
+    while bytes < MESSAGE_BYTES
+        && let Some(id) = left.next()
+    {
         let contents = match store.get(id) {
             Ok(contents) => contents.unwrap_or_default(),
             // To who asks for it, it is not here; to this node, it is a matter for scrub.
@@ -60,24 +92,12 @@ fn read_all(
                 tracing::error!(%error, "a chunk that another node asks for is damaged: run 'sterna scrub'");
                 bytes::Bytes::new()
             }
-            Err(error) => {
-                let _ = replies.blocking_send(Err(Status::unavailable(error.to_string())));
-                return;
-            }
+            Err(error) => return Err(Status::unavailable(error.to_string())),
         };
         bytes += contents.len();
         reply.chunks.push(Chunk { id: id.as_bytes().to_vec(), contents: contents.into() });
-        if bytes >= MESSAGE_BYTES {
-            bytes = 0;
-            if replies.blocking_send(Ok(std::mem::take(&mut reply))).is_err() {
-                return;
-            }
-        }
     }
-    if !reply.chunks.is_empty() {
-        // Who has gone away needs it no more.
-        let _ = replies.blocking_send(Ok(reply));
-    }
+    Ok(reply)
 }
 
 fn ids_of(request: &FetchRequest) -> Result<Vec<ChunkId>, Status> {
@@ -90,7 +110,7 @@ fn ids_of(request: &FetchRequest) -> Result<Vec<ChunkId>, Status> {
     ids.map_err(|_| Status::invalid_argument("the id of a chunk has 32 bytes"))
 }
 
-/// How many pull from this node at a time: each holds a thread and some messages.
+/// How many pull from this node at a time: each holds some messages.
 const MAX_STREAMS: usize = 32;
 /// Bytes of chunks after which a message is sent: enough for them to compress together, and less than a message may have.
 const MESSAGE_BYTES: usize = 1 << 20;

@@ -71,7 +71,7 @@ fn arrows(root: &Path, package: &Value) -> Result<Vec<Arrow>> {
 /// The crates that the one in the directory `from` may depend on; `None` for a crate that is not known here.
 fn allowed(from: &str) -> Option<&'static [&'static str]> {
     match from {
-        "runtime" => Some(&[]),
+        "runtime" | "entropy" => Some(&[]),
         "types" => Some(&["runtime"]),
         "proto" | "nbd-server" => Some(&["types"]),
         "transport" => Some(&["runtime", "types"]),
@@ -81,6 +81,7 @@ fn allowed(from: &str) -> Option<&'static [&'static str]> {
         }
         "tests" | "benches" | "sim" => Some(&[
             "runtime",
+            "entropy",
             "types",
             "proto",
             "transport",

@@ -63,12 +63,22 @@ fn check_member(path: &str, entries: &[Entry]) -> Vec<Finding> {
         "lints" => entry.key == "workspace" && entry.value == "true",
         _ => entry.key == "lints.workspace" && entry.value == "true",
     };
-    if !entries.iter().any(has_lints) {
+    let has_own =
+        |entry: &Entry| (&*entry.section, &*entry.key, &*entry.value) == ("lints.rust", "unsafe_code", "\"deny\"");
+    if path == WITH_UNSAFE {
+        if !entries.iter().any(has_own) {
+            let mend = "write `unsafe_code = \"deny\"` under `[lints.rust]`, so that each exception gives its reason";
+            findings.push(Finding::failure(path, 1, "unsafe code is not denied", mend));
+        }
+    } else if !entries.iter().any(has_lints) {
         let mend = "add `[lints]` with `workspace = true`";
         findings.push(Finding::failure(path, 1, "the crate does not take the workspace's lints", mend));
     }
     findings
 }
+
+/// The one crate that may have unsafe code, and so lints of its own: what it is for is a function that C calls.
+const WITH_UNSAFE: &str = "entropy/Cargo.toml";
 
 fn unpinned(path: &str, entry: &Entry) -> Finding {
     let what = format!("`{}` is not pinned to one version", entry.key);
@@ -112,6 +122,10 @@ mod tests {
     fn members_take_the_lints() {
         assert_eq!(found("a/Cargo.toml", "[package]\nname = \"a\"\n").len(), 1);
         assert_eq!(found("a/Cargo.toml", "lints.workspace = true\n"), []);
+        let denied = "[lints.rust]\nunsafe_code = \"deny\"\n";
+        assert_eq!(found(WITH_UNSAFE, denied), []);
+        assert_eq!(found(WITH_UNSAFE, "[package]\nname = \"a\"\n").len(), 1);
+        assert_eq!(found("a/Cargo.toml", denied).len(), 1);
     }
 
     #[test]

@@ -1,0 +1,59 @@
+//! What a simulation asks of its nodes: the calls that administrators make, without a socket to make them on.
+
+use std::io::{Read, Seek};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use sterna_proto::admin;
+use sterna_storage_node::image;
+use tonic::Status;
+
+use super::lookup::{Freshness, contents};
+use super::{create, failover, replica};
+use crate::node::node::Node;
+
+/// `sterna volume create`.
+pub(in crate::node) async fn create(node: &Arc<Node>, name: &str, size_bytes: u64) -> Result<(), Status> {
+    let (durability, attach) = ("local".to_owned(), "manual".to_owned());
+    let request = admin::CreateVolumeRequest { name: name.to_owned(), size_bytes, durability, attach };
+    create::create(Arc::clone(node), request).await.map(drop)
+}
+
+/// `sterna volume replica NAME set SITE async`.
+pub(in crate::node) async fn set_replica(node: &Arc<Node>, volume: &str, site: &str) -> Result<(), Status> {
+    let request = admin::SetReplicaRequest {
+        volume: volume.to_owned(),
+        site: site.to_owned(),
+        mode: "async".to_owned(),
+        node: String::new(),
+    };
+    replica::set(Arc::clone(node), request).await.map(drop)
+}
+
+/// `sterna volume failover NAME --to SITE --accept-loss`.
+pub(in crate::node) async fn fail_over(
+    node: &Arc<Node>,
+    volume: &str,
+    site: &str,
+) -> Result<admin::FailOverReply, Status> {
+    let request =
+        admin::FailOverRequest { volume: volume.to_owned(), site: site.to_owned(), accept_loss: true, dry_run: false };
+    failover::fail_over(Arc::clone(node), request).await
+}
+
+/// `sterna volume export SOURCE`, into memory.
+pub(in crate::node) async fn export(node: &Arc<Node>, source: &str) -> Result<Vec<u8>, Status> {
+    let contents = contents(node, source, Freshness::Now).await?;
+    let own = Arc::clone(node);
+    let exporting = node.background.upkeep(move || {
+        let mut file = tempfile::tempfile().map_err(|error| error.to_string())?;
+        let (root, size) = (contents.root, contents.size);
+        image::export(&own.engine.storage, root, size, &file, &mut |_| ControlFlow::Continue(()))
+            .map_err(|error| error.to_string())?;
+        let mut bytes = Vec::new();
+        file.rewind().and_then(|()| file.read_to_end(&mut bytes)).map_err(|error| error.to_string())?;
+        Ok(bytes)
+    });
+    let exported: Result<_, String> = exporting.await.map_err(|panic| Status::internal(panic.to_string()))?;
+    exported.map_err(Status::failed_precondition)
+}
