@@ -26,11 +26,12 @@ use super::node::Node;
 /// Settles what others have taken over, again and again, until the node shuts down.
 pub(super) async fn run(node: Arc<Node>) {
     let mut view = node.metadata.watch();
-    // What is here of epochs that nobody remembers is looked for once: later ones are all remembered for long enough.
-    let mut first = true;
+    // What is here of epochs that nobody remembers is looked for once: later ones are all remembered for long enough. And again
+    // where something has failed: what the metadata was told without an answer it may know, and then it asks for it no more.
+    let mut look_everywhere = true;
     loop {
-        let all_went_well = settle_all(&node, first).await;
-        first &= !all_went_well;
+        let all_went_well = settle_all(&node, look_everywhere).await;
+        look_everywhere = !all_went_well;
         tokio::select! {
             () = node.stopping.cancelled() => return,
             changed = view.changed(), if all_went_well => if changed.is_err() { return },
@@ -46,15 +47,18 @@ async fn settle_all(node: &Arc<Node>, look_everywhere: bool) -> bool {
     let metadata = node.metadata.read();
     let own = node.metadata.id();
     let mut volumes: Vec<_> = metadata.volumes().filter(|volume| is_unsettled(volume, own)).map(|v| v.id).collect();
+    let mut all_went_well = true;
     if look_everywhere {
         let storage = Arc::clone(&node.engine.storage);
-        match blocking(move || storage.kept_volumes()).await {
-            Ok(Ok(kept)) => volumes.extend(kept),
-            Ok(Err(error)) => tracing::error!(%error, "what is kept here of volumes cannot be listed"),
-            Err(panic) => tracing::error!(error = %panic, "listing what is kept here failed"),
+        let kept = blocking(move || storage.kept_volumes()).await;
+        match kept.map_err(anyhow::Error::from).and_then(|kept| kept.map_err(anyhow::Error::from)) {
+            Ok(kept) => volumes.extend(kept),
+            Err(error) => {
+                all_went_well = false;
+                tracing::error!("what is kept here of volumes cannot be listed: {error:#}");
+            }
         }
     }
-    let mut all_went_well = true;
     for id in volumes {
         if let Err(error) = settle(node, id).await {
             all_went_well = false;
