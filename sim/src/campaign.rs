@@ -1,11 +1,25 @@
-//! Many seeds, on all processors.
+//! Many seeds, on all processors. Each plays a site on a thread, or a cluster in a process of its own.
 
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use anyhow::{Context, Result, ensure};
+use clap::ValueEnum;
+
 use crate::run::{self, Ended};
+use crate::story::Story;
+
+/// What seeds are played of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Of {
+    /// The storage of one site.
+    Sites,
+    /// Several sites, and all that is between them.
+    Clusters,
+}
 
 /// What many runs amount to.
 #[derive(Clone, Debug, Default)]
@@ -16,14 +30,64 @@ pub struct Report {
     pub events: usize,
     /// How often machines have stopped.
     pub stops: u64,
+    /// How often a volume was given to another node without its owner.
+    pub takeovers: u64,
     /// How long it took.
     pub took: Duration,
     /// The runs in which a promise was not kept, by seed.
     pub violated: Vec<Ended>,
 }
 
-/// Plays `count` seeds beginning with `first`.
-pub fn play(first: u64, count: u64) -> Report {
+impl Report {
+    fn add(&mut self, ended: Ended) {
+        self.seeds += 1;
+        self.events += ended.story.lines().len();
+        self.stops += u64::from(ended.stops);
+        self.takeovers += u64::from(ended.takeovers);
+        if ended.violation.is_some() {
+            self.violated.push(ended);
+        }
+    }
+}
+
+/// Which seeds are played.
+#[derive(Clone, Copy, Debug)]
+pub struct Seeds {
+    /// The first of them.
+    pub first: u64,
+    /// How many.
+    pub count: u64,
+    /// Whether none is begun after one that has broken a promise.
+    pub until_violated: bool,
+}
+
+/// Plays sites.
+pub fn play_sites(seeds: Seeds) -> Report {
+    on_all_processors(seeds, run::play)
+}
+
+/// Plays clusters, each by `sim`, the program that this crate makes. One whose process ends otherwise than it should is a violation.
+pub fn play_clusters(sim: &Path, seeds: Seeds) -> Report {
+    on_all_processors(seeds, |seed| {
+        play_cluster(sim, seed).unwrap_or_else(|error| {
+            let violation = Some(format!("its process: {error:#}"));
+            Ended { seed, stops: 0, takeovers: 0, story: Story::default(), violation }
+        })
+    })
+}
+
+fn play_cluster(sim: &Path, seed: u64) -> Result<Ended> {
+    let mut command = Command::new(sim);
+    command.args(["--of", "clusters", "--ended", "--from", &seed.to_string()]).stdin(Stdio::null());
+    let output = command.output().with_context(|| format!("cannot run {}", sim.display()))?;
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let ended: Ended = serde_json::from_str(&stdout).with_context(|| format!("{}: {stderr}", output.status))?;
+    ensure!(ended.seed == seed, "it has played seed {}", ended.seed);
+    Ok(ended)
+}
+
+fn on_all_processors(seeds: Seeds, play: impl Fn(u64) -> Ended + Sync) -> Report {
+    let Seeds { first, count, until_violated } = seeds;
     let begun = Instant::now();
     let (next, report) = (AtomicU64::new(0), Mutex::new(Report::default()));
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
@@ -35,14 +99,11 @@ pub fn play(first: u64, count: u64) -> Report {
                     if at >= count {
                         break;
                     }
-                    let ended = run::play(first + at);
-                    let mut report = report.lock().unwrap_or_else(PoisonError::into_inner);
-                    report.seeds += 1;
-                    report.events += ended.story.lines().len();
-                    report.stops += u64::from(ended.stops);
-                    if ended.violation.is_some() {
-                        report.violated.push(ended);
+                    let ended = play(first + at);
+                    if until_violated && ended.violation.is_some() {
+                        next.store(count, Ordering::Relaxed);
                     }
+                    report.lock().unwrap_or_else(PoisonError::into_inner).add(ended);
                 }
             });
         }

@@ -2,15 +2,16 @@
 //! one number, and is the same each time (`docs/reliability.md`).
 //!
 //! * [`surroundings`]: the time and the chance that the product gets, instead of the machine's.
-//! * [`site`]: the storage of one site, on a disk that can be cut off at any moment.
-//! * [`oracle`]: what a volume may hold.
 //! * [`story`]: what has happened, for people; and its digest, for programs.
-//! * [`run`]: a seed, played. * [`campaign`]: many of them.
+//! * [`site`], [`oracle`], [`run`]: the storage of one site on a disk that can be cut off at any moment, what its volumes may hold, and
+//!   a seed of it, played.
+//! * [`cluster`]: several sites, and all that is between them.
+//! * [`campaign`]: many seeds of either.
 //!
-//! What runs is the product: journal, overlay, seal, map, packs, collection. It is one site so far; the metadata, the network, and
-//! so several sites, are not in it yet.
+//! What runs is the product, from the journal to Raft. It is *not* another implementation of anything, nor a test of speed.
 
 pub mod campaign;
+pub mod cluster;
 pub mod oracle;
 pub mod run;
 pub mod site;

@@ -1,35 +1,57 @@
 //! `sim`: plays seeds, and tells the story of each that breaks a promise (`docs/reliability.md`). `scripts/sim` builds and runs it.
 
 use std::fs::File;
-use std::path::PathBuf;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Parser;
 use serde_json::{Value, json};
-use sterna_sim::campaign::{self, Report};
-use sterna_sim::run::{Ended, play};
+use sterna_sim::campaign::{self, Of, Report, Seeds};
+use sterna_sim::cluster::{self, Played};
+use sterna_sim::run::{self, Ended};
+use sterna_tests::faults::history::Record;
 
 /// Plays seeds: requests and faults by chance, the same for the same seed.
 #[derive(Debug, Parser)]
 #[command(name = "sim")]
 struct Args {
+    /// What they are played of; both if it is not said.
+    #[arg(long)]
+    of: Option<Of>,
     /// How many.
     #[arg(long, default_value_t = 1_000)]
     seeds: u64,
     /// The first of them.
     #[arg(long, default_value_t = 1)]
     from: u64,
+    /// Begin no more after one that breaks a promise.
+    #[arg(long, conflicts_with = "story")]
+    first: bool,
     /// Show all that happens with the first of them, and play no other.
-    #[arg(long, conflicts_with_all = ["seeds", "json"])]
+    #[arg(long, conflicts_with_all = ["seeds", "json"], requires = "of")]
     story: bool,
+    /// With `--story`, write the history of a cluster to this file, as `scripts/faults check` reads it.
+    #[arg(long, value_name = "FILE", requires = "story")]
+    history: Option<PathBuf>,
+    /// With `--story`, show what the nodes of a cluster have logged as well.
+    #[arg(long, requires = "story")]
+    logs: bool,
+    /// Play the first of them, and print how it has ended, as JSON.
+    #[arg(long, hide = true, conflicts_with = "story")]
+    ended: bool,
     /// Write the seeds that break a promise to this file, as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
-    match run(&Args::parse()) {
+    let args = Args::parse();
+    // What panics is told with its story.
+    std::panic::set_hook(Box::new(|_| {}));
+    let kept = if args.story || args.ended { one(&args) } else { many(&args) };
+    match kept {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -39,27 +61,51 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whether all promises were kept.
-fn run(&Args { seeds, from, story, ref json }: &Args) -> Result<bool> {
-    // What panics is told with its story.
-    std::panic::set_hook(Box::new(|_| {}));
-    if story {
-        let Ended { story, violation, .. } = play(from);
-        story.lines().iter().for_each(|line| println!("{line}"));
-        println!("digest {}", story.digest());
-        violation.iter().for_each(|what| println!("violation: {what}"));
-        return Ok(violation.is_none());
+/// Plays one seed; whether all promises were kept.
+fn one(args: &Args) -> Result<bool> {
+    let Played { ended, history } = match args.of {
+        Some(Of::Clusters) => cluster::play(args.from),
+        Some(Of::Sites) | None => Played { ended: run::play(args.from), history: Vec::new() },
+    };
+    if args.ended {
+        serde_json::to_writer(std::io::stdout(), &ended)?;
+        return Ok(true);
     }
-    let Report { seeds, events, stops, took, violated } = campaign::play(from, seeds);
-    for Ended { seed, story, violation, .. } in violated.iter().take(SHOWN) {
-        println!("seed {seed}: {}\n{story}", violation.as_deref().unwrap_or_default());
+    let Ended { story, violation, .. } = ended;
+    story.lines().iter().for_each(|line| println!("{line}"));
+    if args.logs {
+        (0..cluster::MOST_SITES).for_each(|node| print!("{}", cluster::log_of(node)));
     }
-    let seconds = took.as_secs_f64();
-    let per_minute = 60.0 * seeds as f64 / seconds;
-    println!(
-        "{seeds} seeds from {from} on in {seconds:.1} s ({per_minute:.0} a minute): {events} events, {stops} stops of a machine"
-    );
-    println!("violations: {}", violated.len());
+    if let Some(path) = &args.history {
+        write_history(path, &history).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    println!("digest {}", story.digest());
+    violation.iter().for_each(|what| println!("violation: {what}"));
+    Ok(violation.is_none())
+}
+
+fn write_history(path: &Path, history: &[Record]) -> Result<()> {
+    let mut file = BufWriter::new(File::create(path)?);
+    for record in history {
+        serde_json::to_writer(&mut file, record)?;
+        file.write_all(b"\n")?;
+    }
+    Ok(file.flush()?)
+}
+
+/// Plays many; whether all promises were kept.
+fn many(&Args { of, seeds: count, from: first, first: until_violated, ref json, .. }: &Args) -> Result<bool> {
+    let sim = std::env::current_exe().context("the program does not know where it is")?;
+    let seeds = Seeds { first, count, until_violated };
+    let mut violated = Vec::new();
+    for each in [Of::Sites, Of::Clusters].into_iter().filter(|each| of.is_none_or(|of| of == *each)) {
+        let (what, report) = match each {
+            Of::Sites => ("site", campaign::play_sites(seeds)),
+            Of::Clusters => ("cluster", campaign::play_clusters(&sim, seeds)),
+        };
+        tell(what, first, &report);
+        violated.extend(report.violated.into_iter().map(|ended| (what, ended)));
+    }
     if let Some(path) = json {
         let file = File::create(path).with_context(|| format!("cannot make {}", path.display()))?;
         serde_json::to_writer_pretty(file, &violated.iter().map(as_json).collect::<Vec<_>>())?;
@@ -67,9 +113,23 @@ fn run(&Args { seeds, from, story, ref json }: &Args) -> Result<bool> {
     Ok(violated.is_empty())
 }
 
-fn as_json(Ended { seed, story, violation, .. }: &Ended) -> Value {
+fn tell(what: &str, from: u64, report: &Report) {
+    let Report { seeds, events, stops, takeovers, took, violated } = report;
+    for Ended { seed, story, violation, .. } in violated.iter().take(SHOWN) {
+        println!("seed {seed} of a {what}: {}\n{story}", violation.as_deref().unwrap_or_default());
+    }
+    let seconds = took.as_secs_f64();
+    let per_minute = 60.0 * *seeds as f64 / seconds;
+    println!(
+        "{seeds} seeds of a {what} from {from} on in {seconds:.1} s ({per_minute:.0} a minute): {events} events, {stops} stops of a \
+         machine, {takeovers} failovers, {} violations",
+        violated.len()
+    );
+}
+
+fn as_json((what, Ended { seed, story, violation, .. }): &(&str, Ended)) -> Value {
     let violation = violation.as_ref().map(|what| json!({ "property": what, "steps": story.lines() }));
-    json!({ "name": format!("seed {seed}"), "violation": violation })
+    json!({ "name": format!("seed {seed} of a {what}"), "violation": violation })
 }
 
 /// The first few say enough.

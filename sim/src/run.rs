@@ -9,6 +9,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use sterna_storage_node::chunking::ChunkingParameters;
 use sterna_storage_node::disk::simulated::CrashMode;
 use sterna_storage_node::volume::{Volume, VolumeError, VolumeSpec};
@@ -23,12 +24,14 @@ use crate::story::Story;
 use crate::surroundings;
 
 /// How a run has ended.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Ended {
     /// Its seed.
     pub seed: u64,
-    /// How often the machine has stopped.
+    /// How often a machine has stopped.
     pub stops: u32,
+    /// How often a volume was given to another node without its owner.
+    pub takeovers: u32,
     /// What has happened.
     pub story: Story,
     /// What was violated.
@@ -56,7 +59,7 @@ pub fn play(seed: u64) -> Ended {
             Some(text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string)).unwrap_or_default())
         }
     };
-    Ended { seed, stops, story, violation }
+    Ended { seed, stops, takeovers: 0, story, violation }
 }
 
 struct Run<'a> {

@@ -4,12 +4,28 @@
 use std::fmt;
 
 use blake3::{Hash, Hasher};
+use serde::{Deserialize, Serialize};
 
-/// The story of a run.
-#[derive(Clone, Debug, Default)]
+/// The story of a run. Written down it is its lines, and its digest is that of the lines alone.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(from = "Vec<String>", into = "Vec<String>")]
 pub struct Story {
     lines: Vec<String>,
     digest: Hasher,
+}
+
+impl From<Vec<String>> for Story {
+    fn from(lines: Vec<String>) -> Self {
+        let mut story = Self::default();
+        lines.into_iter().for_each(|line| story.tell(line));
+        story
+    }
+}
+
+impl From<Story> for Vec<String> {
+    fn from(story: Story) -> Self {
+        story.lines
+    }
 }
 
 impl Story {

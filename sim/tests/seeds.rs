@@ -1,14 +1,17 @@
 //! The seeds that every run of the tests plays, and that a seed is played the same each time.
 
-use sterna_sim::run::Ended;
-use sterna_sim::{campaign, run};
+use std::path::Path;
+use std::process::Command;
 
-/// Those of the short form of `scripts/sim`.
+use sterna_sim::campaign::{self, Report, Seeds};
+use sterna_sim::run::{self, Ended};
+
+/// How many the short form of `scripts/sim` plays.
 const SEEDS: u64 = 1_000;
+const ALL: Seeds = Seeds { first: 1, count: SEEDS, until_violated: false };
 
-#[test]
-fn heavy_no_seed_breaks_a_promise() {
-    let report = campaign::play(1, SEEDS);
+/// That all promises were kept, in so many runs.
+fn kept(report: &Report) {
     if let Some(Ended { seed, story, violation, .. }) = report.violated.first() {
         let what = violation.as_deref().unwrap_or_default();
         panic!("{} of {SEEDS} seeds; seed {seed}: {what}\n{story}", report.violated.len());
@@ -19,10 +22,41 @@ fn heavy_no_seed_breaks_a_promise() {
 }
 
 #[test]
-fn a_seed_is_played_the_same_each_time() {
+fn heavy_no_seed_of_a_site_breaks_a_promise() {
+    kept(&campaign::play_sites(ALL));
+}
+
+#[test]
+fn heavy_no_seed_of_a_cluster_breaks_a_promise() {
+    let report = campaign::play_clusters(Path::new(env!("CARGO_BIN_EXE_sim")), ALL);
+    kept(&report);
+    assert!(report.takeovers > SEEDS / 2, "{} failovers", report.takeovers);
+}
+
+#[test]
+fn a_seed_of_a_site_is_played_the_same_each_time() {
     for seed in 1..20 {
         let digest = || run::play(seed).story.digest();
         assert_eq!(digest(), digest(), "seed {seed}");
     }
     assert_ne!(run::play(1).story.digest(), run::play(2).story.digest());
+}
+
+/// All that it tells, what its nodes log and the digest of its history included.
+#[test]
+fn a_seed_of_a_cluster_is_played_the_same_each_time() {
+    let told = |seed: u64| {
+        let mut sim = Command::new(env!("CARGO_BIN_EXE_sim"));
+        let played = sim.args(["--of", "clusters", "--story", "--logs", "--from", &seed.to_string()]).output();
+        let played = played.expect("the program sim");
+        assert!(played.status.success(), "{}", String::from_utf8_lossy(&played.stdout));
+        String::from_utf8(played.stdout).expect("text")
+    };
+    for seed in 1..6 {
+        let (one, other) = (told(seed), told(seed));
+        let differ = one.lines().zip(other.lines()).find(|(one, other)| one != other);
+        assert_eq!((differ, one.len()), (None, other.len()), "seed {seed}");
+        assert!(one.contains("\ndigest "), "{one}");
+    }
+    assert_ne!(told(1), told(2));
 }

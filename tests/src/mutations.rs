@@ -33,8 +33,10 @@ pub enum By {
     /// The model of sessions, ownership and handoff.
     #[default]
     Model,
-    /// Seeds.
-    Sim,
+    /// Seeds of a site.
+    Sites,
+    /// Seeds of a cluster.
+    Clusters,
 }
 
 #[derive(Deserialize)]
@@ -94,9 +96,10 @@ impl Mutation {
 
 /// Builds what looks for faults as it is in the copy, and has it look.
 fn look(copy: &Path, by: By) -> Result<Option<Caught>> {
-    let program = match by {
-        By::Model => "model",
-        By::Sim => "sim",
+    let (program, what): (_, &[&str]) = match by {
+        By::Model => ("model", &[]),
+        By::Sites => ("sim", &["--first", "--of", "sites"]),
+        By::Clusters => ("sim", &["--first", "--of", "clusters"]),
     };
     let args = ["build", "--workspace", "--all-features", "--locked", "--quiet", "--bin", program];
     let built = Command::new("cargo").current_dir(copy).args(args).stdin(Stdio::null()).output()?;
@@ -104,8 +107,9 @@ fn look(copy: &Path, by: By) -> Result<Option<Caught>> {
     // Beside this program: the copy is built where everything is.
     let program = std::env::current_exe()?.with_file_name(program);
     let found = tempfile::NamedTempFile::new()?;
-    let looked =
-        Command::new(program).arg("--json").arg(found.path()).stdout(Stdio::null()).stderr(Stdio::null()).status()?;
+    let mut looks = Command::new(program);
+    looks.args(what).arg("--json").arg(found.path()).stdout(Stdio::null()).stderr(Stdio::null());
+    let looked = looks.status()?;
     let all: Value = serde_json::from_reader(&found).context("it says nothing")?;
     let all = all.as_array().context("a list of what was looked at")?;
     let Some(violated) = all.iter().find(|looked| !looked["violation"].is_null()) else {

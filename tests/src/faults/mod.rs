@@ -3,7 +3,7 @@
 //! * [`plan`]: which faults, when and for how long, from a seed. * `inflict`: does that to nodes and network;
 //!   `failover`: has volumes go on elsewhere.
 //! * [`writer`]: a client of one volume at one node, which tries for ever to write it. * [`mark`]: what it writes.
-//! * [`history`]: all that was asked and answered, as it is kept in a file. * `node_log`: what nodes tell of their sessions.
+//! * [`history`]: all that was asked and answered, as it is kept in a file. * [`node_log`]: what nodes tell of their sessions.
 //! * [`check`]: pure functions from a history to what is wrong with it.
 //! * [`stage`]: a cluster, and a client of each volume at each node. [`campaign`]: faults upon that. [`rolling`]: a restart of
 //!   all nodes, one after the other. [`report`]: the figures of either.
@@ -16,7 +16,7 @@ mod failover;
 pub mod history;
 mod inflict;
 pub mod mark;
-mod node_log;
+pub mod node_log;
 pub mod plan;
 pub mod report;
 pub mod rolling;

@@ -12,7 +12,7 @@ use super::history::{Decision, NodeEvent, NodeRecord, What};
 ///
 /// # Errors
 /// An event is not one that is known. A last line that was not written to its end is.
-pub(super) fn read(node: u8, log: &str, volumes: &[u64]) -> Result<Vec<NodeRecord>> {
+pub fn read(node: u8, log: &str, volumes: &[u64]) -> Result<Vec<NodeRecord>> {
     let marker = format!(" {TARGET}: ");
     let whole = log.split_inclusive('\n').filter(|line| line.ends_with('\n'));
     let lines = whole.filter_map(|line| Some(line.split_once(&marker)?.1.trim_end()));
@@ -58,7 +58,7 @@ fn event(node: u8, line: &str, volumes: &[u64]) -> Result<Option<NodeRecord>> {
 }
 
 /// What the events are told apart by.
-pub(super) const TARGET: &str = "sterna::lease";
+const TARGET: &str = "sterna::lease";
 
 struct Fields<'a>(HashMap<&'a str, &'a str>);
 

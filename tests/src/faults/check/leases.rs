@@ -186,19 +186,28 @@ fn check_acknowledged_in_time(records: &[Record]) -> Vec<Violation> {
 }
 
 fn check_lapses(records: &[Record]) -> Vec<Violation> {
-    let mut until: BTreeMap<(u8, u64), u64> = BTreeMap::new();
+    let mut leases: BTreeMap<u8, Vec<(u64, u64, u64)>> = BTreeMap::new();
     let mut lapsed: BTreeMap<(u8, u64), u64> = BTreeMap::new();
     for NodeRecord { node, at_ns, event } in records.iter().filter_map(node_record) {
         match *event {
             NodeEvent::Lasts { session, until_ns } => {
-                let end = until.entry((*node, session)).or_default();
-                *end = until_ns.max(*end);
+                leases.entry(*node).or_default().push((*at_ns, session, until_ns));
             }
             NodeEvent::Decided { what: What::Lapse, of, session, outcome: Decision::Done, .. } => {
                 let first = lapsed.entry((of, session)).or_insert(u64::MAX);
                 *first = (*at_ns).min(*first);
             }
             _ => {}
+        }
+    }
+    // Each takes the place of the one before it, which may have been a longer one: sessions can be made shorter.
+    let mut until: BTreeMap<(u8, u64), u64> = BTreeMap::new();
+    for (node, mut leases) in leases {
+        leases.sort_unstable();
+        let replaced = leases.iter().skip(1).map(|(at_ns, ..)| *at_ns).chain([u64::MAX]);
+        for ((_, session, until_ns), replaced_ns) in leases.iter().zip(replaced) {
+            let end = until.entry((node, *session)).or_default();
+            *end = replaced_ns.min(*until_ns).max(*end);
         }
     }
     // Who closes its session has given up its lease before.

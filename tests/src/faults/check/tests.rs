@@ -185,6 +185,11 @@ fn a_lease_that_outlasts_its_session_is_found() {
     lapsed(999).violates(Promise::Leases, 999);
     // It has given its lease up.
     lapsed(999).proposes(0, What::Close, (0, 1), 500, Decision::Done).holds();
+    // Another one has taken its place: a shorter one counts from then on, and one that is too long as well.
+    let replaced =
+        |until_ns| lapsed(999).proposes(0, What::Renew, (0, 1), 600, Decision::Done).lasts(0, 1, 700, until_ns);
+    replaced(998).holds();
+    replaced(1_000).violates(Promise::Leases, 999);
 }
 
 #[test]

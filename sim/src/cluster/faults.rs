@@ -1,0 +1,305 @@
+//! What is done to a cluster: the faults that the campaign of real processes has a plan for, and in place of those that only a real
+//! process has, some that only a simulation can have.
+//!
+//! Each fault is a task while it lasts, and holds the parts that it is about.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sterna_storage_node::disk::simulated::CrashMode;
+use sterna_tests::faults::history::{FaultRecord, Record};
+use sterna_tests::faults::plan::{Fault, Part, Plan, Strike};
+use sterna_tests::random::Random;
+use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::failover::Failovers;
+use super::world::{Act, World};
+use crate::site::Stop;
+use crate::surroundings::{clocks, now_ns, set_clocks};
+
+/// Something that is done to the cluster, and undone after a while.
+#[derive(Clone, Debug)]
+enum Done {
+    /// That of a plan.
+    Planned(Fault),
+    /// Power is lost at a site, and what was not durable there with it.
+    PowerLoss(usize),
+    /// Two sites together are cut off from all others.
+    Apart(usize, usize),
+    /// The time of day of a site is wrong by so much.
+    DayJumps(usize, i64),
+    /// The disk of a site takes up to so long for everything.
+    SlowDisk(usize, Duration),
+}
+
+/// Inflicts all faults of a plan, and those that come in place of some.
+pub(super) struct Faults {
+    world: Rc<World>,
+    failovers: Rc<Failovers>,
+    nodes: Vec<Arc<Mutex<()>>>,
+    pairs: BTreeMap<Pair, Arc<Mutex<()>>>,
+}
+
+/// What lies between two nodes, the lower one first.
+type Pair = (usize, usize);
+
+impl Faults {
+    pub(super) fn new(world: &Rc<World>, failovers: &Rc<Failovers>) -> Rc<Self> {
+        let count = world.places.len();
+        let pairs = (0..count).flat_map(|low| (low + 1..count).map(move |high| (low, high)));
+        Rc::new(Self {
+            world: Rc::clone(world),
+            failovers: Rc::clone(failovers),
+            nodes: (0..count).map(|_| Arc::default()).collect(),
+            pairs: pairs.map(|pair| (pair, Arc::default())).collect(),
+        })
+    }
+
+    /// Inflicts them, and returns when the last is over.
+    pub(super) async fn inflict(self: &Rc<Self>, seed: u64, count: u32) {
+        let sites = u8::try_from(self.world.places.len()).unwrap_or(u8::MAX);
+        let plan = Plan::new(seed, count, sites);
+        let (begun, mut random, mut under_way) = (Instant::now(), Random::new(!seed), JoinSet::new());
+        for planned in plan.faults {
+            sleep_until(begun + Duration::from_millis(planned.begins_ms)).await;
+            let (own, draw) = (Rc::clone(self), random.bits());
+            under_way.spawn_local(async move {
+                let done = own.choose(planned.fault, &mut Random::new(draw));
+                own.one(planned.number, done, Duration::from_millis(planned.lasts_ms), draw).await;
+            });
+        }
+        while under_way.join_next().await.is_some() {}
+    }
+
+    /// What is done in place of a planned fault, if it is not that.
+    fn choose(&self, fault: Fault, random: &mut Random) -> Done {
+        match fault {
+            Fault::Kill { site } if self.world.power_is_lost => Done::PowerLoss(site.into()),
+            Fault::Pause { site } => {
+                let site = usize::from(site);
+                let other = (site + 1) % self.world.places.len();
+                match random.below(3) {
+                    0 => Done::Apart(site, other),
+                    // Back no further than certificates are dated.
+                    1 => Done::DayJumps(site, i64::try_from(random.below(DAY_JUMP_MS)).unwrap_or(0) - BACK_AT_MOST_MS),
+                    _ => Done::SlowDisk(site, Duration::from_millis(1 + random.below(SLOWEST_DISK_MS))),
+                }
+            }
+            // A plan has a volume for each site.
+            Fault::Failover { volume, ahead, by } => {
+                let volumes = u8::try_from(self.world.setting.volumes.len()).unwrap_or(u8::MAX);
+                Done::Planned(Fault::Failover { volume: volume % volumes, ahead, by })
+            }
+            fault => Done::Planned(fault),
+        }
+    }
+
+    async fn one(&self, number: u32, done: Done, lasts: Duration, draw: u64) {
+        let shown = match &done {
+            Done::Planned(fault) => fault.to_string(),
+            other => format!("{other:?}"),
+        };
+        let _parts = self.hold(&done).await;
+        self.world.tell(&format!("fault {number}: {shown}, for {} ms", lasts.as_millis()));
+        let began_ns = now_ns();
+        let stop = if self.world.power_is_lost { power_loss(draw) } else { Stop::Kill };
+        let planned = match done {
+            Done::Planned(fault) => {
+                self.planned(&fault, lasts, stop, draw).await;
+                Some(fault)
+            }
+            Done::PowerLoss(site) => {
+                self.stop(site, stop, lasts).await;
+                Some(Fault::Kill { site: u8::try_from(site).unwrap_or(u8::MAX) })
+            }
+            Done::Apart(one, other) => {
+                self.cut(&self.ways_around(one, other), lasts, draw).await;
+                None
+            }
+            Done::DayJumps(site, ms) => {
+                set_clocks(site, super::Clocks { day_is_off_ms: ms, ..clocks(site) });
+                None
+            }
+            Done::SlowDisk(site, takes) => {
+                set_clocks(site, super::Clocks { disk_takes: takes, ..clocks(site) });
+                sleep(lasts).await;
+                set_clocks(site, super::Clocks { disk_takes: Duration::ZERO, ..clocks(site) });
+                None
+            }
+        };
+        if let Some(fault) = planned {
+            self.world.record(Record::Fault(FaultRecord { number, fault, began_ns, ended_ns: now_ns() }));
+        }
+        self.world.tell(&format!("fault {number} is over"));
+    }
+
+    async fn planned(&self, fault: &Fault, lasts: Duration, stop: Stop, draw: u64) {
+        match *fault {
+            Fault::Cut { from, to, one_way: true } => {
+                self.world.act(Act::CutOneWay(from.into(), to.into()));
+                sleep(lasts).await;
+                self.world.act(Act::Heal(from.into(), to.into()));
+            }
+            Fault::Cut { from, to, one_way: false } => self.cut(&[(from.into(), to.into())], lasts, draw).await,
+            Fault::Isolate { site } => self.cut(&self.ways_of(site.into()), lasts, draw).await,
+            Fault::Slow { from, to, delay_ms, .. } => {
+                self.world.act(Act::Slow(from.into(), to.into(), Duration::from_millis(delay_ms)));
+                sleep(lasts).await;
+                self.world.act(Act::Slow(from.into(), to.into(), super::DELAY));
+            }
+            Fault::Kill { site } | Fault::Pause { site } => self.stop(site.into(), stop, lasts).await,
+            Fault::Restart { site } => self.restart(site.into()).await,
+            Fault::Failover { volume, ahead, by } => self.fail_over(volume, ahead, by, lasts, stop).await,
+        }
+    }
+
+    /// Strikes the owner of a volume, and asks another node to go on, until it does or the time is over.
+    async fn fail_over(&self, volume: u8, ahead: u8, by: Strike, lasts: Duration, stop: Stop) {
+        let _turn = self.failovers.turn(volume).await;
+        let Some(owner) = self.failovers.owner(volume).await else { return };
+        let heir = (owner + usize::from(ahead)) % self.world.places.len();
+        if heir == owner {
+            return;
+        }
+        let ways = self.ways_of(owner);
+        let _nodes = (self.node(owner.min(heir)).await, self.node(owner.max(heir)).await);
+        let mut held = Vec::new();
+        if by != Strike::Kill {
+            for (low, high) in &ways {
+                held.push(self.pair(*low, *high).await);
+            }
+        }
+        match by {
+            Strike::Kill => self.down(owner, stop),
+            Strike::Pause | Strike::Isolate => {
+                ways.iter().for_each(|&(one, other)| self.world.act(Act::Cut(one, other)));
+            }
+        }
+        let until = Instant::now() + lasts;
+        let mut has_failed_over = false;
+        while Instant::now() < until && !has_failed_over {
+            sleep(AGAIN).await;
+            has_failed_over = self.failovers.fail_over(volume, heir).await;
+        }
+        if has_failed_over {
+            // The owner of before is back when somebody has written at its successor's.
+            sleep_until(until.max(Instant::now() + LEAST_HEIR)).await;
+        }
+        match by {
+            Strike::Kill => self.world.act(Act::Start(owner)),
+            Strike::Pause | Strike::Isolate => {
+                ways.iter().for_each(|&(one, other)| self.world.act(Act::Heal(one, other)));
+            }
+        }
+        self.failovers.take_down(volume).await;
+    }
+
+    /// What lies between some nodes is held up, or lost.
+    async fn cut(&self, ways: &[Pair], lasts: Duration, draw: u64) {
+        let is_lost = draw.is_multiple_of(2);
+        for &(one, other) in ways {
+            self.world.act(if is_lost { Act::Cut(one, other) } else { Act::Hold(one, other) });
+        }
+        sleep(lasts).await;
+        for &(one, other) in ways {
+            self.world.act(if is_lost { Act::Heal(one, other) } else { Act::Release(one, other) });
+        }
+    }
+
+    fn down(&self, node: usize, stop: Stop) {
+        self.world.asks.borrow_mut()[node] = None;
+        self.world.act(Act::Stop(node, stop));
+    }
+
+    async fn stop(&self, node: usize, stop: Stop, lasts: Duration) {
+        self.down(node, stop);
+        sleep(lasts).await;
+        self.world.act(Act::Start(node));
+    }
+
+    /// Ends a node in good order, and starts it again. One that does not come to its end is killed.
+    async fn restart(&self, node: usize) {
+        let end = self.world.ends.borrow_mut()[node].take();
+        if let Some(end) = end {
+            // It may have been stopped, and not be up again.
+            let _ = end.send(());
+        }
+        sleep(RESTART).await;
+        self.down(node, Stop::Kill);
+        sleep(AGAIN).await;
+        self.world.act(Act::Start(node));
+    }
+
+    fn ways(&self, is_cut: impl Fn(usize, usize) -> bool) -> Vec<Pair> {
+        self.pairs.keys().copied().filter(|(low, high)| is_cut(*low, *high)).collect()
+    }
+
+    fn ways_of(&self, node: usize) -> Vec<Pair> {
+        self.ways(|low, high| low == node || high == node)
+    }
+
+    /// What lies between two nodes together and all others.
+    fn ways_around(&self, one: usize, other: usize) -> Vec<Pair> {
+        let is_either = |node: usize| node == one || node == other;
+        self.ways(|low, high| is_either(low) != is_either(high))
+    }
+
+    /// Holds what a fault is about, always in the same order, so that no two wait for each other.
+    async fn hold(&self, done: &Done) -> Vec<OwnedMutexGuard<()>> {
+        let sites = u8::try_from(self.world.places.len()).unwrap_or(u8::MAX);
+        let (mut nodes, mut pairs) = (Vec::new(), Vec::new());
+        match done {
+            Done::Planned(fault) => {
+                for part in fault.parts(sites) {
+                    match part {
+                        Part::Node(node) => nodes.push(usize::from(node)),
+                        Part::Pair(low, high) => pairs.push((usize::from(low), usize::from(high))),
+                        Part::Owner(_) => {}
+                    }
+                }
+            }
+            Done::PowerLoss(node) | Done::DayJumps(node, _) | Done::SlowDisk(node, _) => nodes.push(*node),
+            Done::Apart(one, other) => {
+                pairs = self.ways_around(*one, *other);
+            }
+        }
+        let mut held = Vec::new();
+        for node in nodes {
+            held.push(self.node(node).await);
+        }
+        pairs.sort_unstable();
+        for (low, high) in pairs {
+            held.push(self.pair(low, high).await);
+        }
+        held
+    }
+
+    async fn node(&self, node: usize) -> OwnedMutexGuard<()> {
+        Arc::clone(&self.nodes[node]).lock_owned().await
+    }
+
+    async fn pair(&self, low: usize, high: usize) -> OwnedMutexGuard<()> {
+        Arc::clone(&self.pairs[&(low, high)]).lock_owned().await
+    }
+}
+
+fn power_loss(draw: u64) -> Stop {
+    let mode = CrashMode::ALL[usize::try_from(draw % 3).unwrap_or(0)];
+    Stop::PowerLoss(draw, mode)
+}
+
+/// Between two attempts at a failover.
+const AGAIN: Duration = Duration::from_millis(150);
+/// After a failover, before its owner of before is back: a few requests' time.
+const LEAST_HEIR: Duration = Duration::from_millis(500);
+/// For a node to end in good order.
+const RESTART: Duration = Duration::from_secs(3);
+/// Certificates are valid from ten minutes before they were signed.
+const BACK_AT_MOST_MS: i64 = 9 * 60 * 1_000;
+/// Two days.
+const DAY_JUMP_MS: u64 = 2 * 24 * 3_600 * 1_000;
+const SLOWEST_DISK_MS: u64 = 250;

@@ -1,0 +1,355 @@
+//! A cluster from a seed: a node at each of three or five sites, a network between them, clients that write, and faults upon all of
+//! it. The nodes are the product's: sessions, Raft, ownership, journals, seals, maps, replicas, failover, over its own TLS and
+//! HTTP/2. What is simulated lies below: time, chance, the network's packets, the disk.
+//!
+//! * [`machine`]: what is left when a machine stops. `life`: what runs on it. `network`: what lies between.
+//! * `client`: who writes. `faults`: what is done to it all. `failover`: volumes that go on elsewhere. `tracing`: what nodes tell.
+//! * `world`: what a run knows.
+//!
+//! A run leaves a history as the campaign of real processes does (`sterna_tests::faults::history`), and the same checkers judge it.
+//!
+//! A process plays one seed (`sterna_entropy`): [`play`] is for `sim`, and the campaign starts one for each.
+
+mod client;
+mod failover;
+mod faults;
+mod life;
+pub mod machine;
+mod network;
+mod told;
+mod world;
+
+pub use told::log_of;
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use sterna_cli::node::simulated::{Certificates, NodeHandle, Place};
+use sterna_consensus::state::command::Command;
+use sterna_consensus::state::layout::NodeChange;
+use sterna_consensus::state::session::SessionLength;
+use sterna_tests::faults::check;
+use sterna_tests::faults::history::{Record, Setting, VERSION, VolumeSetting};
+use sterna_tests::oracle::block::BLOCK_BYTES;
+use sterna_tests::random::Random;
+use sterna_types::{ClusterId, NodeId};
+use tokio::time::{Instant, sleep};
+
+use self::client::{Client, Progress};
+use self::failover::Failovers;
+use self::faults::Faults;
+use self::machine::Machine;
+use self::world::{Act, World};
+use crate::run::Ended;
+use crate::story::Story;
+pub(crate) use crate::surroundings::Clocks;
+use crate::surroundings::{self, set_clocks};
+
+/// A run, and its history.
+#[derive(Clone, Debug)]
+pub struct Played {
+    /// How it has ended.
+    pub ended: Ended,
+    /// All that was asked, answered and told.
+    pub history: Vec<Record>,
+}
+
+/// Plays a seed. Once in a process, and on its first thread.
+pub fn play(seed: u64) -> Played {
+    sterna_entropy::seed(seed);
+    surroundings::install();
+    surroundings::begin(seed);
+    network::install();
+    told::listen();
+    let world = match World::of(seed) {
+        Ok(world) => Rc::new(world),
+        Err(error) => {
+            let violation = Some(format!("the world cannot be made: {error:#}"));
+            let ended = Ended { seed, stops: 0, takeovers: 0, story: Story::default(), violation };
+            return Played { ended, history: Vec::new() };
+        }
+    };
+    run(seed, &world);
+    let mut history = std::mem::take(&mut *world.records.borrow_mut());
+    match told::records(&world) {
+        Ok(told) => history.extend(told.into_iter().map(Record::Node)),
+        Err(error) => world.violated(format!("what nodes tell is not understood: {error:#}")),
+    }
+    match check::check(&history) {
+        Ok(violations) => violations.iter().for_each(|violation| world.violated(violation.to_string())),
+        Err(error) => world.violated(format!("the history is none: {error:#}")),
+    }
+    let mut story = world.story.take();
+    for record in &history {
+        story.note(format!("{record:?}").as_bytes());
+    }
+    let takeovers = history.iter().filter(|record| matches!(record, Record::Takeover(_))).count();
+    let (stops, takeovers) = (world.stops.get(), u32::try_from(takeovers).unwrap_or(u32::MAX));
+    let ended = Ended { seed, stops, takeovers, story, violation: world.violation.take() };
+    Played { ended, history }
+}
+
+fn run(seed: u64, world: &Rc<World>) {
+    let mut builder = turmoil::Builder::new();
+    builder.rng_seed(seed).tick_duration(TICK).simulation_duration(LONGEST).tcp_capacity(TCP_SEGMENTS);
+    builder.min_message_latency(DELAY).max_message_latency(DELAY * 2);
+    let mut sim = builder.build();
+    let mut random = Random::new(seed);
+    let mut progress = Vec::new();
+    for node in 0..world.places.len() {
+        let clocks = Clocks {
+            booted_ns: random.below(1 << 50),
+            drift_ppm: i64::try_from(random.below(2 * DRIFT_PPM)).unwrap_or(0) - i64::try_from(DRIFT_PPM).unwrap_or(0),
+            ..Clocks::default()
+        };
+        set_clocks(node, clocks);
+        let number = u8::try_from(node).unwrap_or(u8::MAX);
+        let clients = (0..).zip(&world.setting.volumes);
+        let clients: Vec<_> =
+            clients.map(|(volume, _)| Progress::new((volume, number), Random::new(random.bits()))).collect();
+        progress.push(Rc::new(clients));
+    }
+    for (node, progress) in progress.iter().enumerate() {
+        let (world, progress) = (Rc::clone(world), Rc::clone(progress));
+        sim.host(world.ip(node), move || {
+            let (world, progress) = (Rc::clone(&world), Rc::clone(&progress));
+            async move {
+                life::live(world, node, progress).await;
+                Ok(())
+            }
+        });
+    }
+    let operator = Rc::clone(world);
+    sim.client("operator", async move {
+        if let Err(error) = operate(seed, &operator, &progress).await {
+            operator.violated(format!("{error:#}"));
+        }
+        operator.is_over.set(true);
+        Ok(())
+    });
+    while !world.is_over.get() {
+        if let Err(error) = sim.step() {
+            world.violated(format!("the run cannot go on: {error}"));
+        }
+        if let Some(panic) = told::panicked() {
+            world.violated(panic);
+        }
+        while let Some(act) = { world.acts.borrow_mut().pop_front() } {
+            carry_out(&mut sim, world, act);
+        }
+    }
+}
+
+fn carry_out(sim: &mut turmoil::Sim<'_>, world: &World, act: Act) {
+    let ip = |node| world.ip(node);
+    match act {
+        Act::Stop(node, stop) => {
+            // Before its tasks are dropped: a machine that has stopped writes nothing more.
+            let left = world.machines.borrow()[node].after(stop);
+            world.tell(&format!("{node} stops: {stop:?}"));
+            world.asks.borrow_mut()[node] = None;
+            sim.crash(ip(node));
+            world.machines.borrow_mut()[node] = left;
+            world.stops.set(world.stops.get() + 1);
+        }
+        Act::Start(node) => sim.bounce(ip(node)),
+        Act::Hold(one, other) => sim.hold(ip(one), ip(other)),
+        Act::Release(one, other) => sim.release(ip(one), ip(other)),
+        Act::Cut(one, other) => sim.partition(ip(one), ip(other)),
+        Act::CutOneWay(from, to) => sim.partition_oneway(ip(from), ip(to)),
+        Act::Heal(one, other) => sim.repair(ip(one), ip(other)),
+        Act::Slow(one, other, delay) => sim.set_link_latency(ip(one), ip(other), delay),
+    }
+}
+
+impl World {
+    fn of(seed: u64) -> Result<Self> {
+        let mut random = Random::new(seed ^ 0x0077_6f72_6c64);
+        let count = if random.below(4) == 0 { 5 } else { 3 };
+        let cluster = ClusterId::from_bytes([7; 16]);
+        let certificates = Certificates::new(cluster)?;
+        let (mut places, mut tls, mut volumes) = (Vec::new(), Vec::new(), Vec::new());
+        for (number, site) in (0u8..).zip(&SITES[..count]) {
+            places.push(Place {
+                cluster,
+                name: format!("{site}-1").parse()?,
+                site: site.parse()?,
+                address: SocketAddr::from(([192, 168, 7, number + 1], PORT)),
+                metadata: PathBuf::from(format!("{site}-1")),
+            });
+            tls.push(certificates.of(NodeId(u64::from(number) + 1))?);
+            if usize::from(number) < VOLUMES {
+                volumes.push(VolumeSetting { name: format!("disk-{site}"), blocks: BLOCKS, owner: number });
+            }
+        }
+        let sites = SITES[..count].iter().map(|site| (*site).to_owned()).collect();
+        let session_ms = u64::try_from(SESSION.as_millis())?;
+        let setting = Setting { version: VERSION, seed, sites, session_ms, volumes };
+        Ok(Self {
+            certificates: tls,
+            power_is_lost: random.below(2) == 0,
+            machines: RefCell::new((0..count).map(|_| Machine::new()).collect()),
+            admitted: RefCell::new(vec![None; count]),
+            asks: RefCell::new(vec![None; count]),
+            ends: RefCell::new((0..count).map(|_| None).collect()),
+            clients_work: Cell::new(false),
+            flushes: RefCell::new(vec![0; setting.volumes.len()]),
+            acts: RefCell::default(),
+            records: RefCell::new(vec![Record::Campaign(setting.clone())]),
+            story: RefCell::default(),
+            violation: RefCell::default(),
+            is_over: Cell::new(false),
+            stops: Cell::new(0),
+            setting,
+            places,
+        })
+    }
+}
+
+/// Has the cluster come to be, clients write and faults happen, and all be well again in the end.
+async fn operate(seed: u64, world: &Rc<World>, progress: &[Rc<Vec<Progress>>]) -> Result<()> {
+    let power = if world.power_is_lost { ", and power is lost" } else { "" };
+    world.tell(&format!("{} sites{power}", world.places.len()));
+    build(world).await.context("the cluster does not come to be")?;
+    world.tell("the cluster is there");
+    let failovers = Failovers::new(world);
+    world.clients_work.set(true);
+    until_served(world).await.context("before the first fault")?;
+    Faults::new(world, &failovers).inflict(seed, FAULTS).await;
+    world.tell("all faults are over");
+    let began = Instant::now();
+    until_served(world).await?;
+    world.clients_work.set(false);
+    for volume in 0..u8::try_from(world.setting.volumes.len())? {
+        let _turn = failovers.turn(volume).await;
+        while let Some(missing) = failovers.take_down(volume).await {
+            ensure!(began.elapsed() < PATIENCE, "for {PATIENCE:?}, of the failovers of volume {volume}: {missing}");
+            sleep(PAUSE).await;
+        }
+        loop {
+            if let Some(owner) = failovers.owner(volume).await {
+                let progress = progress[owner][usize::from(volume)].clone();
+                let own = Rc::clone(world);
+                let read =
+                    world.ask(owner, |node| async move { Client::new(own, node, progress).read_at_the_end().await });
+                if read.await == Some(true) {
+                    break;
+                }
+            }
+            ensure!(began.elapsed() < PATIENCE, "for {PATIENCE:?} volume {volume} could not be read at the end");
+            sleep(PAUSE).await;
+        }
+    }
+    world.tell("all volumes were read");
+    Ok(())
+}
+
+/// A cluster of all places, all of which vote, with a volume at some and a replica of each at all others.
+async fn build(world: &Rc<World>) -> Result<()> {
+    let length = SessionLength::try_from(SESSION)?;
+    asked(world, 0, move |node| async move { node.propose(Command::SetSessionLength { length }).await }).await?;
+    for place in 1..world.places.len() {
+        let newcomer = world.places[place].clone();
+        let admit = move |node: NodeHandle| {
+            let newcomer = newcomer.clone();
+            async move { node.admit(&newcomer).await }
+        };
+        let id = asked(world, 0, admit).await?;
+        world.admitted.borrow_mut()[place] = Some(id);
+        asked(world, 0, move |node| async move { node.propose(Command::StageChange(NodeChange::Promote(id))).await })
+            .await?;
+    }
+    asked(world, 0, |node| async move {
+        let revision = node.linearizable().await?.layout().revision;
+        node.propose(Command::ApplyChanges { revision }).await
+    })
+    .await?;
+    let count = world.places.len();
+    asked(world, 0, move |node| async move {
+        let metadata = node.linearizable().await?;
+        let is_live = |node: NodeId| metadata.node(node).and_then(|node| node.session).is_some_and(|s| s.is_live());
+        let live = metadata.nodes().filter(|node| is_live(node.id)).count();
+        ensure!(live == count && metadata.layout().voters.len() == count, "{live} of {count} have a session");
+        Ok(())
+    })
+    .await?;
+    for (owner, volume) in world.setting.volumes.iter().enumerate() {
+        let name = volume.name.clone();
+        asked(world, owner, move |node| {
+            let name = name.clone();
+            async move { node.create_volume(&name, BLOCKS * BLOCK_BYTES as u64).await }
+        })
+        .await?;
+        for (other, site) in world.setting.sites.iter().enumerate().filter(|(other, _)| *other != owner) {
+            let (name, site) = (volume.name.clone(), site.clone());
+            asked(world, owner, move |node| {
+                let (name, site) = (name.clone(), site.clone());
+                async move { node.set_replica(&name, &site).await }
+            })
+            .await
+            .with_context(|| format!("a replica at {other}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// Asks a node until it does it.
+async fn asked<T: 'static, F: Future<Output = Result<T>> + 'static>(
+    world: &World,
+    node: usize,
+    what: impl Fn(NodeHandle) -> F + Clone + 'static,
+) -> Result<T> {
+    let began = Instant::now();
+    loop {
+        let error = match world.ask(node, what.clone()).await {
+            Some(Ok(done)) => return Ok(done),
+            Some(Err(error)) => error,
+            None => anyhow::anyhow!("node {node} does not answer"),
+        };
+        if began.elapsed() > PATIENCE {
+            return Err(error);
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+/// Waits until a client of each volume has had two more flushes acknowledged: one of them it has asked for now.
+async fn until_served(world: &World) -> Result<()> {
+    let (began, before) = (Instant::now(), world.flushes.borrow().clone());
+    while world.flushes.borrow().iter().zip(&before).any(|(now, before)| *now < before + 2) {
+        if began.elapsed() > PATIENCE {
+            let now = world.flushes.borrow();
+            bail!("for {PATIENCE:?} nothing disturbs it, and the volumes' flushes went from {before:?} to {now:?}");
+        }
+        sleep(PAUSE).await;
+    }
+    Ok(())
+}
+
+/// The most that a cluster has.
+pub const MOST_SITES: usize = SITES.len();
+const SITES: [&str; 5] = ["ams", "chi", "icn", "gru", "syd"];
+const PORT: u16 = 7_400;
+/// The first sites own one each.
+const VOLUMES: usize = 3;
+/// So few that each is often written, and all are often read.
+const BLOCKS: u64 = 128;
+const FAULTS: u32 = 24;
+/// Shorter than the longer ones of the faults.
+const SESSION: Duration = Duration::from_secs(2);
+/// What lies between any two sites without a fault, one way; some messages take twice as long.
+const DELAY: Duration = Duration::from_millis(15);
+/// Clocks drift by less than one percent (design section 5).
+const DRIFT_PPM: u64 = 9_000;
+/// Nothing is faster between two sites.
+const TICK: Duration = Duration::from_millis(5);
+/// For all to be well again: elections, and connections that have to be found dead.
+const PATIENCE: Duration = Duration::from_secs(120);
+const PAUSE: Duration = Duration::from_millis(50);
+const LONGEST: Duration = Duration::from_secs(3_600);
+/// What waits at a machine to be read.
+const TCP_SEGMENTS: usize = 4_096;

@@ -1,0 +1,121 @@
+//! What a run knows: its machines, the nodes that run on them, and all that has happened. Everything of a run is on one thread.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::future::Future;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::time::Duration;
+
+use sterna_cli::node::simulated::{NodeHandle, Place};
+use sterna_tests::faults::history::{Record, Setting};
+use sterna_transport::Tls;
+use sterna_types::NodeId;
+use tokio::sync::{mpsc, oneshot};
+
+use super::machine::Machine;
+use crate::site::Stop;
+use crate::story::Story;
+use crate::surroundings::now_ns;
+
+/// Something that a node does for whoever asks it.
+pub(super) type Ask = Box<dyn FnOnce(NodeHandle) -> Pin<Box<dyn Future<Output = ()>>>>;
+
+/// What is done to machines and to what lies between them, from outside.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Act {
+    /// A machine stops.
+    Stop(usize, Stop),
+    /// A machine that has stopped starts.
+    Start(usize),
+    /// What two send each other is late until it is let go.
+    Hold(usize, usize),
+    /// It is let go.
+    Release(usize, usize),
+    /// What two send each other is lost.
+    Cut(usize, usize),
+    /// What the first sends to the second is lost.
+    CutOneWay(usize, usize),
+    /// Nothing is lost any more.
+    Heal(usize, usize),
+    /// What two send each other takes so long, one way.
+    Slow(usize, usize, Duration),
+}
+
+/// The world of one run.
+pub(super) struct World {
+    pub(super) setting: Setting,
+    pub(super) places: Vec<Place>,
+    pub(super) certificates: Vec<Tls>,
+    /// Whether power is lost in this run: then clients have all durable before they believe it.
+    pub(super) power_is_lost: bool,
+    pub(super) machines: RefCell<Vec<Machine>>,
+    /// The ids of those that the cluster has let in.
+    pub(super) admitted: RefCell<Vec<Option<NodeId>>>,
+    /// The way to each node that runs.
+    pub(super) asks: RefCell<Vec<Option<mpsc::UnboundedSender<Ask>>>>,
+    /// Tells a node to end in good order.
+    pub(super) ends: RefCell<Vec<Option<oneshot::Sender<()>>>>,
+    /// Whether clients work.
+    pub(super) clients_work: Cell<bool>,
+    /// How many flushes of each volume were acknowledged.
+    pub(super) flushes: RefCell<Vec<u64>>,
+    pub(super) acts: RefCell<VecDeque<Act>>,
+    pub(super) records: RefCell<Vec<Record>>,
+    pub(super) story: RefCell<Story>,
+    pub(super) violation: RefCell<Option<String>>,
+    pub(super) is_over: Cell<bool>,
+    pub(super) stops: Cell<u32>,
+}
+
+impl World {
+    /// Goes on with the story.
+    pub(super) fn tell(&self, what: &str) {
+        let ms = now_ns() / 1_000_000;
+        self.story.borrow_mut().tell(format!("{:4}.{:03} s  {what}", ms / 1_000, ms % 1_000));
+    }
+
+    /// Takes something down.
+    pub(super) fn record(&self, record: Record) {
+        self.records.borrow_mut().push(record);
+    }
+
+    /// A promise was not kept; the first one counts.
+    pub(super) fn violated(&self, what: String) {
+        self.tell(&what);
+        self.violation.borrow_mut().get_or_insert(what);
+        self.is_over.set(true);
+    }
+
+    /// Has something done from outside, before time goes on.
+    pub(super) fn act(&self, act: Act) {
+        self.acts.borrow_mut().push_back(act);
+    }
+
+    /// Asks a node for something; `None` where it does not run, or ends before it has answered, or does not answer for long.
+    pub(super) async fn ask<T: 'static, F: Future<Output = T> + 'static>(
+        &self,
+        node: usize,
+        what: impl FnOnce(NodeHandle) -> F + 'static,
+    ) -> Option<T> {
+        let (answer, answered) = oneshot::channel();
+        let ask: Ask = Box::new(move |handle| {
+            let asked = what(handle);
+            Box::pin(async move {
+                // Who has asked may have lost patience.
+                let _ = answer.send(asked.await);
+            })
+        });
+        let way = self.asks.borrow()[node].clone()?;
+        way.send(ask).ok()?;
+        tokio::time::timeout(PATIENCE, answered).await.ok()?.ok()
+    }
+
+    /// Where a node is.
+    pub(super) fn ip(&self, node: usize) -> IpAddr {
+        self.places[node].address.ip()
+    }
+}
+
+/// Longer than a node is patient.
+const PATIENCE: Duration = Duration::from_secs(30);
