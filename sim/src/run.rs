@@ -3,15 +3,21 @@
 //! What is promised, and looked for:
 //! * what was acknowledged is there after a kill, and what was flushed after a loss of power; nothing is invented ([`crate::oracle`]);
 //! * what a snapshot holds never changes, whatever is written, collected or lost behind it;
-//! * nothing fails but what a fault has made fail, and that fails with an error;
-//! * whatever a disk was left like, it can be opened.
+//! * nothing fails but what the disk has refused, or has no space for, and that fails with an error; with space again it goes on;
+//! * whatever a disk was left like, it can be opened;
+//! * where a byte of a pack is another one, what is read is right or an error, and a scrub finds it.
 
+use std::fmt::Display;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use serde::{Deserialize, Serialize};
+use sterna_storage_node::chunk_store::{DamagedFrame, ScrubWatcher};
 use sterna_storage_node::chunking::ChunkingParameters;
+use sterna_storage_node::disk::Disk;
 use sterna_storage_node::disk::simulated::CrashMode;
+use sterna_storage_node::progress::Progress;
 use sterna_storage_node::volume::{Volume, VolumeError, VolumeSpec};
 use sterna_tests::oracle::block::BLOCK_BYTES;
 use sterna_tests::random::Random;
@@ -71,8 +77,8 @@ struct Run<'a> {
     /// Writes so far.
     writes: u64,
     stops: u32,
-    /// What has been done to the disk that may make the next request fail.
-    fault: Option<&'static str>,
+    /// Whether the disk has space for little more.
+    is_full: bool,
 }
 
 struct OpenDisk {
@@ -101,7 +107,7 @@ impl<'a> Run<'a> {
             disks.push(OpenDisk { spec, volume, oracle: Oracle::new(seed << 8 | id, blocks) });
         }
         let random = Random::new(seed);
-        Ok(Self { random, story, site, disks, snapshots: Vec::new(), writes: 0, stops: 0, fault: None })
+        Ok(Self { random, story, site, disks, snapshots: Vec::new(), writes: 0, stops: 0, is_full: false })
     }
 
     fn play(&mut self) -> Result<(), Violated> {
@@ -110,7 +116,8 @@ impl<'a> Run<'a> {
         }
         self.stop(Stop::Kill)?;
         let seed = self.random.bits();
-        self.stop(Stop::PowerLoss(seed, CrashMode::Scramble))
+        self.stop(Stop::PowerLoss(seed, CrashMode::Scramble))?;
+        self.rot()
     }
 
     fn step(&mut self) -> Result<(), Violated> {
@@ -134,26 +141,30 @@ impl<'a> Run<'a> {
                 let operations = self.random.below(60);
                 self.story.tell(format!("power goes after {operations} more operations of the disk"));
                 self.site.disk.crash_after(operations);
-                self.fault = Some("power");
                 Ok(())
             }
             94..96 => {
                 let operation = 1 + self.random.below(20);
                 self.story.tell(format!("operation {operation} of the disk from now on fails"));
                 self.site.disk.fail_operation(operation);
-                self.fault = Some("a failing operation");
                 Ok(())
             }
-            96..98 => {
+            96..97 => {
                 self.story.tell("the next sync fails");
                 self.site.disk.fail_next_sync();
-                self.fault = Some("a failing sync");
                 Ok(())
             }
-            _ => {
+            97..98 => {
                 self.story.tell("the next read of the disk fails");
                 self.site.disk.fail_next_read();
-                self.fault = Some("a failing read");
+                Ok(())
+            }
+            _ if self.is_full => self.make_room(),
+            _ => {
+                let bytes = self.random.below(MOST_LEFT_BYTES);
+                self.story.tell(format!("the disk has space for {bytes} bytes more"));
+                self.site.disk.leave(bytes);
+                self.is_full = true;
                 Ok(())
             }
         }
@@ -236,11 +247,7 @@ impl<'a> Run<'a> {
         let what = format!("collect, and keep {} snapshots", roots.len());
         match done {
             Ok(()) => self.answered(what, Ok(())),
-            Err(error) if self.fault.is_some() => {
-                self.story.tell(format!("{what}: {error}"));
-                self.after_failure()
-            }
-            Err(error) => Err(format!("{what}, without any fault: {error}")),
+            Err(error) => self.failed(&what, &error),
         }
     }
 
@@ -249,20 +256,43 @@ impl<'a> Run<'a> {
         self.answered(format!("prepare the journal of volume {}", at + 1), done)
     }
 
-    /// Tells what came of a request. One that failed without a fault is a violation; after a fault the machine is stopped, as its
-    /// node would be.
+    /// Tells what came of a request.
     fn answered<T>(&mut self, what: String, done: Result<T, VolumeError>) -> Result<(), Violated> {
         match done {
             Ok(_) => {
                 self.story.tell(what);
                 Ok(())
             }
-            Err(error) if self.fault.is_some() => {
-                self.story.tell(format!("{what}: {error}"));
-                self.after_failure()
-            }
-            Err(error) => Err(format!("{what}, without any fault: {error}")),
+            Err(error) => self.failed(&what, &error),
         }
+    }
+
+    /// A request has failed, which is a violation where the disk has refused nothing and has space. Where it was full, it gets space
+    /// again, and everything goes on; otherwise the machine is stopped, as its node would be.
+    fn failed(&mut self, what: &str, error: &dyn Display) -> Result<(), Violated> {
+        let has_refused = self.site.disk.refusals() > 0;
+        if !has_refused && !self.is_full {
+            return Err(format!("{what}, and nothing was wrong with the disk: {error}"));
+        }
+        self.story.tell(format!("{what}: {error}"));
+        if has_refused { self.after_failure() } else { self.make_room() }
+    }
+
+    /// The disk has space again. What has failed before may be told by a flush; then the machine is stopped.
+    fn make_room(&mut self) -> Result<(), Violated> {
+        self.story.tell("the disk has space again");
+        self.site.disk.limit(None);
+        self.is_full = false;
+        for disk in &mut self.disks {
+            match disk.volume.flush() {
+                Ok(()) => disk.oracle.flush(),
+                Err(error) => {
+                    self.story.tell(format!("a flush behind that: {error}"));
+                    return self.after_failure();
+                }
+            }
+        }
+        Ok(())
     }
 
     fn after_failure(&mut self) -> Result<(), Violated> {
@@ -276,12 +306,13 @@ impl<'a> Run<'a> {
     fn stop(&mut self, stop: Stop) -> Result<(), Violated> {
         // A machine whose power has gone has lost it, however it is stopped.
         let stop = match stop {
-            Stop::Kill if self.fault.is_some() => Stop::PowerLoss(self.random.bits(), CrashMode::InOrder),
+            Stop::Kill if self.site.disk.refusals() > 0 => Stop::PowerLoss(self.random.bits(), CrashMode::InOrder),
             other => other,
         };
         self.story.tell(format!("{stop:?}"));
         self.note_disk();
-        (self.stops, self.fault) = (self.stops + 1, None);
+        (self.stops, self.is_full) = (self.stops + 1, false);
+        self.site.disk.limit(None);
         self.site = self.site.after(stop).map_err(|error| format!("the disk cannot be opened: {error}"))?;
         for at in 0..self.disks.len() {
             let OpenDisk { spec, volume, oracle } = &mut self.disks[at];
@@ -299,6 +330,71 @@ impl<'a> Run<'a> {
             self.story.note(blake3::hash(&bytes).as_bytes());
         }
         self.look_at_snapshots()
+    }
+
+    /// A byte of a pack becomes another one, and the machine starts anew.
+    fn rot(&mut self) -> Result<(), Violated> {
+        let failed = |error| format!("the packs cannot be looked at: {error}");
+        let packs = self.site.disk.list(PACKS).map_err(failed)?;
+        if packs.is_empty() {
+            return Ok(());
+        }
+        let path = format!("{PACKS}/{}", packs[usize::try_from(self.random.below(packs.len() as u64)).unwrap_or(0)]);
+        let pack = self.site.disk.open(&path).map_err(failed)?;
+        let size = pack.size().map_err(failed)?;
+        if size == 0 {
+            return Ok(());
+        }
+        let at = self.random.below(size);
+        let mut byte = [0];
+        pack.read_at(at, &mut byte).map_err(failed)?;
+        byte[0] ^= 1 << self.random.below(8);
+        pack.write_at(at, &[&byte]).and_then(|()| pack.sync()).map_err(failed)?;
+        self.story.tell(format!("a bit of byte {at} of {path} has changed"));
+        self.site = match self.site.after(Stop::Kill) {
+            Ok(site) => site,
+            Err(error) => {
+                self.story.tell(format!("the disk cannot be opened: {error}"));
+                return Ok(());
+            }
+        };
+        let unreadable = self.read_what_can_be_read()?;
+        let (never, mut damages) = (AtomicBool::new(false), Damages(0));
+        let scrubbed = self.site.scrub(&mut damages, &never);
+        self.story.tell(format!("{unreadable} blocks cannot be read; a scrub finds {} chunks damaged", damages.0));
+        match scrubbed {
+            Ok(_) if unreadable > 0 && damages.0 == 0 => {
+                Err("a scrub finds nothing where blocks cannot be read".to_owned())
+            }
+            Ok(_) => Ok(()),
+            Err(error) => Err(format!("a scrub of what is damaged: {error}")),
+        }
+    }
+
+    /// Reads every block by itself; how many are answered with an error. All others are right.
+    fn read_what_can_be_read(&mut self) -> Result<u64, Violated> {
+        let mut unreadable = 0;
+        for at in 0..self.disks.len() {
+            let OpenDisk { spec, oracle, .. } = &mut self.disks[at];
+            let count = oracle.block_count();
+            match Volume::open(&self.site.storage, spec) {
+                Ok(volume) => {
+                    for block in 0..count {
+                        match contents(&volume, block, 1) {
+                            Ok(bytes) => {
+                                oracle.read(block, &bytes).map_err(|wrong| format!("volume {}: {wrong}", at + 1))?;
+                            }
+                            Err(_) => unreadable += 1,
+                        }
+                    }
+                }
+                Err(error) => {
+                    self.story.tell(format!("volume {} cannot be opened: {error}", at + 1));
+                    unreadable += count;
+                }
+            }
+        }
+        Ok(unreadable)
     }
 
     fn look_at_snapshots(&self) -> Result<(), Violated> {
@@ -356,6 +452,21 @@ fn spec(id: u64, blocks: u64) -> VolumeSpec {
     }
 }
 
+/// Counts what a scrub finds.
+struct Damages(u64);
+
+impl ScrubWatcher for Damages {
+    fn progress(&mut self, _: Progress) {}
+
+    fn damage(&mut self, _: &DamagedFrame) {
+        self.0 += 1;
+    }
+}
+
+/// Where packs are.
+const PACKS: &str = "packs";
+/// About two files of a journal, or a few packs' batches.
+const MOST_LEFT_BYTES: u64 = 256 << 10;
 const BLOCK: u64 = BLOCK_BYTES as u64;
 /// One that lies in one segment of the map, and one that lies in several.
 const DISK_BLOCKS: [u64; 2] = [96, 700];

@@ -7,7 +7,9 @@ use std::sync::atomic::AtomicBool;
 use sterna_runtime::chance;
 use sterna_storage_node::chunk_store::collect::{CollectError, CollectOptions};
 use sterna_storage_node::chunk_store::index::{MemoryIndex, VolumeRecords};
-use sterna_storage_node::chunk_store::{PackStore, PackStoreOptions};
+use sterna_storage_node::chunk_store::{
+    PackStore, PackStoreOptions, ScrubOptions, ScrubReport, ScrubWatcher, StoreError,
+};
 use sterna_storage_node::disk::simulated::CrashMode;
 use sterna_storage_node::disk::{Disk, SimulatedDisk};
 use sterna_storage_node::journal::SaltSource;
@@ -62,6 +64,14 @@ impl Site {
                 Self::on(disk, index)
             }
         }
+    }
+
+    /// Reads all chunks again, and tells of those that are damaged.
+    ///
+    /// # Errors
+    /// What the storage says.
+    pub fn scrub(&self, watcher: &mut dyn ScrubWatcher, cancel: &AtomicBool) -> Result<ScrubReport, StoreError> {
+        self.store.scrub(&ScrubOptions { bytes_per_second: None }, watcher, cancel)
     }
 
     fn on(disk: SimulatedDisk, index: MemoryIndex) -> Result<Self, VolumeError> {

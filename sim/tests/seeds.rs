@@ -5,6 +5,9 @@ use std::process::Command;
 
 use sterna_sim::campaign::{self, Report, Seeds};
 use sterna_sim::run::{self, Ended};
+use sterna_tests::faults::check::{Promise, check};
+use sterna_tests::faults::history::{self, Does, Record};
+use sterna_tests::faults::mark::Found;
 
 /// How many the short form of `scripts/sim` plays.
 const SEEDS: u64 = 1_000;
@@ -59,4 +62,28 @@ fn a_seed_of_a_cluster_is_played_the_same_each_time() {
         assert!(one.contains("\ndigest "), "{one}");
     }
     assert_ne!(told(1), told(2));
+}
+
+/// What a simulation leaves is judged as what real processes leave (`scripts/faults check`).
+#[test]
+fn the_history_of_a_cluster_is_read_and_judged_as_that_of_a_campaign() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("history.jsonl");
+    let mut sim = Command::new(env!("CARGO_BIN_EXE_sim"));
+    sim.args(["--of", "clusters", "--story", "--from", "1", "--history"]).arg(&path);
+    assert!(sim.output().expect("the program sim").status.success());
+    let mut records = history::read(&path).expect("a history");
+    assert_eq!(check(&records).expect("a history"), []);
+    // Zeroes where something was written before.
+    let is_read = |found: &Found| matches!(found, Found::Mark(_));
+    let found = records.iter_mut().rev().find_map(|record| match record {
+        Record::Operation(operation) if operation.is_done() => match &mut operation.does {
+            Does::Read { found, .. } => found.iter_mut().find(|found| is_read(found)),
+            _ => None,
+        },
+        _ => None,
+    });
+    *found.expect("a read of what was written") = Found::Zeroes;
+    let violations = check(&records).expect("a history");
+    assert!(violations.iter().any(|violation| violation.promise == Promise::Contents), "{violations:?}");
 }

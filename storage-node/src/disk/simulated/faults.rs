@@ -84,6 +84,8 @@ pub(super) struct Faults {
     pub(super) refuse: Option<u64>,
     pub(super) refuse_next_sync: bool,
     pub(super) refuse_next_read: bool,
+    /// How many operations and reads have failed because they were told to.
+    pub(super) refusals: u64,
     /// The directory whose listing waits, and how many do.
     pub(super) held: Option<String>,
     pub(super) waiting: usize,
@@ -94,6 +96,7 @@ impl Faults {
     pub(super) fn begin(&mut self, operation: Operation) -> Fate {
         let number = self.operations + 1;
         if self.is_dead() {
+            self.refusals += 1;
             return Fate::Dead;
         }
         let fate = if self.crash_after.is_some_and(|last| number > last) {
@@ -105,11 +108,19 @@ impl Faults {
             Fate::Done
         };
         self.operations = number;
+        self.refusals += u64::from(fate != Fate::Done);
         if self.log.len() == LOGGED_OPERATIONS {
             self.log.pop_front();
         }
         self.log.push_back(operation);
         fate
+    }
+
+    /// Whether a read is one that was told to fail.
+    pub(super) fn take_read(&mut self) -> bool {
+        let is_refused = std::mem::take(&mut self.refuse_next_read);
+        self.refusals += u64::from(is_refused);
+        is_refused
     }
 
     /// Whether the machine has stopped.

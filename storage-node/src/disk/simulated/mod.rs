@@ -120,6 +120,12 @@ impl SimulatedDisk {
         self.lock().faults.refuse_next_read = true;
     }
 
+    /// How many operations and reads have failed because they were told to: only then may somebody else have failed.
+    pub fn refusals(&self) -> u64 {
+        let machine = self.lock();
+        machine.faults.refusals + u64::from(machine.faults.is_dead())
+    }
+
     /// From now on whoever lists the directory `path` waits.
     pub fn hold(&self, path: &str) {
         self.lock().faults.held = Some(path.to_owned());
@@ -139,6 +145,12 @@ impl SimulatedDisk {
     /// From now on the disk has space for so many bytes in all (`None`: without a limit). What is there stays.
     pub fn limit(&self, bytes: Option<u64>) {
         self.lock().state.capacity = bytes;
+    }
+
+    /// From now on the disk has space for so many bytes more.
+    pub fn leave(&self, bytes: u64) {
+        let mut machine = self.lock();
+        machine.state.capacity = Some(machine.state.taken() + bytes);
     }
 
     /// Counts an operation of something else that stops with this machine: an index in memory, say. What it does before it
@@ -273,7 +285,7 @@ impl SimulatedFile {
 
 impl DiskFile for SimulatedFile {
     fn read_at(&self, at: u64, into: &mut [u8]) -> io::Result<()> {
-        if std::mem::take(&mut self.disk.lock().faults.refuse_next_read) {
+        if self.disk.lock().faults.take_read() {
             return Fate::Refused.answer(Ok(()));
         }
         self.disk.look(|state| {

@@ -234,10 +234,15 @@ impl State {
     /// Space that is left; a disk without a limit has very much.
     pub(super) fn available(&self) -> u64 {
         let Some(capacity) = self.capacity else { return 1 << 50 };
+        capacity.saturating_sub(self.taken())
+    }
+
+    /// How much space is taken.
+    pub(super) fn taken(&self) -> u64 {
         let listed = self.directories.values().flat_map(|directory| directory.now.values());
         let named: BTreeSet<FileId> = listed.filter_map(|entry| entry.file()).collect();
         let taken = self.files.iter().filter(|(id, file)| file.handles > 0 || named.contains(id));
-        capacity.saturating_sub(taken.map(|(_, file)| file.now.used_bytes()).sum())
+        taken.map(|(_, file)| file.now.used_bytes()).sum()
     }
 
     pub(super) fn file(&mut self, id: FileId) -> io::Result<&mut FileState> {
