@@ -63,6 +63,10 @@ fn main() -> ExitCode {
 
 /// Plays one seed; whether all promises were kept.
 fn one(args: &Args) -> Result<bool> {
+    if args.ended {
+        // One of very many, for minutes: whatever else runs here may be about time, as no simulation is.
+        rustix::process::setpriority_process(None, NICENESS).context("cannot give way to others")?;
+    }
     let Played { ended, history } = match args.of {
         Some(Of::Clusters) => cluster::play(args.from),
         Some(Of::Sites) | None => Played { ended: run::play(args.from), history: Vec::new() },
@@ -132,5 +136,6 @@ fn as_json((what, Ended { seed, story, violation, .. }): &(&str, Ended)) -> Valu
     json!({ "name": format!("seed {seed} of a {what}"), "violation": violation })
 }
 
+const NICENESS: i32 = 10;
 /// The first few say enough.
 const SHOWN: usize = 3;

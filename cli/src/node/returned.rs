@@ -1,7 +1,8 @@
 //! What this node still has of volumes that others have taken over: it is kept as a snapshot, so that nothing vanishes, and only
 //! then forgotten (design section 5).
 //!
-//! The steps, and what a start makes of a crash behind each of them:
+//! Of an epoch in which it never opened the volume that is what was published then. Of another, the steps, and what a start makes
+//! of a crash behind each of them:
 //! 1. What is open of it is closed: nobody was answered any more. *It is here as it was left.*
 //! 2. It is opened in the epoch that it was written in, sealed, and closed. *The same, with less in the journal.*
 //! 3. The metadata is told: as a snapshot where that is more than what was gone on with. *It is told again, and knows.*
@@ -14,7 +15,7 @@ use anyhow::{Context, Result};
 use sterna_consensus::ProposeError;
 use sterna_consensus::state::command::{Branch, Command};
 use sterna_consensus::state::outcome::Refusal;
-use sterna_consensus::state::volume::{Generation, Volume as VolumeEntry};
+use sterna_consensus::state::volume::{Generation, Published, Volume as VolumeEntry};
 use sterna_runtime::work::blocking;
 use sterna_storage_node::chunking::ChunkingParameters;
 use sterna_storage_node::volume::{SealedState, Storage, Volume, VolumeError, VolumeSpec};
@@ -80,7 +81,7 @@ async fn settle(node: &Arc<Node>, id: VolumeId) -> Result<()> {
     let kept = blocking(move || reading.kept(id)).await??;
     // Its own of now is nobody's past.
     let Some(kept) = kept.filter(|kept| kept.epoch < entry.epoch) else {
-        return forget_others(node, &entry).await;
+        return settle_unopened(node, &entry).await;
     };
     slot.close().await;
     let superseded = entry.superseded.iter().find(|superseded| superseded.epoch == kept.epoch);
@@ -101,11 +102,15 @@ async fn settle(node: &Arc<Node>, id: VolumeId) -> Result<()> {
     Ok(())
 }
 
-/// Says of epochs of which nothing is here that nothing is.
-async fn forget_others(node: &Node, entry: &VolumeEntry) -> Result<()> {
+/// Settles epochs of which nothing is kept here: this node never opened the volume in them. So all that it has of it is what was
+/// published when it became the owner, which it had as a replica.
+async fn settle_unopened(node: &Node, entry: &VolumeEntry) -> Result<()> {
     let own = node.metadata.id();
     for superseded in entry.superseded.iter().filter(|s| s.owner == own && !s.is_settled) {
-        tell(node, entry, superseded.epoch, None).await?;
+        let Published { root, generation, written_blocks, .. } = superseded.published;
+        let had = SealedState { root, generation: generation.0, written_blocks };
+        let has_more = root != superseded.resumed.root;
+        tell(node, entry, superseded.epoch, has_more.then_some(had)).await?;
     }
     Ok(())
 }
