@@ -19,11 +19,11 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::failover::Failovers;
 use super::world::{Act, World};
 use crate::site::Stop;
-use crate::surroundings::{clocks, now_ns, set_clocks};
+use crate::surroundings::{Clocks, clocks, now_ns, set_clocks};
 
 /// Something that is done to the cluster, and undone after a while.
 #[derive(Clone, Debug)]
-enum Done {
+enum Harm {
     /// That of a plan.
     Planned(Fault),
     /// Power is lost at a site, and what was not durable there with it.
@@ -68,66 +68,66 @@ impl Faults {
             sleep_until(begun + Duration::from_millis(planned.begins_ms)).await;
             let (own, draw) = (Rc::clone(self), random.bits());
             under_way.spawn_local(async move {
-                let done = own.choose(planned.fault, &mut Random::new(draw));
-                own.one(planned.number, done, Duration::from_millis(planned.lasts_ms), draw).await;
+                let harm = own.choose(planned.fault, &mut Random::new(draw));
+                own.one(planned.number, harm, Duration::from_millis(planned.lasts_ms), draw).await;
             });
         }
         while under_way.join_next().await.is_some() {}
     }
 
     /// What is done in place of a planned fault, if it is not that.
-    fn choose(&self, fault: Fault, random: &mut Random) -> Done {
+    fn choose(&self, fault: Fault, random: &mut Random) -> Harm {
         match fault {
-            Fault::Kill { site } if self.world.power_is_lost => Done::PowerLoss(site.into()),
+            Fault::Kill { site } if self.world.power_is_lost => Harm::PowerLoss(site.into()),
             Fault::Pause { site } => {
                 let site = usize::from(site);
                 let other = (site + 1) % self.world.places.len();
                 match random.below(3) {
-                    0 => Done::Apart(site, other),
+                    0 => Harm::Apart(site, other),
                     // Back no further than certificates are dated.
-                    1 => Done::DayJumps(site, i64::try_from(random.below(DAY_JUMP_MS)).unwrap_or(0) - BACK_AT_MOST_MS),
-                    _ => Done::SlowDisk(site, Duration::from_millis(1 + random.below(SLOWEST_DISK_MS))),
+                    1 => Harm::DayJumps(site, i64::try_from(random.below(DAY_JUMP_MS)).unwrap_or(0) - BACK_AT_MOST_MS),
+                    _ => Harm::SlowDisk(site, Duration::from_millis(1 + random.below(SLOWEST_DISK_MS))),
                 }
             }
             // A plan has a volume for each site.
             Fault::Failover { volume, ahead, by } => {
                 let volumes = u8::try_from(self.world.setting.volumes.len()).unwrap_or(u8::MAX);
-                Done::Planned(Fault::Failover { volume: volume % volumes, ahead, by })
+                Harm::Planned(Fault::Failover { volume: volume % volumes, ahead, by })
             }
-            fault => Done::Planned(fault),
+            fault => Harm::Planned(fault),
         }
     }
 
-    async fn one(&self, number: u32, done: Done, lasts: Duration, draw: u64) {
-        let shown = match &done {
-            Done::Planned(fault) => fault.to_string(),
+    async fn one(&self, number: u32, harm: Harm, lasts: Duration, draw: u64) {
+        let shown = match &harm {
+            Harm::Planned(fault) => fault.to_string(),
             other => format!("{other:?}"),
         };
-        let _parts = self.hold(&done).await;
+        let _parts = self.hold(&harm).await;
         self.world.tell(&format!("fault {number}: {shown}, for {} ms", lasts.as_millis()));
         let began_ns = now_ns();
         let stop = if self.world.power_is_lost { power_loss(draw) } else { Stop::Kill };
-        let planned = match done {
-            Done::Planned(fault) => {
+        let planned = match harm {
+            Harm::Planned(fault) => {
                 self.planned(&fault, lasts, stop, draw).await;
                 Some(fault)
             }
-            Done::PowerLoss(site) => {
+            Harm::PowerLoss(site) => {
                 self.stop(site, stop, lasts).await;
                 Some(Fault::Kill { site: u8::try_from(site).unwrap_or(u8::MAX) })
             }
-            Done::Apart(one, other) => {
+            Harm::Apart(one, other) => {
                 self.cut(&self.ways_around(one, other), lasts, draw).await;
                 None
             }
-            Done::DayJumps(site, ms) => {
-                set_clocks(site, super::Clocks { day_is_off_ms: ms, ..clocks(site) });
+            Harm::DayJumps(site, ms) => {
+                set_clocks(site, Clocks { day_is_off_ms: ms, ..clocks(site) });
                 None
             }
-            Done::SlowDisk(site, takes) => {
-                set_clocks(site, super::Clocks { disk_takes: takes, ..clocks(site) });
+            Harm::SlowDisk(site, takes) => {
+                set_clocks(site, Clocks { disk_takes: takes, ..clocks(site) });
                 sleep(lasts).await;
-                set_clocks(site, super::Clocks { disk_takes: Duration::ZERO, ..clocks(site) });
+                set_clocks(site, Clocks { disk_takes: Duration::ZERO, ..clocks(site) });
                 None
             }
         };
@@ -249,11 +249,11 @@ impl Faults {
     }
 
     /// Holds what a fault is about, always in the same order, so that no two wait for each other.
-    async fn hold(&self, done: &Done) -> Vec<OwnedMutexGuard<()>> {
+    async fn hold(&self, harm: &Harm) -> Vec<OwnedMutexGuard<()>> {
         let sites = u8::try_from(self.world.places.len()).unwrap_or(u8::MAX);
         let (mut nodes, mut pairs) = (Vec::new(), Vec::new());
-        match done {
-            Done::Planned(fault) => {
+        match harm {
+            Harm::Planned(fault) => {
                 for part in fault.parts(sites) {
                     match part {
                         Part::Node(node) => nodes.push(usize::from(node)),
@@ -262,8 +262,8 @@ impl Faults {
                     }
                 }
             }
-            Done::PowerLoss(node) | Done::DayJumps(node, _) | Done::SlowDisk(node, _) => nodes.push(*node),
-            Done::Apart(one, other) => {
+            Harm::PowerLoss(node) | Harm::DayJumps(node, _) | Harm::SlowDisk(node, _) => nodes.push(*node),
+            Harm::Apart(one, other) => {
                 pairs = self.ways_around(*one, *other);
             }
         }

@@ -3,7 +3,7 @@
 //! HTTP/2. What is simulated lies below: time, chance, the network's packets, the disk.
 //!
 //! * [`machine`]: what is left when a machine stops. `life`: what runs on it. `network`: what lies between.
-//! * `client`: who writes. `faults`: what is done to it all. `failover`: volumes that go on elsewhere. `tracing`: what nodes tell.
+//! * `client`: who writes. `faults`: what is done to it all. `failover`: volumes that go on elsewhere. `told`: what nodes tell.
 //! * `world`: what a run knows.
 //!
 //! A run leaves a history as the campaign of real processes does (`sterna_tests::faults::history`), and the same checkers judge it.
@@ -46,8 +46,7 @@ use self::machine::Machine;
 use self::world::{Act, World};
 use crate::run::Ended;
 use crate::story::Story;
-pub(crate) use crate::surroundings::Clocks;
-use crate::surroundings::{self, set_clocks};
+use crate::surroundings::{self, Clocks, set_clocks};
 
 /// A run, and its history.
 #[derive(Clone, Debug)]
