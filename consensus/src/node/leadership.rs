@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use openraft::error::Fatal;
 use openraft::{ChangeMembers, EmptyNode, RaftMetrics, ServerState};
 use sterna_types::NodeId;
 use tokio::sync::{mpsc, watch};
@@ -142,11 +143,22 @@ impl Leadership {
 
     async fn change(&self, change: ChangeMembers<u64, EmptyNode>) -> Option<String> {
         tracing::info!(node = %self.node, ?change, "Raft's members change");
-        match timeout(CHANGE_TIMEOUT, self.raft.change_membership(change, true)).await {
-            Ok(Ok(_)) => None,
-            Ok(Err(error)) => Some(error.to_string()),
+        match timeout(CHANGE_TIMEOUT, self.changed(change)).await {
+            Ok(Ok(())) => None,
+            Ok(Err(what)) => Some(what),
             Err(_) => Some("a change of the members takes long".to_owned()),
         }
+    }
+
+    /// Ends when the change is in the log and Raft's metrics show it: the next step goes by them, and one that went by older ones
+    /// would ask for the same change again.
+    async fn changed(&self, change: ChangeMembers<u64, EmptyNode>) -> Result<(), String> {
+        let written = self.raft.change_membership(change, true).await.map_err(|error| error.to_string())?;
+        let mut metrics = self.raft.metrics();
+        let shown = metrics.wait_for(|metrics| {
+            metrics.membership_config.log_id().is_some_and(|at| at >= written.log_id) || metrics.running_state.is_err()
+        });
+        shown.await.map(drop).map_err(|_| Fatal::<u64>::Stopped.to_string())
     }
 }
 

@@ -4,7 +4,7 @@
 use std::num::NonZeroU64;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::mpsc::{Receiver, SyncSender};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -101,7 +101,9 @@ impl Carrier {
     /// Sleeps until there is something to do; whether there are orders. What each device is ready for is put into `ready`.
     fn wait(&self, wake: &OwnedFd, ready: &mut [PollFlags]) -> Result<bool> {
         let next = self.paths.iter().filter_map(Path::next_arrival).min();
-        let timeout = next.map(|next| Timespec::try_from(next.since(self.now()))).transpose()?;
+        // A thread that sleeps is woken late. So it sleeps until shortly before, and then only looks.
+        let until = |next: Moment| next.since(self.now()).saturating_sub(AWAKE_BEFORE);
+        let timeout = next.map(|next| Timespec::try_from(until(next))).transpose()?;
         // Behind the devices is `wake`; what is behind that is not polled.
         let fd = |place: usize| self.ports.get(place).map_or(wake.as_fd(), |port| port.device.tun.as_fd());
         let mut polled: [_; MOST_SITES + 1] =
@@ -194,5 +196,7 @@ impl Carrier {
 
 /// The least that `nice` knows; it is of this thread alone.
 const HIGHEST_PRIORITY: i32 = -20;
+/// For so long before a packet is due the thread does not sleep: about as long as it takes to be woken.
+const AWAKE_BEFORE: Duration = Duration::from_micros(100);
 /// How many packets of one site are read before what is due is handed over: at most half a millisecond of work.
 const BATCH: usize = 16;
