@@ -22,6 +22,7 @@ pub fn install() {
 pub fn begin(seed: u64) {
     CHANCE.set(seed ^ 0x5eed_5eed_5eed_5eed);
     LAST_NS.set(0);
+    STEPPED.take();
     NODES.take();
     RUNTIMES.take();
 }
@@ -53,9 +54,23 @@ impl Clocks {
     }
 }
 
+/// How long the run has lasted. Between two steps no host runs, and a host's clock that is asked then is that of the machine:
+/// it is not.
+pub fn elapsed() -> Duration {
+    match Handle::try_current() {
+        Ok(_) => turmoil::sim_elapsed().unwrap_or_default(),
+        Err(_) => STEPPED.get(),
+    }
+}
+
+/// Says how long the run has lasted at the end of a step.
+pub fn stepped(elapsed: Duration) {
+    STEPPED.set(elapsed);
+}
+
 /// Nanoseconds since the run has begun.
 pub fn now_ns() -> u64 {
-    let elapsed = turmoil::sim_elapsed().map_or(0, |elapsed| u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX));
+    let elapsed = u64::try_from(elapsed().as_nanos()).unwrap_or(u64::MAX);
     let now = elapsed.max(LAST_NS.get() + BETWEEN_LOOKS_NS);
     LAST_NS.set(now);
     now
@@ -92,7 +107,7 @@ impl Simulated for OfThread {
 
     fn since_1970(&self) -> Duration {
         let off_ms = node().map_or(0, |node| clocks(node).day_is_off_ms);
-        let elapsed_ms = turmoil::sim_elapsed().map_or(0, |elapsed| i64::try_from(elapsed.as_millis()).unwrap_or(0));
+        let elapsed_ms = i64::try_from(elapsed().as_millis()).unwrap_or(0);
         Duration::from_millis(u64::try_from(BEGINS_AT_MS + elapsed_ms + off_ms).unwrap_or(0))
     }
 
@@ -118,6 +133,7 @@ fn bits() -> u64 {
 
 thread_local! {
     static CHANCE: Cell<u64> = const { Cell::new(0) };
+    static STEPPED: Cell<Duration> = const { Cell::new(Duration::ZERO) };
     static LAST_NS: Cell<u64> = const { Cell::new(0) };
     static NODES: RefCell<BTreeMap<usize, Clocks>> = const { RefCell::new(BTreeMap::new()) };
     static RUNTIMES: RefCell<std::collections::HashMap<Id, usize>> = RefCell::default();

@@ -46,7 +46,7 @@ use self::machine::Machine;
 use self::world::{Act, World};
 use crate::run::Ended;
 use crate::story::Story;
-use crate::surroundings::{self, Clocks, set_clocks};
+use crate::surroundings::{self, Clocks, set_clocks, stepped};
 
 /// A run, and its history.
 #[derive(Clone, Debug)]
@@ -134,6 +134,7 @@ fn run(seed: u64, world: &Rc<World>) {
         if let Err(error) = sim.step() {
             world.violated(format!("the run cannot go on: {error}"));
         }
+        stepped(sim.elapsed());
         if let Some(panic) = told::panicked() {
             world.violated(panic);
         }

@@ -11,7 +11,7 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
 
 use super::world::World;
-use crate::surroundings::{clocks, node};
+use crate::surroundings::{clocks, elapsed, node};
 
 /// Takes down what nodes tell from now on, and panics.
 pub(super) fn listen() {
@@ -68,8 +68,7 @@ struct OfRun;
 
 impl FormatTime for OfRun {
     fn format_time(&self, f: &mut Writer<'_>) -> std::fmt::Result {
-        let elapsed = turmoil::sim_elapsed().unwrap_or_default();
-        write!(f, "{:9.3}", elapsed.as_secs_f64())
+        write!(f, "{:9.3}", elapsed().as_secs_f64())
     }
 }
 
