@@ -39,6 +39,13 @@ pub const MAX_REPLICAS: usize = 16;
 /// absence lasts. An owner that is forgotten keeps all that it had.
 pub const MAX_SUPERSEDED: usize = 16;
 
+/// The most volumes that are handed over together: more disks than virtual machines have.
+pub const MAX_VOLUMES_PER_HANDOFF: usize = 64;
+
+/// How often a volume is handed over before an owner of it has fetched everything; then it stays until one has. Each of those who have
+/// handed it over may be the only one that has a chunk, and none of them may go meanwhile.
+pub const MAX_SOURCES: usize = 8;
+
 /// The most copies that a flush may wait for. Each further one makes every flush slower and protects against less.
 pub const MAX_SYNC_COPIES: u8 = 7;
 

@@ -24,7 +24,7 @@ use crate::raft::acknowledgements::Acknowledgements;
 use crate::raft::wire::append_request;
 use crate::raft::{Entry, LogId, Membership, SnapshotMeta, StoredMembership, TypeConfig};
 use crate::state::Metadata;
-use crate::state::command::Request;
+use crate::state::request::Request;
 use crate::store;
 
 /// What pretended nodes have been sent, all of them together.

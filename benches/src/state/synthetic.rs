@@ -6,10 +6,11 @@ use anyhow::{Context, Result};
 use sterna_consensus::state::Metadata;
 use sterna_consensus::state::cluster::MetadataVersion;
 use sterna_consensus::state::command::{
-    Admission, Bootstrap, Command, NewSnapshot, NewToken, NewVolume, Origin, Request, RootPublication,
+    Admission, Bootstrap, Command, NewSnapshot, NewToken, NewVolume, Origin, RootPublication,
 };
 use sterna_consensus::state::outcome::Outcome;
 use sterna_consensus::state::policy::{AttachPolicy, Durability};
+use sterna_consensus::state::request::Request;
 use sterna_consensus::state::session::{SessionLength, SessionNumber};
 use sterna_consensus::state::token::Digest;
 use sterna_consensus::state::volume::{Generation, UnixTime, VolumeFormat};

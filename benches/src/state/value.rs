@@ -9,8 +9,9 @@ use sterna_consensus::limits::{MAX_VOLUMES, PUBLISH_INTERVAL};
 use sterna_consensus::rehearsal::{entry_of, metadata_of, snapshot_of, time_to_hold};
 use sterna_consensus::session::keeper::RENEWALS_PER_SESSION;
 use sterna_consensus::state::Metadata;
-use sterna_consensus::state::command::{Command, Request};
+use sterna_consensus::state::command::Command;
 use sterna_consensus::state::outcome::Outcome;
+use sterna_consensus::state::request::Request;
 use sterna_types::NodeId;
 
 use super::synthetic::{Synthetic, new_volume, renewal};

@@ -14,7 +14,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use sterna_consensus::ProposeError;
 use sterna_consensus::state::command::{Branch, Command};
-use sterna_consensus::state::outcome::Refusal;
+use sterna_consensus::state::refusal::Refusal;
 use sterna_consensus::state::volume::{Generation, Published, Volume as VolumeEntry};
 use sterna_runtime::work::blocking;
 use sterna_storage_node::chunking::ChunkingParameters;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sterna_consensus::session::{SessionKeeper, SessionNews};
-use sterna_consensus::state::outcome::Refusal;
+use sterna_consensus::state::refusal::Refusal;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use sterna_types::{ClusterId, NodeId};
 
 use super::config::InvalidConfig;
-use crate::state::outcome::Refusal;
+use crate::state::refusal::Refusal;
 use crate::store::StoreError;
 
 /// Why the metadata could not be opened, or not be made. A message names the directory.

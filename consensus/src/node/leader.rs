@@ -13,8 +13,9 @@ use super::error::{ProposeError, ReadError};
 use super::proposer::{Answer, Urgency};
 use crate::limits::MAX_MESSAGE_BYTES;
 use crate::raft::wire::json_of;
-use crate::state::command::Request;
-use crate::state::outcome::{Outcome, Refusal};
+use crate::state::outcome::Outcome;
+use crate::state::refusal::Refusal;
+use crate::state::request::Request;
 use crate::store::to_json;
 
 /// The way to whoever leads; none for a node that has no network.

@@ -22,7 +22,8 @@ use crate::raft::Raft;
 use crate::session::trace::Asked;
 use crate::state::Metadata;
 use crate::state::cluster::MetadataVersion;
-use crate::state::command::{Command, Request};
+use crate::state::command::Command;
+use crate::state::request::Request;
 
 /// The task; see above. It ends when it is aborted, or Raft has ended.
 pub(super) struct Leadership {

@@ -64,7 +64,8 @@ fn live(metadata: &Metadata, id: NodeId) -> Option<Session> {
 mod tests {
     use super::*;
     use crate::state::cluster::MetadataVersion;
-    use crate::state::command::{Command, Request};
+    use crate::state::command::Command;
+    use crate::state::request::Request;
     use crate::state::tests::bootstrap_command;
 
     fn apply(metadata: &mut Metadata, command: Command) {

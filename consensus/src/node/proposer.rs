@@ -23,8 +23,8 @@ use super::leader::{Leader, Written};
 use crate::limits::{MAX_COMMANDS_PER_ENTRY, MAX_ENTRIES_IN_FLIGHT, MAX_ENTRY_BYTES, MAX_WAITING_PROPOSALS};
 use crate::raft::{Batch, Raft, TypeConfig};
 use crate::state::Metadata;
-use crate::state::command::Request;
 use crate::state::outcome::Outcome;
+use crate::state::request::Request;
 
 /// What comes of one request.
 pub(super) type Answer = Result<Outcome, ProposeError>;

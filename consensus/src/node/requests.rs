@@ -13,8 +13,9 @@ use super::error::{ProposeError, ReadError};
 use super::proposer::{Urgency, ask};
 use crate::raft::Fatal;
 use crate::state::Metadata;
-use crate::state::command::{Command, Request, RequestId};
+use crate::state::command::Command;
 use crate::state::outcome::Outcome;
+use crate::state::request::{Request, RequestId};
 
 impl MetadataNode {
     /// The metadata with everything in it that was acknowledged to anybody before this call.

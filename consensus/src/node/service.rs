@@ -19,7 +19,7 @@ use crate::callers::Callers;
 use crate::limits::MAX_COMMANDS_PER_ENTRY;
 use crate::raft::wire::json_of;
 use crate::raft::{Fatal, Raft};
-use crate::state::command;
+use crate::state::request;
 use crate::store::to_json;
 
 /// Answers for this node.
@@ -46,13 +46,13 @@ impl metadata_server::Metadata for MetadataService {
             return Err(Status::invalid_argument(format!("{given} requests; it takes 1 to {MAX_COMMANDS_PER_ENTRY}")));
         }
         let parsed: Result<Vec<_>, _> =
-            requests.iter().map(|json| json_of::<command::Request>("request", json)).collect();
+            requests.iter().map(|json| json_of::<request::Request>("request", json)).collect();
         let parsed = parsed.map_err(|error| Status::invalid_argument(error.to_string()))?;
         // Whoever leads answers itself; to hand on what was handed on could go round for ever.
         let outcome = match ask(&self.proposals, parsed, false, urgency).await {
             Ok(written) => {
                 let answer = |answer: Result<_, ProposeError>| match answer {
-                    Ok(outcome) => Ok(to_json(&Ok::<_, crate::state::outcome::Refusal>(outcome))),
+                    Ok(outcome) => Ok(to_json(&Ok::<_, crate::state::refusal::Refusal>(outcome))),
                     Err(ProposeError::Refused(refusal)) => {
                         Ok(to_json(&Err::<crate::state::outcome::Outcome, _>(refusal)))
                     }

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use packed::Packed;
 use serde::{Deserialize, Serialize};
 
-use crate::state::command::Request;
-use crate::state::outcome::{Outcome, Refusal};
+use crate::state::outcome::Outcome;
+use crate::state::refusal::Refusal;
+use crate::state::request::Request;
 
 pub(crate) mod acknowledgements;
 pub(crate) mod network;

@@ -66,7 +66,7 @@ mod tests {
 
     use super::*;
     use crate::raft::Batch;
-    use crate::state::command::Request;
+    use crate::state::request::Request;
     use crate::state::tests::create_volume;
 
     fn entry(index: u64) -> Entry {

@@ -145,7 +145,7 @@ mod tests {
 
     use super::*;
     use crate::raft::{Batch, Entry, Membership};
-    use crate::state::command::Request;
+    use crate::state::request::Request;
     use crate::state::tests::create_volume;
 
     fn id(index: u64) -> LogId {

@@ -14,7 +14,8 @@ use crate::node::{MetadataNode, ProposeError};
 use crate::state::Metadata;
 use crate::state::cluster::MetadataVersion;
 use crate::state::command::Command;
-use crate::state::outcome::{Outcome, Refusal};
+use crate::state::outcome::Outcome;
+use crate::state::refusal::Refusal;
 use crate::state::session::{SessionLength, SessionNumber};
 
 /// Keeps one node's session. See [`super`] for the steps.

@@ -16,7 +16,8 @@ use sterna_types::NodeId;
 
 use crate::node::ProposeError;
 use crate::state::command::Command;
-use crate::state::outcome::{Outcome, Refusal};
+use crate::state::outcome::Outcome;
+use crate::state::refusal::Refusal;
 
 /// What the events are told apart from others by.
 pub const TARGET: &str = "sterna::lease";

@@ -6,8 +6,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::command::RequestId;
 use super::outcome::Outcome;
+use super::request::RequestId;
 use super::shared_map::SharedMap;
 use crate::limits::MAX_ANSWERED_REQUESTS;
 

@@ -12,9 +12,18 @@ use super::Metadata;
 use super::cluster::{MetadataVersion, Node, Site};
 use super::command::{Admission, NewToken};
 use super::layout::{Layout, LayoutRevision, NodeChange};
-use super::outcome::{Outcome, Refusal};
+use super::outcome::Outcome;
+use super::refusal::Refusal;
 use super::token::Token;
 use crate::limits::{MAX_NODES, MAX_SITES, MAX_STAGED_CHANGES, MAX_TOKENS, MAX_VOTERS};
+
+/// Which nodes are needed for how many volumes.
+struct Needed {
+    /// They own them.
+    owned: BTreeMap<NodeId, usize>,
+    /// They are being given them, or keep something for their owners.
+    handed_over: BTreeMap<NodeId, usize>,
+}
 
 impl Metadata {
     pub(super) fn raise_version(&mut self, version: MetadataVersion) -> Result<Outcome, Refusal> {
@@ -165,7 +174,7 @@ impl Metadata {
         let mut after = Layout { staged: Vec::new(), ..layout.clone() };
         let mut removed = Vec::new();
         // All volumes are looked at once, not once for each node that goes.
-        let owned = OnceCell::new();
+        let needed = OnceCell::new();
         for change in &layout.staged {
             for node in change.nodes() {
                 self.known_node(node)?;
@@ -183,14 +192,14 @@ impl Metadata {
                     if count > 0 {
                         return Err(Refusal::KeepsReplicas { node, count });
                     }
-                    self.leave(node, &owned, &mut after, &mut removed)?;
+                    self.leave(node, &needed, &mut after, &mut removed)?;
                 }
                 NodeChange::Replace(old, new) if old == new => return Err(Refusal::ReplacesItself { node: old }),
                 NodeChange::Replace(old, new) => {
                     if after.voters.contains(&old) {
                         after.voters.insert(new);
                     }
-                    self.leave(old, &owned, &mut after, &mut removed)?;
+                    self.leave(old, &needed, &mut after, &mut removed)?;
                 }
             }
         }
@@ -206,12 +215,17 @@ impl Metadata {
     fn leave(
         &self,
         node: NodeId,
-        owned: &OnceCell<BTreeMap<NodeId, usize>>,
+        needed: &OnceCell<Needed>,
         layout: &mut Layout,
         removed: &mut Vec<NodeId>,
     ) -> Result<(), Refusal> {
-        if let Some(&count) = owned.get_or_init(|| self.owned_volumes()).get(&node) {
+        let needed =
+            needed.get_or_init(|| Needed { owned: self.owned_volumes(), handed_over: self.volumes_handed_over() });
+        if let Some(&count) = needed.owned.get(&node) {
             return Err(Refusal::OwnsVolumes { node, count });
+        }
+        if let Some(&count) = needed.handed_over.get(&node) {
+            return Err(Refusal::HandsVolumesOver { node, count });
         }
         let count = self.sole_copies(node);
         if count > 0 {

@@ -9,7 +9,8 @@ use sterna_types::{Epoch, NodeId, Root, SiteName, VolumeId};
 use super::Metadata;
 use super::apply_volumes::check_epoch;
 use super::command::{Branch, ReplicaReport};
-use super::outcome::{Outcome, Refusal};
+use super::outcome::Outcome;
+use super::refusal::Refusal;
 use super::replica::{Complete, Replica, ReplicaMode, Superseded};
 use super::volume::{Generation, Published, Snapshot, Volume};
 use crate::limits::{MAX_REPLICAS, MAX_ROOTS_PER_COMMAND, MAX_SUPERSEDED};
@@ -118,35 +119,30 @@ impl Metadata {
         if !volume.descends_from(&complete) {
             return Err(Refusal::ReplicaGivenUp { volume: id, site: site.clone() });
         }
-        if !self.known_node(heir)?.session.is_some_and(|session| session.is_live()) {
-            return Err(Refusal::NoSession { node: heir });
-        }
-        let owner = self.known_node(volume.owner)?;
-        let is_over = |node| self.node(node).and_then(|node| node.session).is_some_and(|session| !session.is_live());
+        self.check_lives(heir)?;
         let mut ownership = volume.ownership();
-        // The epoch was looked at, no handoff is under way, and a replica is at another node: so this is why.
-        let lives = |_| Refusal::OwnerLives { volume: id, owner: owner.id };
-        ownership.take_over(epoch, heir, is_over).map_err(lives)?;
-        let (former, former_site, next) = (owner.id, owner.site.clone(), ownership.epoch);
+        ownership.take_over(epoch, heir, |other| self.is_over(other)).map_err(|why| Refusal::passing(id, why))?;
+        let owner = self.known_node(volume.owner)?;
+        let (former, former_site) = (owner.id, owner.site.clone());
         self.change_volume(id, |volume| {
-            let published = volume.published;
-            volume.superseded.push(Superseded {
-                epoch,
-                owner: former,
-                published,
-                resumed: contents,
-                is_settled: false,
-            });
-            let too_many = volume.superseded.len().saturating_sub(MAX_SUPERSEDED);
-            volume.superseded.drain(..too_many);
+            let (published, moving_to) = (volume.published, volume.moving_to);
             volume.keep_holders(former);
             volume.replicas.remove(site);
             volume.replicas.insert(former_site, Replica { node: former, mode, complete: None });
-            volume.owner = ownership.owner;
-            volume.epoch = next;
+            volume.set_ownership(ownership);
             volume.published = Published { generation: Generation(published.generation.0 + 1), ..contents };
+            let resumed = contents;
+            volume.supersede(Superseded { epoch, owner: former, published, resumed, is_settled: false });
+            // Where it was being handed over, that node may have begun the epoch in between. It has published nothing of it, and if it
+            // has not begun it there is nothing to keep.
+            if let Some(owner) = moving_to {
+                let epoch = epoch.next();
+                volume.supersede(Superseded { epoch, owner, published: resumed, resumed, is_settled: false });
+            }
+            // The heir has all that it goes on with: there is nothing for it to fetch from those who had more.
+            volume.sources.clear();
         })?;
-        Ok(Outcome::TakenOver { epoch: next })
+        Ok(Outcome::TakenOver { epoch: ownership.epoch })
     }
 
     pub(super) fn settle_epoch(
@@ -177,6 +173,17 @@ impl Metadata {
             let is_it = |superseded: &&mut Superseded| superseded.epoch == epoch && superseded.owner == node;
             volume.superseded.iter_mut().filter(is_it).for_each(|superseded| superseded.is_settled = true);
         })
+    }
+
+    /// Whether a node has a session.
+    pub(super) fn check_lives(&self, node: NodeId) -> Result<(), Refusal> {
+        let lives = self.known_node(node)?.session.is_some_and(|session| session.is_live());
+        if lives { Ok(()) } else { Err(Refusal::NoSession { node }) }
+    }
+
+    /// Whether a node's session has ended. One that never had any may be serving.
+    pub(super) fn is_over(&self, node: NodeId) -> bool {
+        self.node(node).and_then(|node| node.session).is_some_and(|session| !session.is_live())
     }
 
     /// How many volumes a node keeps replicas of. O(volumes).
@@ -223,8 +230,15 @@ impl Metadata {
 }
 
 impl Volume {
+    /// Remembers an epoch that has ended without its owner, and forgets the oldest where that is one too many.
+    pub(super) fn supersede(&mut self, superseded: Superseded) {
+        self.superseded.push(superseded);
+        let too_many = self.superseded.len().saturating_sub(MAX_SUPERSEDED);
+        self.superseded.drain(..too_many);
+    }
+
     /// Notes of snapshots that only the owner holds who that is, before another one is.
-    fn keep_holders(&mut self, owner: NodeId) {
+    pub(super) fn keep_holders(&mut self, owner: NodeId) {
         self.change_snapshots(
             |snapshot| snapshot.holders.is_empty(),
             |snapshot| {
@@ -234,7 +248,7 @@ impl Volume {
     }
 
     /// Notes that a node gives its copies up, except of what is nowhere else.
-    fn forget_holder(&mut self, node: NodeId) {
+    pub(super) fn forget_holder(&mut self, node: NodeId) {
         self.change_snapshots(
             |snapshot| snapshot.holders.contains(&node) && snapshot.holders.len() > 1,
             |snapshot| {

@@ -6,7 +6,8 @@ use sterna_types::NodeId;
 
 use super::Metadata;
 use super::cluster::{MetadataVersion, Node};
-use super::outcome::{Outcome, Refusal};
+use super::outcome::Outcome;
+use super::refusal::Refusal;
 use super::session::{CannotChange, Session, SessionLength, SessionNumber, SessionState};
 
 impl Metadata {

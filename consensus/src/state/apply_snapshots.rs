@@ -8,7 +8,8 @@ use sterna_types::{SnapshotName, VolumeId, VolumeSize};
 use super::Metadata;
 use super::apply_volumes::check_epoch;
 use super::command::NewSnapshot;
-use super::outcome::{Outcome, Refusal};
+use super::outcome::Outcome;
+use super::refusal::Refusal;
 use super::volume::{Snapshot, Volume};
 use crate::limits::{MAX_SNAPSHOTS, MAX_SNAPSHOTS_PER_VOLUME};
 

@@ -7,13 +7,15 @@ use sterna_types::{Epoch, Root, VolumeId, VolumeName, VolumeSize};
 
 use super::Metadata;
 use super::command::{NewVolume, Origin, RootPublication};
-use super::outcome::{Outcome, Refusal};
+use super::outcome::Outcome;
+use super::ownership::{CannotPass, HandoffNumber};
+use super::refusal::Refusal;
 use super::shared_map::SharedMap;
 use super::volume::{ClonedFrom, Generation, Published, Volume, VolumeFormat, VolumeState};
 use crate::limits::{MAX_ROOTS_PER_COMMAND, MAX_VOLUMES};
 
 /// What a clone takes over.
-struct Source {
+struct Original {
     root: Root,
     size: VolumeSize,
     format: VolumeFormat,
@@ -32,13 +34,13 @@ impl Metadata {
         if self.volumes.len() >= MAX_VOLUMES {
             return Err(Refusal::TooManyVolumes);
         }
-        let source = self.source(&new.origin)?;
-        if let Some(source) = &source {
-            check_fits(new, source)?;
+        let original = self.original(&new.origin)?;
+        if let Some(original) = &original {
+            check_fits(new, original)?;
         }
         let number = self.last_volume.checked_add(1).ok_or(Refusal::NoIdsLeft)?;
         let (id, epoch) = (VolumeId(number), Epoch::FIRST);
-        let root = source.as_ref().map_or(Root::EMPTY, |source| source.root);
+        let root = original.as_ref().map_or(Root::EMPTY, |original| original.root);
         let state = if new.origin == Origin::Import { VolumeState::Importing } else { VolumeState::Ready };
         let volume = Volume {
             id,
@@ -51,10 +53,13 @@ impl Metadata {
             owner: new.owner,
             epoch,
             published: Published::of(root, Generation::FIRST),
-            origin: source.map(|source| source.record),
+            origin: original.map(|original| original.record),
             snapshots: SharedMap::default(),
             replicas: BTreeMap::new(),
             superseded: Vec::new(),
+            last_handoff: HandoffNumber::NONE,
+            moving_to: None,
+            sources: Vec::new(),
         };
         self.last_volume = number;
         self.names.insert(new.name.clone(), id);
@@ -63,7 +68,7 @@ impl Metadata {
         Ok(Outcome::Created { volume: id, epoch })
     }
 
-    fn source(&self, origin: &Origin) -> Result<Option<Source>, Refusal> {
+    fn original(&self, origin: &Origin) -> Result<Option<Original>, Refusal> {
         let (from, snapshot) = match origin {
             Origin::Blank | Origin::Import => return Ok(None),
             Origin::Snapshot { volume, name } => (self.known_volume(*volume)?, Some(name)),
@@ -84,7 +89,7 @@ impl Metadata {
             }
         };
         let record = ClonedFrom { volume: from.id, name: from.name.clone(), snapshot: snapshot.cloned(), generation };
-        Ok(Some(Source { root, size, format: from.format, record }))
+        Ok(Some(Original { root, size, format: from.format, record }))
     }
 
     pub(super) fn finish_import(
@@ -108,6 +113,7 @@ impl Metadata {
 
     pub(super) fn delete_volume(&mut self, id: VolumeId, with_snapshots: bool) -> Result<Outcome, Refusal> {
         let volume = Arc::clone(self.known_volume(id)?);
+        check_stays(&volume)?;
         let count = volume.snapshots.len();
         if count > 0 && !with_snapshots {
             return Err(Refusal::HasSnapshots { volume: id, count });
@@ -131,6 +137,7 @@ impl Metadata {
 
     pub(super) fn resize_volume(&mut self, id: VolumeId, size: VolumeSize) -> Result<Outcome, Refusal> {
         let volume = self.ready_volume(id)?;
+        check_stays(volume)?;
         if size < volume.size {
             let (given, current) = (size.bytes(), volume.size.bytes());
             return Err(Refusal::WouldShrink { volume: id, given, current });
@@ -191,7 +198,7 @@ impl Metadata {
 
 impl Volume {
     /// Takes a root that [`check_generation`] has found acceptable.
-    fn publish(&mut self, published: Published) {
+    pub(super) fn publish(&mut self, published: Published) {
         let falls = published.generation < self.published.generation;
         assert!(!falls, "the generation of volume {} would fall", self.id);
         // The same once more says nothing new.
@@ -201,23 +208,30 @@ impl Volume {
     }
 }
 
-fn check_fits(new: &NewVolume, source: &Source) -> Result<(), Refusal> {
-    if new.size < source.size {
-        return Err(Refusal::SmallerThanOrigin { given: new.size.bytes(), origin: source.size.bytes() });
+fn check_fits(new: &NewVolume, original: &Original) -> Result<(), Refusal> {
+    if new.size < original.size {
+        return Err(Refusal::SmallerThanOrigin { given: new.size.bytes(), origin: original.size.bytes() });
     }
-    if new.format != source.format {
-        return Err(Refusal::OtherFormat { given: new.format, origin: source.format });
+    if new.format != original.format {
+        return Err(Refusal::OtherFormat { given: new.format, origin: original.format });
     }
     Ok(())
 }
 
 pub(super) fn check_epoch(volume: &Volume, given: Epoch) -> Result<(), Refusal> {
-    let wrong = |_| Refusal::WrongEpoch { volume: volume.id, given, current: volume.epoch };
-    volume.ownership().check_epoch(given).map_err(wrong)
+    volume.ownership().check_epoch(given).map_err(|why| Refusal::passing(volume.id, why))
+}
+
+/// Whether no handoff of it is under way: what its two nodes have agreed on stays as it is.
+fn check_stays(volume: &Volume) -> Result<(), Refusal> {
+    match volume.moving_to {
+        None => Ok(()),
+        Some(to) => Err(Refusal::passing(volume.id, CannotPass::HandoffUnderWay { to })),
+    }
 }
 
 /// Whether a root may be published: it is newer, or the published one once more (a retry).
-fn check_generation(volume: &Volume, root: Root, given: Generation) -> Result<(), Refusal> {
+pub(super) fn check_generation(volume: &Volume, root: Root, given: Generation) -> Result<(), Refusal> {
     let published = volume.published;
     if given < published.generation {
         return Err(Refusal::OldGeneration { volume: volume.id, given, published: published.generation });

@@ -7,10 +7,11 @@ use sterna_types::{NodeId, NodeName, SiteName, SnapshotName, TokenId, VolumeId, 
 
 use super::Metadata;
 use super::cluster::MetadataVersion;
-use super::volume::Volume;
+use super::ownership::HandoffNumber;
+use super::volume::{Volume, VolumeState};
 use crate::limits::{
-    MAX_NODES, MAX_REPLICAS, MAX_SITES, MAX_SNAPSHOTS, MAX_SNAPSHOTS_PER_VOLUME, MAX_STAGED_CHANGES, MAX_SUPERSEDED,
-    MAX_TOKENS, MAX_VOLUMES, MAX_VOTERS,
+    MAX_NODES, MAX_REPLICAS, MAX_SITES, MAX_SNAPSHOTS, MAX_SNAPSHOTS_PER_VOLUME, MAX_SOURCES, MAX_STAGED_CHANGES,
+    MAX_SUPERSEDED, MAX_TOKENS, MAX_VOLUMES, MAX_VOTERS,
 };
 
 /// What is not true of the metadata, though it always should be.
@@ -58,6 +59,12 @@ pub enum BrokenInvariant {
     /// The epochs that ended without their owners are not in order, or not over.
     #[error("volume {0} has had epochs that are not before its own, one after the other")]
     Superseded(VolumeId),
+    /// A handoff goes to a node that there is not, or to its owner, or cannot have begun.
+    #[error("volume {0} is being handed over to its owner or to a node that there is not, or cannot be handed over")]
+    Handoff(VolumeId),
+    /// Those who have handed a volume over are not in order, or not there.
+    #[error("volume {0} was handed over by nodes that there are not, or not one after the other")]
+    Sources(VolumeId),
     /// A snapshot is larger than its volume.
     #[error("snapshot '{1}' is larger than its volume {0}")]
     SnapshotTooLarge(VolumeId, SnapshotName),
@@ -155,10 +162,12 @@ impl Metadata {
         if volume.snapshots.len() > MAX_SNAPSHOTS_PER_VOLUME
             || volume.replicas.len() > MAX_REPLICAS
             || volume.superseded.len() > MAX_SUPERSEDED
+            || volume.sources.len() > MAX_SOURCES
         {
             return Err(BrokenInvariant::LimitExceeded);
         }
         self.check_copies(volume)?;
+        self.check_handoffs(volume)?;
         if !volume.snapshots.check() {
             return Err(BrokenInvariant::Index);
         }
@@ -166,6 +175,18 @@ impl Metadata {
             Some((name, _)) => Err(BrokenInvariant::SnapshotTooLarge(volume.id, name.clone())),
             None => Ok(()),
         }
+    }
+
+    fn check_handoffs(&self, volume: &Volume) -> Result<(), BrokenInvariant> {
+        if let Some((handoff, to)) = volume.ownership().under_way() {
+            let can_begin = volume.state == VolumeState::Ready && volume.has_room_for_source();
+            let is_another = self.nodes.contains(&to) && to != volume.owner;
+            if !can_begin || !is_another || handoff == HandoffNumber::NONE {
+                return Err(BrokenInvariant::Handoff(volume.id));
+            }
+        }
+        let are_there = volume.sources.iter().all(|source| self.nodes.contains(&source.node));
+        if are_there && volume.sources_are_in_order() { Ok(()) } else { Err(BrokenInvariant::Sources(volume.id)) }
     }
 
     fn check_copies(&self, volume: &Volume) -> Result<(), BrokenInvariant> {

@@ -27,6 +27,7 @@ pub struct Cluster {
 ///
 /// | version | since | what |
 /// |---|---|---|
+/// | 4 | 0.5 | handoffs: a volume passes from one live node to another |
 /// | 3 | 0.4 | replicas: who keeps copies, and taking over with what they hold; snapshots of the metadata, and entries on their way to other nodes, are compressed |
 /// | 2 | 0.3 | several nodes: tokens, sessions, the layout |
 /// | 1 | 0.2 | the first: one node |
@@ -35,7 +36,7 @@ pub struct MetadataVersion(pub u32);
 
 impl MetadataVersion {
     /// What this program makes and understands.
-    pub const CURRENT: Self = Self::REPLICAS;
+    pub const CURRENT: Self = Self::HANDOFFS;
     /// That of a cluster that has just begun.
     pub const FIRST: Self = Self(1);
     /// From which on there can be more nodes than one.
@@ -43,6 +44,8 @@ impl MetadataVersion {
     /// From which on volumes can have replicas and be taken over, and snapshots of the metadata, and entries on their way to other
     /// nodes, are compressed.
     pub const REPLICAS: Self = Self(3);
+    /// From which on volumes can be handed over.
+    pub const HANDOFFS: Self = Self(4);
 }
 
 impl Default for MetadataVersion {

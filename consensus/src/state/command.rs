@@ -1,9 +1,7 @@
 //! What can be asked of the metadata. A command holds all that its outcome depends on besides the metadata itself: no clock,
 //! no randomness, no look at a disk.
 
-use std::fmt;
 use std::net::SocketAddr;
-use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use sterna_types::{
@@ -11,57 +9,16 @@ use sterna_types::{
 };
 
 use super::cluster::{MetadataVersion, is_default};
+use super::handoffs::{ReceivedVolume, VolumeHandoff};
 use super::layout::{LayoutRevision, NodeChange};
 use super::policy::{AttachPolicy, Durability};
 use super::replica::ReplicaMode;
 use super::session::{SessionLength, SessionNumber};
-use super::text_form::as_text;
 use super::token::Digest;
 use super::volume::{Generation, Published, UnixTime, VolumeFormat};
 
-/// A command, and optionally a name for this very request, so that it is carried out once however often it is sent.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Request {
-    /// The same again when the request is repeated because its answer was lost. The outcomes of the last
-    /// [`MAX_ANSWERED_REQUESTS`](crate::limits::MAX_ANSWERED_REQUESTS) requests with an id are remembered.
-    pub id: Option<RequestId>,
-    /// What is asked.
-    pub command: Command,
-}
-
-/// The name of one request: 16 random bytes chosen by the client, written as 32 hexadecimal digits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RequestId(pub u128);
-
-impl fmt::Display for RequestId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", self.0)
-    }
-}
-
-/// A text that is not a [`RequestId`].
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("'{text}' is not a request's id: it takes 32 hexadecimal digits")]
-pub struct InvalidRequestId {
-    /// What was given.
-    pub text: String,
-}
-
-impl FromStr for RequestId {
-    type Err = InvalidRequestId;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let digits = text.len() == 32 && text.bytes().all(|c| c.is_ascii_hexdigit());
-        let number = if digits { u128::from_str_radix(text, 16).ok() } else { None };
-        number.map(Self).ok_or_else(|| InvalidRequestId { text: text.to_owned() })
-    }
-}
-
-as_text!(RequestId);
-
 /// A change of the metadata that somebody asks for. It is either carried out as a whole or refused and changes nothing;
-/// [`Command::PublishRoots`] and [`Command::ReportReplicas`] are, for each of their volumes.
+/// [`Command::PublishRoots`], [`Command::ReportReplicas`], and what ends handoffs are, for each of their volumes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Command {
@@ -243,6 +200,63 @@ pub enum Command {
         node: NodeId,
         /// Everything that it had, to be kept as a snapshot; `None` where that is nothing more.
         branch: Option<Branch>,
+    },
+    /// Begins handing volumes over from their owner to another node: all of them or none. Each handoff is the one after the last that
+    /// the owner knows of, so a request that arrives again is refused: the handoff is under way, or has ended.
+    BeginHandoff {
+        /// Their owner.
+        by: NodeId,
+        /// The node that is to own them.
+        to: NodeId,
+        /// The volumes, none of them twice.
+        volumes: Vec<VolumeHandoff>,
+    },
+    /// Ends handoffs: a node owns the volumes that it has been given, and serves already. Each is accepted or refused by itself. What
+    /// was carried out is accepted again, and changes nothing, as long as the volume is not handed on.
+    CommitHandoff {
+        /// The node that they went to.
+        by: NodeId,
+        /// What it was given.
+        volumes: Vec<ReceivedVolume>,
+    },
+    /// Ends handoffs that the owner has not released, and now never does: it keeps the volumes. Each is accepted or refused by
+    /// itself. One that has ended, however it did, is refused as not under way: who owns the volume in which epoch says how.
+    AbortHandoff {
+        /// The owner.
+        by: NodeId,
+        /// The handoffs.
+        volumes: Vec<VolumeHandoff>,
+    },
+    /// Ends handoffs that the node which they go to has not accepted, and now never does: the owner keeps the volumes. Refused as
+    /// [`Command::AbortHandoff`] is.
+    DeclineHandoff {
+        /// The node that they were to go to.
+        by: NodeId,
+        /// The handoffs.
+        volumes: Vec<VolumeHandoff>,
+    },
+    /// Gives a volume back to its owner, which has released it to a node whose session has ended since. It goes on with all that it
+    /// ever had; what the other node had beside is kept as a snapshot when that returns. A request that arrives again is refused:
+    /// the epoch is over.
+    Reclaim {
+        /// The volume.
+        volume: VolumeId,
+        /// Its epoch, which the owner owned it in.
+        epoch: Epoch,
+        /// The owner.
+        node: NodeId,
+    },
+    /// Says, by the owner of a volume, that it has all of it: those who have handed it over need keep nothing for it any more, nor
+    /// those of its snapshots that the owner has too, unless they keep a replica.
+    FinishHydration {
+        /// The volume.
+        volume: VolumeId,
+        /// Its epoch; refused if it has another one by now.
+        epoch: Epoch,
+        /// The owner.
+        node: NodeId,
+        /// The snapshots that it has all of, too; those that are gone meanwhile are passed over.
+        snapshots: Vec<SnapshotName>,
     },
 }
 
@@ -446,35 +460,12 @@ impl Command {
             | Self::ReportReplicas { .. }
             | Self::FailOver { .. }
             | Self::SettleEpoch { .. } => MetadataVersion::REPLICAS,
+            Self::BeginHandoff { .. }
+            | Self::CommitHandoff { .. }
+            | Self::AbortHandoff { .. }
+            | Self::DeclineHandoff { .. }
+            | Self::Reclaim { .. }
+            | Self::FinishHydration { .. } => MetadataVersion::HANDOFFS,
         }
     }
 }
-
-impl Request {
-    /// A bound for the bytes that this request takes as JSON, found without writing it.
-    pub(crate) fn bytes_at_most(&self) -> usize {
-        let (base, listed) = match &self.command {
-            Command::PublishRoots(publications) => {
-                (SHORT_REQUEST_BYTES_AT_MOST, publications.len() * PUBLICATION_BYTES_AT_MOST)
-            }
-            Command::RenewSession { .. } => (SHORT_REQUEST_BYTES_AT_MOST, 0),
-            Command::ReportReplicas { reports, .. } => {
-                let snapshots: usize = reports.iter().map(|report| report.snapshots.len()).sum();
-                (SHORT_REQUEST_BYTES_AT_MOST, reports.len() * REPORT_BYTES_AT_MOST + snapshots * NAME_BYTES_AT_MOST)
-            }
-            _ => (REQUEST_BYTES_AT_MOST, 0),
-        };
-        base + listed
-    }
-}
-
-/// No request without roots is longer as JSON: a handful of names of 63 bytes, a hash, and the names of the fields.
-pub(crate) const REQUEST_BYTES_AT_MOST: usize = 1024;
-/// Nor is one that has nothing but an id, two numbers of 20 digits, and the names of the fields. Many of these share an entry.
-const SHORT_REQUEST_BYTES_AT_MOST: usize = 160;
-/// No publication is longer as JSON: five numbers of 20 digits, a hash of 64, and the names of the fields.
-const PUBLICATION_BYTES_AT_MOST: usize = 288;
-/// Nor a report, but for the names of its snapshots.
-const REPORT_BYTES_AT_MOST: usize = 320;
-/// Nor a name of 63 bytes, with quotes and a comma.
-const NAME_BYTES_AT_MOST: usize = 66;

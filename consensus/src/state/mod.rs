@@ -3,11 +3,12 @@
 //! From the bottom up:
 //! * [`shared_map`]: an ordered map whose copies cost nothing until they differ;
 //! * [`ownership`]: who owns a volume, and how that passes on;
-//! * [`policy`], [`volume`], [`replica`]: what is known about one volume; [`cluster`], [`session`], [`token`], [`layout`]: about the
-//!   cluster and its nodes;
-//! * [`command`] and [`outcome`]: what can be asked, and what comes of it;
+//! * [`policy`], [`volume`], [`replica`], [`hydration`]: what is known about one volume; [`cluster`], [`session`], [`token`],
+//!   [`layout`]: about the cluster and its nodes;
+//! * [`command`] and [`handoffs`]: what can be asked, and [`request`]: how it is sent; [`outcome`] and [`refusal`]: what comes of it;
 //! * `answered`: the outcomes of the last requests, for those that are sent again;
-//! * `apply_volumes`, `apply_snapshots`, `apply_nodes`, `apply_sessions`, `apply_replicas`: what each command does;
+//! * `apply_volumes`, `apply_snapshots`, `apply_nodes`, `apply_sessions`, `apply_replicas`, `apply_handoffs`: what each command
+//!   does;
 //! * `record`: how all of it is written down; `check`: what is always true of it.
 //!
 //! Nothing here reads a clock, a disk or a random number: every node applies the same commands in the same order, and has to
@@ -18,6 +19,7 @@ use std::sync::Arc;
 use sterna_types::{NodeId, SiteName, TokenId, VolumeId, VolumeName};
 
 mod answered;
+mod apply_handoffs;
 mod apply_nodes;
 mod apply_replicas;
 mod apply_sessions;
@@ -26,12 +28,16 @@ mod apply_volumes;
 mod check;
 pub mod cluster;
 pub mod command;
+pub mod handoffs;
+pub mod hydration;
 pub mod layout;
 pub mod outcome;
 pub mod ownership;
 pub mod policy;
 mod record;
+pub mod refusal;
 pub mod replica;
+pub mod request;
 pub mod session;
 pub mod shared_map;
 #[cfg(test)]
@@ -44,9 +50,11 @@ pub use check::BrokenInvariant;
 
 use answered::Answered;
 use cluster::{Cluster, MetadataVersion, Node, Site};
-use command::{Bootstrap, Command, Request};
+use command::{Bootstrap, Command};
 use layout::Layout;
-use outcome::{Outcome, Refusal};
+use outcome::Outcome;
+use refusal::Refusal;
+use request::Request;
 use session::{SessionLength, SessionState};
 use shared_map::SharedMap;
 use token::Token;
@@ -63,7 +71,8 @@ use volume::Volume;
 ///
 /// ```
 /// use sterna_consensus::state::Metadata;
-/// use sterna_consensus::state::command::{Bootstrap, Command, Request};
+/// use sterna_consensus::state::command::{Bootstrap, Command};
+/// use sterna_consensus::state::request::Request;
 /// use sterna_types::ClusterId;
 ///
 /// let mut metadata = Metadata::default();
@@ -207,6 +216,14 @@ impl Metadata {
             }
             Command::SettleEpoch { volume, epoch, node, branch } => {
                 self.settle_epoch(*volume, *epoch, *node, branch.as_ref())
+            }
+            Command::BeginHandoff { by, to, volumes } => self.begin_handoff(*by, *to, volumes),
+            Command::CommitHandoff { by, volumes } => self.commit_handoff(*by, volumes),
+            Command::AbortHandoff { by, volumes } => self.abort_handoff(*by, volumes),
+            Command::DeclineHandoff { by, volumes } => self.decline_handoff(*by, volumes),
+            Command::Reclaim { volume, epoch, node } => self.reclaim(*volume, *epoch, *node),
+            Command::FinishHydration { volume, epoch, node, snapshots } => {
+                self.finish_hydration(*volume, *epoch, *node, snapshots)
             }
             Command::RaiseVersion { version } => self.raise_version(*version),
             Command::CreateToken(new) => self.create_token(new),

@@ -18,6 +18,9 @@
 //! Invariants: the epoch never falls, and no epoch has two owners that may have written in it; handoffs are counted, and each
 //! ends once; while one is under way only its two nodes may write.
 
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
 use sterna_types::{Epoch, NodeId};
 
 /// The owner of a volume, or the two of a handoff.
@@ -34,7 +37,7 @@ pub struct Ownership {
 }
 
 /// Counts the handoffs of one volume, from 1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct HandoffNumber(pub u64);
 
 impl HandoffNumber {
@@ -48,8 +51,15 @@ impl HandoffNumber {
     }
 }
 
+impl fmt::Display for HandoffNumber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
 /// Why ownership does not pass on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum CannotPass {
     /// This is for the owner.
     #[error("node {given} asks, and node {owner} owns the volume")]
@@ -72,13 +82,13 @@ pub enum CannotPass {
         node: NodeId,
     },
     /// One at a time.
-    #[error("a handoff to node {to} is under way")]
+    #[error("a handoff to node {to} is under way: wait until it has ended")]
     HandoffUnderWay {
         /// Where it goes.
         to: NodeId,
     },
     /// It has ended, or has never begun.
-    #[error("handoff {} is not under way", given.0)]
+    #[error("handoff {given} is not under way, nor the next one: look at who owns the volume now")]
     NotUnderWay {
         /// Of the request.
         given: HandoffNumber,
@@ -108,6 +118,11 @@ impl Ownership {
     /// The handoff that is under way, and where it goes.
     pub fn under_way(&self) -> Option<(HandoffNumber, NodeId)> {
         self.moving_to.map(|to| (self.last_handoff, to))
+    }
+
+    /// The nodes that may write it: its owner, and the one that a handoff goes to.
+    pub fn writers(&self) -> impl Iterator<Item = NodeId> + use<> {
+        [Some(self.owner), self.moving_to].into_iter().flatten()
     }
 
     /// Begins handing the volume over from its owner `by` to `to`. `handoff` is the one after the last that `by` knows of, so
@@ -183,8 +198,8 @@ impl Ownership {
         if self.moving_to.is_none() && heir == self.owner {
             return Err(CannotPass::ToItself { node: heir });
         }
-        let others = [Some(self.owner), self.moving_to].into_iter().flatten().filter(|other| *other != heir);
-        if let Some(node) = others.into_iter().find(|other| !is_over(*other)) {
+        let mut others = self.writers().filter(|other| *other != heir);
+        if let Some(node) = others.find(|other| !is_over(*other)) {
             return Err(CannotPass::Lives { node });
         }
         let begun = if self.moving_to.is_some() { self.epoch.next().next() } else { self.epoch.next() };
@@ -200,7 +215,11 @@ impl Ownership {
         if given == self.epoch { Ok(()) } else { Err(CannotPass::WrongEpoch { given, current: self.epoch }) }
     }
 
-    fn check_owner(&self, given: NodeId) -> Result<(), CannotPass> {
+    /// Whether this node owns the volume.
+    ///
+    /// # Errors
+    /// It does not.
+    pub fn check_owner(&self, given: NodeId) -> Result<(), CannotPass> {
         if given == self.owner { Ok(()) } else { Err(CannotPass::NotOwner { given, owner: self.owner }) }
     }
 

@@ -107,8 +107,8 @@ pub struct Loss {
     pub lost_blocks: u64,
     /// Milliseconds between the two, by the clocks of their owners; `None` where one of them is not known.
     pub lost_ms: Option<u64>,
-    /// Whether nothing was acknowledged that was not published. It is so where the owner ended in good order, and not known
-    /// where its session lapsed.
+    /// Whether nothing was acknowledged that was not published. It is so where the owner ended in good order, as did the node that
+    /// it was being handed over to, and not known where a session lapsed.
     pub all_is_published: bool,
     /// Whether what is complete there was given up by an earlier failover: then there is nothing to go on with.
     pub is_given_up: bool,
@@ -122,7 +122,10 @@ impl Metadata {
         let replica = volume.replicas.get(site)?;
         let complete = replica.complete?;
         let published = volume.published;
-        let owner = self.node(volume.owner).and_then(|owner| owner.session);
+        let is_closed = |node: NodeId| {
+            let session = self.node(node).and_then(|node| node.session);
+            session.is_some_and(|session| session.state == SessionState::Closed)
+        };
         let lost_ms = complete.contents.at.zip(published.at);
         let kept = |complete: &Complete| {
             if volume.descends_from(complete) { complete.contents.written_blocks } else { 0 }
@@ -134,7 +137,7 @@ impl Metadata {
             published,
             lost_blocks: published.written_blocks.saturating_sub(kept(&complete)),
             lost_ms: lost_ms.map(|(complete, published)| published.unix_ms.saturating_sub(complete.unix_ms)),
-            all_is_published: owner.is_some_and(|session| session.state == SessionState::Closed),
+            all_is_published: volume.ownership().writers().all(is_closed),
             is_given_up: !volume.descends_from(&complete),
             more_at: volume
                 .replicas

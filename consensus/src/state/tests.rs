@@ -4,15 +4,20 @@ use proptest::prelude::{Just, Strategy, any, prop_assert, prop_assert_eq, prop_o
 use proptest::{collection, option};
 use sterna_types::{ByteSize, ChunkId, ClusterId, Epoch, Root, SnapshotName, VolumeSize};
 
-use super::command::{NewSnapshot, NewVolume, Origin, RequestId, RootPublication};
+use super::command::{NewSnapshot, NewVolume, Origin, RootPublication};
 use super::policy::{AttachPolicy, Durability, SyncCopies};
+use super::request::RequestId;
 use super::session::SessionNumber;
 use super::volume::{Generation, Published, UnixTime, VolumeFormat, VolumeState};
 use super::*;
 use crate::limits::{MAX_ANSWERED_REQUESTS, MAX_SNAPSHOTS_PER_VOLUME};
 
+mod handoffs;
+mod hydration;
+mod moves;
 pub(crate) mod nodes;
 mod replicas;
+mod taking_back;
 
 pub(crate) fn bootstrap_command() -> Command {
     let address = Some("10.77.0.1:7400".parse().unwrap());
@@ -73,9 +78,14 @@ fn snapshot(volume: VolumeId, name: &str, number: u8, generation: u64) -> Comman
     Command::CreateSnapshot(NewSnapshot { volume, epoch, name, root: root(number), generation, size: blocks(100), at })
 }
 
-/// Of either kind.
+/// Of every kind.
 fn any_command() -> impl Strategy<Value = Command> {
-    prop_oneof![6 => any_volume_command(), 3 => nodes::any_node_command(), 2 => replicas::any_replica_command()]
+    prop_oneof![
+        6 => any_volume_command(),
+        3 => nodes::any_node_command(),
+        2 => replicas::any_replica_command(),
+        2 => moves::any_handoff_command(),
+    ]
 }
 
 /// Few ids, names, roots and generations, so that random commands meet each other.
@@ -135,6 +145,11 @@ fn any_volume_command() -> impl Strategy<Value = Command> {
     ]
 }
 
+/// A cluster that has just begun, or one of three nodes.
+fn any_cluster() -> impl Strategy<Value = Metadata> {
+    prop_oneof![Just(nodes::raised()), Just(nodes::with_nodes(3))]
+}
+
 fn any_request() -> impl Strategy<Value = Request> {
     let id = option::weighted(0.3, (0u128..20).prop_map(RequestId));
     (id, any_command()).prop_map(|(id, command)| Request { id, command })
@@ -157,13 +172,17 @@ fn check_step(before: &Metadata, after: &Metadata) {
     }
     nodes::check_step(before, after);
     replicas::check_step(before, after);
+    moves::check_step(before, after);
 }
 
 proptest! {
     #[test]
-    fn whatever_is_asked_the_invariants_hold_and_a_refusal_changes_nothing(requests in collection::vec(any_request(), 1..150)) {
-        let mut metadata = nodes::raised();
-        let mut twin = nodes::raised();
+    fn whatever_is_asked_the_invariants_hold_and_a_refusal_changes_nothing(
+        cluster in any_cluster(),
+        requests in collection::vec(any_request(), 1..150),
+    ) {
+        let mut metadata = cluster.clone();
+        let mut twin = cluster;
         for request in &requests {
             let before = metadata.clone();
             let answered_before = request.id.is_some_and(|id| before.answered.outcome(id).is_some());
@@ -180,10 +199,10 @@ proptest! {
 
     #[test]
     fn metadata_that_was_written_down_is_the_same_and_behaves_the_same(
+        mut metadata in any_cluster(),
         first in collection::vec(any_request(), 1..100),
         second in collection::vec(any_request(), 1..50),
     ) {
-        let mut metadata = nodes::raised();
         for request in &first {
             let _ = metadata.apply(request);
         }
@@ -227,6 +246,7 @@ fn the_longest_requests_are_no_longer_than_they_are_taken_for() {
     commands.push(snapshot(VolumeId(u64::MAX), &long, 9, u64::MAX));
     commands.push(Command::PublishRoots(vec![publication; 1000]));
     commands.extend(replicas::longest_commands());
+    commands.extend(moves::longest_commands());
     commands.push(Command::PublishRoots(vec![publication]));
     commands.push(Command::RenewSession { node: NodeId(u64::MAX), number: SessionNumber(u64::MAX) });
     for command in commands {

@@ -4,7 +4,9 @@
 //! * its id, once given, belongs to no other volume, not even after its deletion;
 //! * its epoch never falls; nor does the generation of its published root, and one generation has one root;
 //! * its size never falls, and no snapshot of it is larger;
-//! * its replicas are at other sites than its owner, each kept by a node of its site.
+//! * its replicas are at other sites than its owner, each kept by a node of its site;
+//! * it is handed over only when it is ready, to another node than its owner, and there is room for one more source then;
+//! * its sources owned it one after the other, each in an epoch that is over.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -14,7 +16,8 @@ use serde::{Deserialize, Serialize};
 use sterna_types::{Epoch, NodeId, Root, SiteName, SnapshotName, VolumeId, VolumeName, VolumeSize};
 
 use super::cluster::is_default;
-use super::ownership::Ownership;
+use super::hydration::Source;
+use super::ownership::{HandoffNumber, Ownership};
 use super::policy::{AttachPolicy, Durability};
 use super::replica::{Replica, Superseded};
 use super::shared_map::SharedMap;
@@ -53,6 +56,15 @@ pub struct Volume {
     /// The last epochs that ended without their owners, the newest last. Since version 3 of the metadata.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub superseded: Vec<Superseded>,
+    /// The last handoff of it that was begun. Since version 4 of the metadata, as what follows.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub last_handoff: HandoffNumber,
+    /// Of a handoff that is under way, the node that is to own it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moving_to: Option<NodeId>,
+    /// The nodes that have handed it over, the oldest first, until its owner has all of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<Source>,
 }
 
 /// A number for how a volume's contents are cut into chunks and how its map is written down. The storage engine gives it
@@ -147,9 +159,22 @@ pub struct Snapshot {
 }
 
 impl Volume {
-    /// Who owns it. Handoffs are not in the metadata yet: none is under way.
+    /// Who owns it, and the handoff that is under way.
     pub fn ownership(&self) -> Ownership {
-        Ownership::of(self.owner, self.epoch)
+        let Self { owner, epoch, moving_to, last_handoff, .. } = *self;
+        Ownership { owner, epoch, moving_to, last_handoff }
+    }
+
+    /// Notes who owns it from now on.
+    pub(super) fn set_ownership(&mut self, ownership: Ownership) {
+        let Ownership { owner, epoch, moving_to, last_handoff } = ownership;
+        (self.owner, self.epoch) = (owner, epoch);
+        (self.moving_to, self.last_handoff) = (moving_to, last_handoff);
+    }
+
+    /// Whether its epoch began without the owner of the one before.
+    pub fn was_taken_over(&self) -> bool {
+        self.superseded.last().is_some_and(|last| last.epoch.next() == self.epoch)
     }
 
     /// The nodes that hold all of a snapshot of this volume.

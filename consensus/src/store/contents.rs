@@ -61,7 +61,8 @@ const BUFFER_BYTES: usize = 128 << 10;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state::command::{Command, Request};
+    use crate::state::command::Command;
+    use crate::state::request::Request;
     use crate::state::tests::{bootstrap_command, create_volume};
 
     fn metadata(version: MetadataVersion) -> Metadata {

@@ -1,5 +1,5 @@
-//! What format 1 looks like, in `fixtures/format-1`. What has been written is read for ever: a new version gets a directory
-//! of its own beside it, and these files are never changed.
+//! What format 1 looks like, in `fixtures/format-1`, and what format 4 has beside, in `fixtures/format-4`. What has been written is
+//! read for ever: a new version gets a directory of its own beside them, and these files are never changed.
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
@@ -18,10 +18,14 @@ use super::{Absent, Store};
 use crate::raft::{Batch, Entry, LogId, Membership, SnapshotMeta, StoredMembership, Vote};
 use crate::state::Metadata;
 use crate::state::cluster::MetadataVersion;
-use crate::state::command::{Command, NewSnapshot, NewVolume, Origin, Request, RequestId, RootPublication};
+use crate::state::command::{Command, NewSnapshot, NewVolume, Origin, RootPublication};
+use crate::state::handoffs::{ReceivedVolume, VolumeHandoff};
+use crate::state::ownership::HandoffNumber;
 use crate::state::policy::{AttachPolicy, Durability, SyncCopies};
+use crate::state::request::{Request, RequestId};
+use crate::state::tests::nodes::with_nodes;
 use crate::state::tests::{bootstrap_command, create_volume, root};
-use crate::state::volume::{Generation, UnixTime, VolumeFormat};
+use crate::state::volume::{Generation, Published, UnixTime, VolumeFormat};
 
 /// The file holds the value, to the byte.
 fn stands_as<T: Serialize + DeserializeOwned + PartialEq + Debug>(value: &T, file: &str) {
@@ -83,6 +87,36 @@ fn requests() -> Vec<Request> {
     commands().into_iter().enumerate().map(|(number, command)| Request { id: id(number), command }).collect()
 }
 
+/// One of each command about handoffs, of two volumes that the first of three nodes owns. They leave one of these with a source, the
+/// other on its way, and an outcome that has refusals.
+fn handoff_commands() -> Vec<Command> {
+    let (a, b, c) = (NodeId(1), NodeId(2), NodeId(3));
+    let (volume, other) = (VolumeId(1), VolumeId(2));
+    let of = |volume, number| VolumeHandoff { volume, handoff: HandoffNumber(number) };
+    let at = Some(UnixTime { unix_ms: 1_700_000_000_000 });
+    let contents = Published { written_blocks: 70, at, ..Published::of(root(7), Generation(7)) };
+    let received = |number| ReceivedVolume { volume, handoff: HandoffNumber(number), contents };
+    let snapshots = vec!["before-upgrade".parse().unwrap()];
+    let second = Epoch::FIRST.next();
+    vec![
+        Command::BeginHandoff { by: a, to: b, volumes: vec![of(volume, 1), of(other, 1)] },
+        Command::AbortHandoff { by: a, volumes: vec![of(other, 1)] },
+        Command::CommitHandoff { by: b, volumes: vec![received(1)] },
+        Command::FinishHydration { volume, epoch: second, node: b, snapshots },
+        Command::BeginHandoff { by: b, to: c, volumes: vec![of(volume, 2)] },
+        Command::DeclineHandoff { by: c, volumes: vec![of(volume, 2), of(other, 2)] },
+        Command::Reclaim { volume, epoch: second, node: b },
+        Command::BeginHandoff { by: b, to: c, volumes: vec![of(volume, 3)] },
+        Command::CommitHandoff { by: c, volumes: vec![received(3)] },
+        Command::BeginHandoff { by: a, to: c, volumes: vec![of(other, 2)] },
+    ]
+}
+
+fn handoff_requests() -> Vec<Request> {
+    let id = |number: u128| Some(RequestId(number));
+    (1..).zip(handoff_commands()).map(|(number, command)| Request { id: id(number), command }).collect()
+}
+
 fn log_id(index: u64) -> LogId {
     LogId::new(LeaderId::new(3, 1), index)
 }
@@ -99,6 +133,23 @@ fn the_state_reads_as_it_always_did() {
     }
     assert_eq!(metadata.volume_count(), 3);
     stands_as(&metadata, include_str!("../../fixtures/format-1/state.json"));
+}
+
+#[test]
+fn handoffs_read_as_they_always_did() {
+    let mut metadata = with_nodes(3);
+    for name in ["a", "b"] {
+        metadata.apply(&Request { id: None, command: create_volume(name) }).unwrap();
+    }
+    let requests = handoff_requests();
+    for request in &requests {
+        let _ = metadata.apply(request);
+    }
+    let sources = metadata.volumes().map(|volume| volume.sources.len());
+    assert!(sources.eq([1, 0]) && metadata.volumes().any(|volume| volume.moving_to.is_some()));
+    stands_as(&metadata, include_str!("../../fixtures/format-4/state.json"));
+    let entry = Entry { log_id: log_id(21), payload: EntryPayload::Normal(Batch::from(requests)) };
+    stands_as(&EntryRecord::from(&entry), include_str!("../../fixtures/format-4/entry-handoffs.json"));
 }
 
 /// A directory as version 0.2 left it: format 1, and a snapshot that is JSON as it stands in the fixture.
@@ -121,7 +172,7 @@ async fn a_directory_of_an_earlier_version_opens_and_its_next_snapshot_is_compre
     let mut store = Store::open(dir.path(), Absent::Refuse).unwrap();
     assert_eq!(store.view.borrow().volume_count(), 3);
     assert_eq!(store.view.borrow().version(), MetadataVersion::FIRST);
-    assert_eq!(std::fs::read_to_string(dir.path().join("FORMAT")).unwrap(), "sterna-metadata 3\n");
+    assert_eq!(std::fs::read_to_string(dir.path().join("FORMAT")).unwrap(), "sterna-metadata 4\n");
     let raise = Command::RaiseVersion { version: MetadataVersion::CURRENT };
     for (index, command, first_byte) in [(21, create_volume("one-more"), b'{'), (22, raise, 0x28)] {
         let payload = EntryPayload::Normal(Batch::from(vec![Request { id: None, command }]));

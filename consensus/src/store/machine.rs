@@ -18,7 +18,7 @@ use super::{StoreError, blocking};
 use crate::raft::{Answers, Entry, LogId, Snapshot, SnapshotMeta, StorageError, StoredMembership, TypeConfig};
 use crate::session::trace::decided;
 use crate::state::Metadata;
-use crate::state::command::Request;
+use crate::state::request::Request;
 
 /// The applied metadata.
 #[derive(Debug)]

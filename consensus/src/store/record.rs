@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::StoreError;
 use crate::raft::{Entry, LogId, Membership, SnapshotMeta, StoredMembership, Vote};
-use crate::state::command::Request;
+use crate::state::request::Request;
 
 /// The vote: whom this node has given its voice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use super::record::{EntryRecord, to_json};
 use super::*;
 use crate::raft::{Batch, Entry, StorageError, TypeConfig, Vote};
-use crate::state::command::Request;
+use crate::state::request::Request;
 use crate::state::tests::{bootstrap_command, create_volume};
 
 struct Builder;

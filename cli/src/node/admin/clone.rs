@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use sterna_consensus::ProposeError;
 use sterna_consensus::state::command::{Command, NewVolume, Origin};
-use sterna_consensus::state::outcome::{Outcome, Refusal};
+use sterna_consensus::state::outcome::Outcome;
+use sterna_consensus::state::refusal::Refusal;
 use sterna_consensus::state::volume::Volume as VolumeEntry;
 use sterna_proto::admin;
 use sterna_types::{Root, VolumeName, VolumeSize};

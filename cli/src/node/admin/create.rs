@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use sterna_consensus::ProposeError;
 use sterna_consensus::state::command::{Command, NewVolume, Origin};
-use sterna_consensus::state::outcome::Refusal;
+use sterna_consensus::state::refusal::Refusal;
 use sterna_proto::admin;
 use sterna_storage_node::chunking::ChunkingParameters;
 use sterna_types::{VolumeName, VolumeSize};

@@ -1,6 +1,6 @@
 //! What went wrong, as gRPC statuses: the code tells programs what to do, the message people (`admin.proto`).
 
-use sterna_consensus::state::outcome::Refusal;
+use sterna_consensus::state::refusal::Refusal;
 use sterna_consensus::{ProposeError, ReadError};
 use sterna_storage_node::chunk_store::StoreError;
 use sterna_storage_node::chunk_store::collect::CollectError;

@@ -159,10 +159,11 @@ const LOOK: Duration = Duration::from_secs(5);
 mod tests {
     use sterna_consensus::state::cluster::MetadataVersion;
     use sterna_consensus::state::command::{
-        Admission, Bootstrap, Command, NewSnapshot, NewToken, NewVolume, Origin, Request, RootPublication,
+        Admission, Bootstrap, Command, NewSnapshot, NewToken, NewVolume, Origin, RootPublication,
     };
     use sterna_consensus::state::policy::{AttachPolicy, Durability};
     use sterna_consensus::state::replica::ReplicaMode;
+    use sterna_consensus::state::request::Request;
     use sterna_consensus::state::token::Digest;
     use sterna_consensus::state::volume::{Generation, UnixTime, VolumeFormat};
     use sterna_types::{ByteSize, ChunkId, ClusterId, TokenId, VolumeSize};

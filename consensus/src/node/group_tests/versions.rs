@@ -3,7 +3,7 @@
 use sterna_types::NodeId;
 
 use super::*;
-use crate::state::outcome::Refusal;
+use crate::state::refusal::Refusal;
 
 /// The one before this program's.
 const EARLIER: MetadataVersion = MetadataVersion(MetadataVersion::CURRENT.0 - 1);
@@ -79,10 +79,12 @@ async fn a_group_works_at_the_version_of_its_oldest_node_and_is_raised_when_that
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_of_an_earlier_version_takes_a_snapshot_from_one_of_a_later_version() {
+    // The last one that knows no compressed snapshots.
+    let earlier = MetadataVersion::MANY_NODES;
     let few = MetadataConfig { snapshot_after_entries: 20, kept_entries: 2, ..quick() };
-    let mut group = Group::begun(MetadataConfig { knows: EARLIER, ..few }).await;
+    let mut group = Group::begun(MetadataConfig { knows: earlier, ..few }).await;
     group.admit(2).await;
-    group.decide(&Command::OpenSession { node: NodeId(2), knows: EARLIER }).await.unwrap();
+    group.decide(&Command::OpenSession { node: NodeId(2), knows: earlier }).await.unwrap();
     group.make(100).await;
     group.all_have(1).await;
     group.stop(2).await;
@@ -96,7 +98,7 @@ async fn a_node_of_an_earlier_version_takes_a_snapshot_from_one_of_a_later_versi
     // As the earlier version knows it: not compressed.
     let snapshot = group.nodes[&1].raft.get_snapshot().await.unwrap().unwrap().snapshot.into_inner();
     assert_eq!(snapshot.first(), Some(&b'{'));
-    group.config.knows = EARLIER;
+    group.config.knows = earlier;
     group.start(2).await;
     group.all_have(61).await;
     assert!(group.nodes[&2].raft.metrics().borrow().snapshot.is_some(), "there was no snapshot to be had otherwise");

@@ -82,7 +82,8 @@ pub(super) fn layout_revision(outcome: Result<Outcome, Refusal>) -> LayoutRevisi
 pub(super) fn any_node_command() -> impl Strategy<Value = Command> {
     let node = || (1u64..6).prop_map(NodeId);
     let number = || (1u64..4).prop_map(SessionNumber);
-    let version = || (1u32..4).prop_map(MetadataVersion);
+    let current = MetadataVersion::CURRENT;
+    let version = || prop_oneof![2 => Just(current), 1 => (1..current.0).prop_map(MetadataVersion)];
     let change = (0u8..6, node(), node()).prop_map(|(kind, node, other)| match kind {
         0 => NodeChange::Promote(node),
         1 => NodeChange::Demote(node),
@@ -121,6 +122,13 @@ pub(super) fn check_step(before: &Metadata, after: &Metadata) {
     for node in before.nodes() {
         let Some(now) = after.node(node.id) else {
             assert!(before.volumes().all(|volume| volume.owner != node.id), "a node went that owned a volume");
+            let is_needed = |volume: &Arc<Volume>| {
+                volume.moving_to == Some(node.id) || volume.sources.iter().any(|source| source.node == node.id)
+            };
+            assert!(
+                !before.volumes().any(is_needed),
+                "a node went that a volume was handed over to, or is fetched from"
+            );
             continue;
         };
         assert_eq!(now.name, node.name);
@@ -134,7 +142,7 @@ pub(super) fn check_step(before: &Metadata, after: &Metadata) {
     }
     for volume in after.volumes() {
         let was = before.volume(volume.id);
-        if let Some(was) = was.filter(|was| was.owner != volume.owner) {
+        if let Some(was) = was.filter(|was| was.owner != volume.owner && was.moving_to != Some(volume.owner)) {
             let session = before.node(was.owner).unwrap().session.unwrap();
             assert_ne!(session.state, SessionState::Live, "a volume was taken from a node that may be serving it");
         }

@@ -8,8 +8,8 @@ use crate::state::layout::NodeChange;
 use crate::state::replica::{Complete, Loss, Replica, ReplicaMode, Superseded};
 use crate::state::session::SessionNumber;
 
-const VOLUME: VolumeId = VolumeId(1);
-const OWNER: NodeId = NodeId(1);
+pub(super) const VOLUME: VolumeId = VolumeId(1);
+pub(super) const OWNER: NodeId = NodeId(1);
 
 /// Few ids, so that random commands meet each other.
 pub(super) fn any_replica_command() -> impl Strategy<Value = Command> {
@@ -78,44 +78,46 @@ pub(super) fn longest_commands() -> Vec<Command> {
 pub(super) fn check_step(before: &Metadata, after: &Metadata) {
     for was in before.volumes() {
         let Some(volume) = after.volume(was.id) else { continue };
-        if was.epoch != volume.epoch {
-            let last = volume.superseded.last().expect("an epoch ended, and nobody remembers it");
-            assert_eq!((last.epoch, last.owner, last.published), (was.epoch, was.owner, was.published));
-            assert_eq!(last.resumed.root, volume.published.root);
+        if was.owner != volume.owner && was.moving_to != Some(volume.owner) {
+            let mut past = volume.superseded.iter();
+            let ended = past.find(|past| past.epoch == was.epoch).expect("an epoch ended, and nobody remembers it");
+            assert_eq!((ended.owner, ended.published), (was.owner, was.published));
+            assert_eq!(ended.resumed.root, volume.published.root);
         }
         for (name, snapshot) in was.snapshots.iter() {
             let Some(now) = volume.snapshots.get(name) else { continue };
             assert!(volume.holders(now).next().is_some(), "nobody holds snapshot {name}");
-            let was_held = was.holders(snapshot).any(|holder| volume.is_held_by(now, holder));
+            let is_owners = was.epoch == volume.epoch && now.holders.contains(&volume.owner);
+            let was_held = is_owners || was.holders(snapshot).any(|holder| volume.is_held_by(now, holder));
             let is_gone = was.holders(snapshot).all(|holder| after.node(holder).is_none());
             assert!(was_held && !is_gone || snapshot.root != now.root, "the copies of snapshot {name} are forgotten");
         }
     }
 }
 
-fn site(number: u64) -> SiteName {
+pub(super) fn site(number: u64) -> SiteName {
     format!("s{number}").parse().unwrap()
 }
 
-fn published(number: u8, generation: u64) -> Published {
+pub(super) fn published(number: u8, generation: u64) -> Published {
     let RootPublication { root, generation, written_blocks, at, .. } = publication(VOLUME, 1, number, generation);
     Published { root, generation, written_blocks, at }
 }
 
-fn set(node: u64) -> Command {
+pub(super) fn set(node: u64) -> Command {
     Command::SetReplica { volume: VOLUME, node: NodeId(node), mode: ReplicaMode::Async }
 }
 
-fn report(node: u64, epoch: Epoch, complete: Published) -> Command {
+pub(super) fn report(node: u64, epoch: Epoch, complete: Published) -> Command {
     let report = ReplicaReport { volume: VOLUME, epoch, complete: Some(complete), snapshots: Vec::new() };
     Command::ReportReplicas { node: NodeId(node), reports: vec![report] }
 }
 
-fn fail_over(to: u64, epoch: Epoch, root: Root) -> Command {
+pub(super) fn fail_over(to: u64, epoch: Epoch, root: Root) -> Command {
     Command::FailOver { volume: VOLUME, epoch, site: site(to), root, published: None }
 }
 
-fn lapse(metadata: &mut Metadata, node: u64) {
+pub(super) fn lapse(metadata: &mut Metadata, node: u64) {
     let command = Command::LapseSession { node: NodeId(node), number: SessionNumber(1), renewals: 0 };
     apply(metadata, command).unwrap();
 }
