@@ -61,13 +61,20 @@ pub(super) fn go_through(
     data: Use<'_>,
     watcher: Watcher<'_>,
 ) -> Result<Extracted, ExtractError> {
-    let (mut overlay, mut through) = (Overlay::default(), None);
+    let (mut overlay, mut newer, mut through) = (Overlay::default(), Overlay::default(), None);
     if let Some(journal) = &contents.journal {
         let volume = journal.begin.volume;
         let survey = survey(&*salvage.disk, &journal_directory(volume), volume);
         let continued = survey.on(&journal.begin, journal.past_damage);
-        (overlay, _) = overlay_of(&continued.records);
+        (newer, _) = overlay_of(&continued.records);
         through = Some(continued.last);
+    }
+    // What a root has in the place of a tail is too old: it is left out.
+    contents.tail.runs().iter().for_each(|run| overlay.insert(run.blocks.clone(), Source::Hole));
+    overlay.put(&newer);
+    let mut elsewhere = LostRanges::default();
+    for gap in contents.tail.data().flat_map(|blocks| newer.pieces(blocks).filter(|piece| piece.source.is_none())) {
+        elsewhere.push(bytes_of(&gap.blocks), LostCause::Elsewhere);
     }
     let end_block = contents.size.bytes().0 / BLOCK_SIZE;
     let (lost, last_chunk) = (LostRanges::default(), None);
@@ -76,7 +83,7 @@ pub(super) fn go_through(
     walk.root(salvage, contents.root, watcher)?;
     let of_root = std::mem::take(&mut walk.lost);
     walk.journal()?;
-    Ok(Extracted { data_bytes: walk.data_bytes, lost: of_root.with(walk.lost), through })
+    Ok(Extracted { data_bytes: walk.data_bytes, lost: of_root.with([walk.lost, elsewhere]), through })
 }
 
 struct Walk<'a> {

@@ -6,7 +6,7 @@ use sterna_types::{Epoch, Root, SnapshotName, VolumeId, VolumeName, VolumeSize};
 
 use crate::journal::record::Sequence;
 use crate::journal::{FileNumber, JournalDamage, Replay};
-use crate::volume::VolumeRecord;
+use crate::volume::{Tail, VolumeRecord};
 
 /// What the metadata calls things, where it can be read.
 #[derive(Clone, Debug)]
@@ -107,7 +107,7 @@ impl Version {
 
     /// These contents, without anything of the journal.
     pub fn contents(&self) -> Contents {
-        Contents { root: self.root, size: self.size, journal: None }
+        Contents { root: self.root, size: self.size, tail: Tail::EMPTY, journal: None }
     }
 }
 
@@ -127,6 +127,8 @@ pub struct FoundVolume {
     pub newest: Option<usize>,
     /// Whether there was a newer version whose map is lost, as far as can be told.
     pub lost_a_newer_one: bool,
+    /// What had not arrived from the node that the volume was handed over from.
+    pub tail: Tail,
     /// What the journal adds to it.
     pub journal: FoundJournal,
     /// Its snapshots, where the metadata is known.
@@ -165,7 +167,8 @@ impl FoundVolume {
     pub fn contents(&self, past_damage: bool) -> Option<Contents> {
         let version = self.versions.get(self.newest?)?;
         let begin = Replay { volume: self.id, sealed_through: version.sealed_through, from: version.replay_from };
-        Some(Contents { root: version.root, size: self.size?, journal: Some(JournalOnTop { begin, past_damage }) })
+        let journal = Some(JournalOnTop { begin, past_damage });
+        Some(Contents { root: version.root, size: self.size?, tail: self.tail.clone(), journal })
     }
 
     /// Versions that are newer than the one that the newest contents stand on: those that were never recorded, or whose map
@@ -176,12 +179,14 @@ impl FoundVolume {
 }
 
 /// Something that can be written to an image: see [`Salvage::extract`](super::Salvage::extract).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Contents {
     /// The sealed contents.
     pub root: Root,
     /// The size of the image.
     pub size: VolumeSize,
+    /// What is newer than the sealed contents, and not here.
+    pub tail: Tail,
     /// The journal to put over them.
     pub journal: Option<JournalOnTop>,
 }
@@ -197,7 +202,7 @@ pub struct JournalOnTop {
 
 impl From<&NamedSnapshot> for Contents {
     fn from(snapshot: &NamedSnapshot) -> Self {
-        Self { root: snapshot.root, size: snapshot.size, journal: None }
+        Self { root: snapshot.root, size: snapshot.size, tail: Tail::EMPTY, journal: None }
     }
 }
 

@@ -22,6 +22,8 @@ pub enum LostCause {
     Data,
     /// Data in the journal that could be read a moment before.
     Journal,
+    /// Data that had not arrived from the node that the volume was handed over from.
+    Elsewhere,
 }
 
 impl fmt::Display for LostCause {
@@ -30,6 +32,7 @@ impl fmt::Display for LostCause {
             Self::Map => "map",
             Self::Data => "data",
             Self::Journal => "journal",
+            Self::Elsewhere => "elsewhere",
         })
     }
 }
@@ -56,8 +59,8 @@ impl LostRanges {
     }
 
     /// These and others, in the order of their bytes.
-    pub(super) fn with(mut self, others: Self) -> Vec<LostRange> {
-        self.ranges.extend(others.ranges);
+    pub(super) fn with(mut self, others: [Self; 2]) -> Vec<LostRange> {
+        self.ranges.extend(others.into_iter().flat_map(|others| others.ranges));
         self.ranges.sort_by_key(|lost| lost.range.start());
         self.ranges
     }
@@ -86,7 +89,7 @@ mod tests {
         assert_eq!(lost.ranges.len(), MAX_LOST_RANGES);
         let end = lost.ranges.last().expect("a range").range.end();
         assert_eq!(end, range(20_000 * MAX_LOST_RANGES as u64).end());
-        let all = lost.with(LostRanges::default());
+        let all = lost.with([LostRanges::default(), LostRanges::default()]);
         assert!(all.is_sorted_by_key(|lost| lost.range.start()));
     }
 }

@@ -34,6 +34,7 @@ use crate::chunk_store::index::Index;
 use crate::disk::Disk;
 use crate::map::{self, MAX_SEGMENTS, NodeCache};
 use crate::progress::Watcher;
+use crate::volume::Tail;
 use chunks::FoundChunks;
 pub use extract::Extracted;
 use extract::{Use, go_through};
@@ -155,7 +156,7 @@ impl Salvage {
                 }
             }
         }
-        Contents { root, size: size_of_blocks(end_block), journal: None }
+        Contents { root, size: size_of_blocks(end_block), tail: Tail::EMPTY, journal: None }
     }
 
     /// What in the data directory could not be used, the first 4,096 of it. Not all of it has to concern a volume.

@@ -18,7 +18,7 @@ use crate::disk::simulated::CrashMode;
 use crate::disk::{Disk, SimulatedDisk, SystemDisk};
 use crate::journal::SaltSource;
 use crate::map;
-use crate::volume::{Storage, StorageOptions, Volume, VolumeError, VolumeSpec};
+use crate::volume::{Inheritance, SealedState, Storage, StorageOptions, Tail, Volume, VolumeError, VolumeSpec};
 
 const BLOCKS: u64 = 1500;
 const BLOCK: usize = 4096;
@@ -616,4 +616,34 @@ fn a_salvage_of_files_alters_none_of_them_and_needs_no_sound_database() {
     let current = database.join("CURRENT");
     std::fs::write(&current, b"MANIFEST-999999\n").expect("damage");
     RocksIndex::open_read_only(&database, 1 << 20).expect_err("a damaged database");
+}
+
+#[test]
+fn what_had_not_arrived_of_a_volume_is_lost_and_not_taken_from_its_root() {
+    let (machine, mut history) = (Machine::new(), History::default());
+    let volume = machine.volume(1, Root::EMPTY).expect("a volume");
+    history.write(&volume, 0..9, 1);
+    let SealedState { root, generation, written_blocks } = volume.seal().expect("a seal");
+    volume.close();
+    machine.storage.remove_volume(VolumeId(1)).expect("it is forgotten");
+    // Blocks 3 to 5 are newer elsewhere, and 7 is a hole there.
+    let numbers = [3u64, 3, 7, 1 | 1 << 63].map(u64::to_le_bytes).concat();
+    let tail = Tail::parse(&numbers).expect("a tail");
+    let spec = VolumeSpec { epoch: Epoch::FIRST.next(), generation, written_blocks, ..spec(1, root) };
+    machine.storage.inherit(&Inheritance { spec, tail }, Vec::new()).expect("it is taken over");
+    let volume = Volume::open(&machine.storage, &spec).expect("the volume");
+    history.write(&volume, 4..5, 2);
+    volume.flush().expect("a flush");
+
+    let salvage = salvage(&machine.disk, Some(machine.index.clone()));
+    let contents = salvage.volumes()[0].contents(false).expect("contents");
+    let (extracted, image) = extract(&salvage, &contents);
+    let lost: Vec<_> = extracted.lost.iter().map(|lost| (lost.range.start().0 / BLOCK_SIZE, lost.cause)).collect();
+    assert_eq!(lost, [(3, LostCause::Elsewhere), (5, LostCause::Elsewhere)]);
+    let mut expected = history.now();
+    // What is lost is a hole in the image, and not what the root has there.
+    for block in [3, 5, 7] {
+        expected.remove(&block);
+    }
+    assert_eq!(wrong(&image, &expected, &Extracted { lost: Vec::new(), ..extracted }), []);
 }

@@ -18,28 +18,37 @@ use crate::chunk_store::index::{Index, VolumeRecords};
 use crate::disk::Disk;
 use crate::journal::{Continued, Survey, survey};
 use crate::map::NodeCache;
-use crate::volume::VolumeRecord;
 use crate::volume::storage::{VOLUMES, journal_directory};
+use crate::volume::{Tail, VolumeRecord};
 
 /// What is known of volumes, by where it is from.
 pub(super) struct Sources<'a> {
     pub(super) disk: &'a Arc<dyn Disk>,
     pub(super) checkpoints: BTreeMap<VolumeId, Vec<Version>>,
-    pub(super) records: BTreeMap<VolumeId, Version>,
+    pub(super) records: BTreeMap<VolumeId, Recorded>,
     pub(super) names: &'a [NamedVolume],
 }
 
+/// What a record says.
+pub(super) struct Recorded {
+    version: Version,
+    /// What has not arrived from where the volume was handed over.
+    tail: Tail,
+}
+
 /// The records in an index, as far as they can be read.
-pub(super) fn records(index: &Arc<dyn Index>, damages: &mut Vec<FoundDamage>) -> BTreeMap<VolumeId, Version> {
+pub(super) fn records(index: &Arc<dyn Index>, damages: &mut Vec<FoundDamage>) -> BTreeMap<VolumeId, Recorded> {
     let listed = VolumeRecords::new(Arc::clone(index)).list().unwrap_or_else(|error| {
         damages.push(FoundDamage::Index { what: error.to_string() });
         Vec::new()
     });
     let mut records = BTreeMap::new();
     for (volume, bytes) in listed {
-        match VolumeRecord::parse(volume, &bytes).map(|record| Version::of(&record, Source::Index)) {
-            Ok(Some(version)) => _ = records.insert(volume, version),
-            Ok(None) => damages.push(FoundDamage::Index { what: format!("volume {volume} cannot be of its size") }),
+        match VolumeRecord::parse(volume, &bytes).map(|(record, tail)| (Version::of(&record, Source::Index), tail)) {
+            Ok((Some(version), tail)) => _ = records.insert(volume, Recorded { version, tail }),
+            Ok((None, _)) => {
+                damages.push(FoundDamage::Index { what: format!("volume {volume} cannot be of its size") });
+            }
             Err(error) => damages.push(FoundDamage::Index { what: error.to_string() }),
         }
     }
@@ -70,8 +79,9 @@ impl Sources<'_> {
     fn volume(&mut self, id: VolumeId, chunks: &FoundChunks, nodes: &NodeCache) -> Option<FoundVolume> {
         let survey = survey(&**self.disk, &journal_directory(id), id);
         let named = self.names.iter().find(|named| named.id == id);
-        let recorded = self.records.get(&id).copied();
-        let versions = self.versions(id, &survey, named);
+        let record = self.records.remove(&id);
+        let recorded = record.as_ref().map(|record| record.version);
+        let versions = self.versions(id, &survey, named, recorded);
         if versions.is_empty() && survey.is_empty() && survey.damages.is_empty() {
             return None;
         }
@@ -91,13 +101,23 @@ impl Sources<'_> {
             Some(named) => (Some(named.name.clone()), named.snapshots.clone()),
             None => (None, Vec::new()),
         };
-        Some(FoundVolume { id, name, size, versions, newest, lost_a_newer_one, journal, snapshots })
+        // What was not here of the volume in this epoch. What came before it was complete.
+        let epoch = newest.map(|newest| versions[newest].epoch);
+        let tail =
+            record.filter(|record| Some(record.version.epoch) == epoch).map_or(Tail::EMPTY, |record| record.tail);
+        Some(FoundVolume { id, name, size, versions, newest, lost_a_newer_one, tail, journal, snapshots })
     }
 
     /// What is known of its sealed contents, newest first.
-    fn versions(&mut self, id: VolumeId, survey: &Survey, named: Option<&NamedVolume>) -> Vec<Version> {
+    fn versions(
+        &mut self,
+        id: VolumeId,
+        survey: &Survey,
+        named: Option<&NamedVolume>,
+        recorded: Option<Version>,
+    ) -> Vec<Version> {
         let mut versions = self.checkpoints.remove(&id).unwrap_or_default();
-        for other in self.records.remove(&id).into_iter().chain(notes(id, survey)) {
+        for other in recorded.into_iter().chain(notes(id, survey)) {
             if !versions.iter().any(|known| known.is(&other)) {
                 insert_by_age(&mut versions, other);
             }

@@ -51,8 +51,9 @@ impl Storage {
     /// [`StoreError::Index`], also where a record is damaged.
     pub fn sealed(&self) -> Result<BTreeMap<VolumeId, VolumeRecord>, StoreError> {
         let parse = |(volume, bytes): (VolumeId, Vec<u8>)| {
-            let record = VolumeRecord::parse(volume, &bytes);
-            Ok((volume, record.map_err(|error| IndexError::Damaged { what: error.to_string() })?))
+            let parsed = VolumeRecord::parse(volume, &bytes);
+            let (record, _) = parsed.map_err(|error| IndexError::Damaged { what: error.to_string() })?;
+            Ok((volume, record))
         };
         self.records.list()?.into_iter().map(parse).collect()
     }

@@ -38,7 +38,7 @@ impl VolumeDevice {
 
     fn blocking<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Volume) -> Result<T, VolumeError> + Send + 'static,
+        work: impl Fn(&Volume) -> Result<T, VolumeError> + Clone + Send + Sync + 'static,
     ) -> DeviceFuture<'_, T> {
         let volume = Arc::clone(&self.volume);
         Box::pin(async move { on_a_thread(volume, work).await })
@@ -48,7 +48,7 @@ impl VolumeDevice {
     fn changing(
         &self,
         persistence: Persistence,
-        change: impl FnOnce(&Volume) -> Result<(), VolumeError> + Send + 'static,
+        change: impl Fn(&Volume) -> Result<(), VolumeError> + Clone + Send + Sync + 'static,
     ) -> DeviceFuture<'_, ()> {
         let volume = Arc::clone(&self.volume);
         Box::pin(async move {
@@ -62,7 +62,7 @@ impl VolumeDevice {
 async fn change(
     volume: Arc<Volume>,
     persistence: Persistence,
-    change: impl FnOnce(&Volume) -> Result<(), VolumeError> + Send + 'static,
+    change: impl Fn(&Volume) -> Result<(), VolumeError> + Clone + Send + Sync + 'static,
 ) -> Result<(), DeviceError> {
     on_a_thread(volume, move |volume| {
         change(volume)?;
@@ -74,14 +74,22 @@ async fn change(
     .await
 }
 
+/// Does it; again where something was not here, once that has been brought.
 async fn on_a_thread<T: Send + 'static>(
     volume: Arc<Volume>,
-    work: impl FnOnce(&Volume) -> Result<T, VolumeError> + Send + 'static,
+    work: impl Fn(&Volume) -> Result<T, VolumeError> + Clone + Send + Sync + 'static,
 ) -> Result<T, DeviceError> {
-    match sterna_runtime::work::blocking(move || work(&volume)).await {
-        Ok(result) => result.map_err(DeviceError::from),
-        Err(join) => Err(DeviceError::Io(io::Error::other(join))),
-    }
+    volume
+        .with_all_it_needs(|| {
+            let (volume, work) = (Arc::clone(&volume), work.clone());
+            async move {
+                match sterna_runtime::work::blocking(move || work(&volume)).await {
+                    Ok(result) => result,
+                    Err(join) => Err(DeviceError::Io(io::Error::other(join)).into()),
+                }
+            }
+        })
+        .await
 }
 
 /// Does it, and notes whether it was quick.
@@ -182,10 +190,12 @@ impl BlockDevice for VolumeDevice {
     }
 
     fn prefetch(&self, range: ByteRange) -> DeviceFuture<'_, ()> {
-        self.blocking(move |volume| match volume.prefetch(range) {
-            Err(VolumeError::Device(error)) => Err(error.into()),
-            // A hint: what cannot be read now is reported to whoever reads it.
-            _ => Ok(()),
+        Box::pin(async move {
+            match self.blocking(move |volume| volume.prefetch(range)).await {
+                Err(error @ DeviceError::OutOfRange { .. }) => Err(error),
+                // A hint: what cannot be read now is reported to whoever reads it.
+                _ => Ok(()),
+            }
         })
     }
 

@@ -4,6 +4,7 @@ use std::io;
 
 use sterna_types::{DeviceError, Epoch, SegmentIndex, VolumeId};
 
+use super::absence::Absence;
 use crate::chunk_store::StoreError;
 use crate::journal::JournalError;
 use crate::map::{InvalidExtent, MapError};
@@ -54,6 +55,9 @@ pub enum VolumeError {
         /// The segment.
         segment: SegmentIndex,
     },
+    /// Something that is needed is not on this node.
+    #[error("{0} not here")]
+    Absent(Box<Absence>),
     /// The volume has been closed.
     #[error("the volume is closed")]
     Closed,

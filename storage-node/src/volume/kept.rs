@@ -19,6 +19,7 @@ use sterna_types::VolumeId;
 use super::error::VolumeError;
 use super::record::VolumeRecord;
 use super::storage::{Storage, VOLUMES, journal_directory, volume_directory};
+use super::tail::Tail;
 use crate::chunk_store::{StoreError, chunk_id};
 use crate::journal;
 
@@ -29,6 +30,11 @@ impl Storage {
     /// # Errors
     /// [`VolumeError`], also where a journal does not say what it stands on: nobody knows then what is here.
     pub fn kept(&self, volume: VolumeId) -> Result<Option<VolumeRecord>, VolumeError> {
+        Ok(self.kept_with_tail(volume)?.map(|(record, _)| record))
+    }
+
+    /// The same, with the part of the volume that has not arrived.
+    pub(super) fn kept_with_tail(&self, volume: VolumeId) -> Result<Option<(VolumeRecord, Tail)>, VolumeError> {
         if let Some(record) = self.record(volume)? {
             return Ok(Some(record));
         }
@@ -40,12 +46,14 @@ impl Storage {
         let Some(note) = note else { return Ok(None) };
         match VolumeRecord::parse_checkpoint(&note, chunk_id(&note)) {
             // The note is no chunk of the store: what was never sealed has no checkpoint.
-            Some((of, stood_on)) if of == volume => Ok(Some(VolumeRecord { checkpoint: None, ..stood_on })),
+            Some((of, stood_on)) if of == volume => {
+                Ok(Some((VolumeRecord { checkpoint: None, ..stood_on }, Tail::EMPTY)))
+            }
             _ => Err(VolumeError::DamagedRecord { volume, what: "its journal does not say what it stands on" }),
         }
     }
 
-    fn record(&self, volume: VolumeId) -> Result<Option<VolumeRecord>, VolumeError> {
+    fn record(&self, volume: VolumeId) -> Result<Option<(VolumeRecord, Tail)>, VolumeError> {
         let bytes = self.records.get(volume).map_err(StoreError::from)?;
         bytes.map(|bytes| VolumeRecord::parse(volume, &bytes)).transpose()
     }

@@ -10,6 +10,8 @@
 //! ```
 //!
 //! * [`Storage`]: what all volumes of a node share: chunks, records, caches, journal files.
+//! * `absence`: what a volume needs and this node does not have, and who brings it.
+//! * `handoff`: a volume that passes from one node to another, and `tail`: what of it is newer than its root.
 //! * `kept`: what a node has of a volume that is not open, and forgetting it.
 //! * [`Volume`]: one of them, open; all its calls may block.
 //! * [`VolumeDevice`]: the `BlockDevice` in front, which never does.
@@ -21,12 +23,18 @@
 //!   is durable;
 //! * a chunk that the map in memory names is in the store.
 
+mod absence;
+#[cfg(test)]
+mod absence_tests;
 mod collect;
 #[cfg(test)]
 mod cost_tests;
 mod device;
 mod draft;
 mod error;
+mod handoff;
+#[cfg(test)]
+mod handoff_tests;
 mod kept;
 pub(crate) mod overlay;
 mod read;
@@ -38,16 +46,20 @@ mod seal;
 mod sealer;
 mod segment_map;
 pub(crate) mod storage;
+mod tail;
 #[cfg(test)]
 mod tests;
 #[expect(clippy::module_inception, reason = "the type that this module is named after has a file of its own")]
 mod volume;
 mod write;
 
+pub use absence::{Absence, Supplied, Supply};
 pub use device::VolumeDevice;
 pub(crate) use draft::{Draft, Drafted};
 pub use error::VolumeError;
+pub use handoff::{Inheritance, Released};
 pub use record::VolumeRecord;
 pub use sealer::Sealer;
 pub use storage::{Storage, StorageOptions};
+pub use tail::{InvalidTail, MAX_TAIL_RUNS, Tail, TailRun};
 pub use volume::{SealedState, Volume, VolumeSpec, VolumeStatus};

@@ -1,4 +1,5 @@
-//! The blocks of a volume that are newer than its root, and where their contents are.
+//! Runs of blocks that do not overlap: those of a volume that are newer than its root, with where their contents are, and those
+//! that have not arrived yet.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -6,17 +7,33 @@ use std::sync::Arc;
 
 use crate::journal::JournalFile;
 
-/// What is newer than a root, as runs of blocks that do not overlap. The contents stay in the journal's files.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Overlay {
+/// What is newer than a root. The contents stay in the journal's files.
+pub(crate) type Overlay = Runs<Source>;
+
+/// Blocks of which nothing is said but that they are in it.
+pub(crate) type BlockSet = Runs<()>;
+
+/// Runs of blocks that do not overlap.
+#[derive(Clone, Debug)]
+pub(crate) struct Runs<S> {
     /// By first block.
-    runs: BTreeMap<u64, Run>,
+    runs: BTreeMap<u64, Run<S>>,
 }
 
 #[derive(Clone, Debug)]
-struct Run {
+struct Run<S> {
     block_count: u64,
-    source: Source,
+    source: S,
+}
+
+/// What is said of the first of some blocks, and follows for those behind it.
+pub(crate) trait Skip: Clone {
+    /// The same from `blocks` further on.
+    fn skip(&self, blocks: u64) -> Self;
+}
+
+impl Skip for () {
+    fn skip(&self, _blocks: u64) {}
 }
 
 /// Where the contents of a run of blocks are.
@@ -32,9 +49,8 @@ pub(crate) enum Source {
     Hole,
 }
 
-impl Source {
-    /// The contents from `blocks` further on.
-    pub(crate) fn skip(&self, blocks: u64) -> Self {
+impl Skip for Source {
+    fn skip(&self, blocks: u64) -> Self {
         match self {
             Self::Journal { file, at } => {
                 Self::Journal { file: Arc::clone(file), at: at + blocks * sterna_types::BLOCK_SIZE }
@@ -46,19 +62,32 @@ impl Source {
 
 /// A run of blocks as a reader sees it.
 #[derive(Clone, Debug)]
-pub(crate) struct Piece {
+pub(crate) struct Piece<S> {
     pub(crate) blocks: Range<u64>,
-    /// `None` where the overlay has nothing to say, and what lies below counts.
-    pub(crate) source: Option<Source>,
+    /// `None` where there is nothing said, and what lies below counts.
+    pub(crate) source: Option<S>,
+}
+
+impl<S> Default for Runs<S> {
+    fn default() -> Self {
+        Self { runs: BTreeMap::new() }
+    }
 }
 
 impl Overlay {
+    /// Whether there are blocks in it that need no space.
+    pub(crate) fn has_holes(&self) -> bool {
+        self.runs.values().any(|run| matches!(run.source, Source::Hole))
+    }
+}
+
+impl<S: Skip> Runs<S> {
     pub(crate) fn is_empty(&self) -> bool {
         self.runs.is_empty()
     }
 
     /// Puts newer contents over the blocks.
-    pub(crate) fn insert(&mut self, blocks: Range<u64>, source: Source) {
+    pub(crate) fn insert(&mut self, blocks: Range<u64>, source: S) {
         if blocks.is_empty() {
             return;
         }
@@ -74,13 +103,8 @@ impl Overlay {
         }
     }
 
-    /// Whether there are blocks in it that need no space.
-    pub(crate) fn has_holes(&self) -> bool {
-        self.runs.values().any(|run| matches!(run.source, Source::Hole))
-    }
-
     /// Takes the blocks out, splitting the runs that reach beyond them.
-    fn clear(&mut self, blocks: &Range<u64>) {
+    pub(crate) fn clear(&mut self, blocks: &Range<u64>) {
         if let Some((&start, run)) = self.runs.range_mut(..blocks.start).next_back() {
             let end = start + run.block_count;
             if end > blocks.start {
@@ -102,31 +126,31 @@ impl Overlay {
     }
 
     /// All of `blocks` in order, as runs that are in the overlay and gaps that are not.
-    pub(crate) fn pieces(&self, blocks: Range<u64>) -> Pieces<'_> {
+    pub(crate) fn pieces(&self, blocks: Range<u64>) -> Pieces<'_, S> {
         let first = self.runs.range(..=blocks.start).next_back().map_or(blocks.start, |(&start, _)| start);
         Pieces { runs: self.runs.range(first..blocks.end.max(first)), at: blocks.start, end: blocks.end, held: None }
     }
 
     /// Every run, in order.
-    pub(crate) fn runs(&self) -> impl Iterator<Item = (Range<u64>, &Source)> {
+    pub(crate) fn runs(&self) -> impl Iterator<Item = (Range<u64>, &S)> {
         self.runs.iter().map(|(&start, run)| (start..start + run.block_count, &run.source))
     }
 }
 
-/// See [`Overlay::pieces`].
+/// See [`Runs::pieces`].
 #[derive(Debug)]
-pub(crate) struct Pieces<'a> {
-    runs: std::collections::btree_map::Range<'a, u64, Run>,
+pub(crate) struct Pieces<'a, S> {
+    runs: std::collections::btree_map::Range<'a, u64, Run<S>>,
     at: u64,
     end: u64,
     /// A run that begins behind the gap which was answered first.
-    held: Option<Piece>,
+    held: Option<Piece<S>>,
 }
 
-impl Iterator for Pieces<'_> {
-    type Item = Piece;
+impl<S: Skip> Iterator for Pieces<'_, S> {
+    type Item = Piece<S>;
 
-    fn next(&mut self) -> Option<Piece> {
+    fn next(&mut self) -> Option<Piece<S>> {
         if let Some(piece) = self.held.take() {
             self.at = piece.blocks.end;
             return Some(piece);

@@ -1,8 +1,10 @@
-//! Reading a volume: overlay, then what is being sealed, then map and chunks.
+//! Reading a volume: overlay, then what is being sealed, then what has not arrived of a tail, then map and chunks.
 //!
 //! A reader holds the layers only while it looks things up. What it has found stays readable without them: a piece of the
 //! journal holds its file, and the place of a chunk holds its pack. Only the lookup in the map can come too late, when a
 //! seal has replaced the root and a collection has removed the old one's nodes; it is done again then, with the new root.
+//!
+//! What is not here of what a request needs is all named together ([`Absence`]), level by level of the map.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -10,16 +12,19 @@ use std::sync::Arc;
 use sterna_types::device::{Allocation, ReadOutcome, StatusRun, push_run};
 use sterna_types::{BLOCK_SIZE, BLOCKS_PER_SEGMENT, ByteRange, DeviceError, Root, SegmentIndex};
 
+use super::absence::Absence;
 use super::error::VolumeError;
-use super::overlay::{Overlay, Source};
-use super::segment_map::SegmentMap;
+use super::overlay::Source;
+use super::segment_map::{Contents, SegmentMap};
 use super::volume::{Layers, Volume};
-use crate::chunk_store::{ChunkPart, StoreError};
-use crate::map::{self, Manifest, MapError};
+use crate::chunk_store::ChunkPart;
+use crate::map::{self, Manifest};
 
 /// A run of blocks, and where it is.
 enum Place {
     Journal(Source),
+    /// Where the volume was handed over from.
+    Elsewhere,
     Map,
 }
 
@@ -31,13 +36,15 @@ impl Volume {
     pub fn read(&self, range: ByteRange, into: &mut [u8]) -> Result<ReadOutcome, VolumeError> {
         self.check_request(range, into.len())?;
         let mut filler = Filler::new(range, into);
-        let blocks = blocks_of(range);
-        for (blocks, place) in self.places(blocks) {
+        let mut absence = Absence::default();
+        for (blocks, place) in self.places(blocks_of(range)) {
             match place {
                 Place::Journal(source) => filler.journal(&blocks, &source)?,
-                Place::Map => self.read_map(blocks, &mut filler)?,
+                Place::Elsewhere => absence.blocks.push(blocks),
+                Place::Map => self.read_map(blocks, &mut filler, &mut absence)?,
             }
         }
+        absence.into_result()?;
         Ok(filler.outcome())
     }
 
@@ -51,9 +58,13 @@ impl Volume {
         for (blocks, place) in look_up(&layers, blocks_of(range)) {
             match place {
                 Place::Journal(source) => filler.journal_now(&blocks, &source)?,
+                Place::Elsewhere => return None,
                 Place::Map => {
                     for (segment, blocks) in per_segment(blocks) {
                         let map = self.storage.segments.get(self.id, segment)?;
+                        if map.absent(within(segment, &blocks)).next().is_some() {
+                            return None;
+                        }
                         map.note_read();
                         let mut parts = filler.segment(segment, &map, blocks);
                         if let Err(error) = self.storage.store.read_parts_now(&mut parts)? {
@@ -79,7 +90,7 @@ impl Volume {
         for (blocks, place) in self.places(blocks_of(range)) {
             match place {
                 Place::Journal(Source::Hole) => runs.push(&blocks, Allocation::Hole),
-                Place::Journal(Source::Journal { .. }) => runs.push(&blocks, Allocation::Data),
+                Place::Journal(Source::Journal { .. }) | Place::Elsewhere => runs.push(&blocks, Allocation::Data),
                 Place::Map => self.map_allocation(blocks, &mut runs)?,
             }
             if runs.is_full() {
@@ -90,16 +101,18 @@ impl Volume {
         Ok(runs.runs)
     }
 
-    /// Makes sure that the maps of the segments in `range` are in memory, as far as there is room for them.
+    /// Makes sure that the maps of the segments in `range` are in memory, as far as there is room for them, and that their data
+    /// is here.
     ///
     /// # Errors
     /// [`VolumeError`].
     pub fn prefetch(&self, range: ByteRange) -> Result<(), VolumeError> {
         self.check_request(range, usize::try_from(range.length()).unwrap_or(usize::MAX))?;
-        for (segment, _) in per_segment(blocks_of(range)).take(MAX_PREFETCHED_SEGMENTS) {
-            self.segment_map(segment)?;
+        let mut absence = Absence::default();
+        for (segment, blocks) in per_segment(blocks_of(range)).take(MAX_PREFETCHED_SEGMENTS) {
+            unless_absent(self.map_with(segment, within(segment, &blocks)), &mut absence)?;
         }
-        Ok(())
+        absence.into_result()
     }
 
     fn check_request(&self, range: ByteRange, length: usize) -> Result<(), VolumeError> {
@@ -111,17 +124,25 @@ impl Volume {
         }
     }
 
+    /// The blocks of a range that have not arrived of a tail, in order.
+    pub(super) fn absent_blocks(&self, blocks: Range<u64>) -> Vec<Range<u64>> {
+        let places = self.places(blocks).into_iter();
+        places.filter(|(_, place)| matches!(place, Place::Elsewhere)).map(|(blocks, _)| blocks).collect()
+    }
+
     fn places(&self, blocks: Range<u64>) -> Vec<(Range<u64>, Place)> {
         look_up(&self.layers(), blocks).collect()
     }
 
     /// Reads what only the map knows. What a write has put over it meanwhile may be missed: it was not acknowledged when
     /// the read began.
-    fn read_map(&self, blocks: Range<u64>, filler: &mut Filler<'_>) -> Result<(), VolumeError> {
+    fn read_map(&self, blocks: Range<u64>, filler: &mut Filler<'_>, absence: &mut Absence) -> Result<(), VolumeError> {
         for (segment, blocks) in per_segment(blocks) {
-            let map = self.segment_map(segment)?;
-            map.note_read();
-            self.storage.store.read_parts(&mut filler.segment(segment, &map, blocks))?;
+            let map = self.map_with(segment, within(segment, &blocks));
+            if let Some(map) = unless_absent(map, absence)? {
+                map.note_read();
+                self.storage.store.read_parts(&mut filler.segment(segment, &map, blocks))?;
+            }
         }
         Ok(())
     }
@@ -130,7 +151,7 @@ impl Volume {
     pub(super) fn read_sealed(&self, segment: SegmentIndex, into: &mut [u8]) -> Result<ReadOutcome, VolumeError> {
         let range = ByteRange::between(segment.start(), SegmentIndex(segment.0 + 1).start());
         let mut filler = Filler::new(range, into);
-        let map = self.segment_map(segment)?;
+        let map = self.map_with(segment, 0..BLOCKS_PER_SEGMENT)?;
         self.storage.store.read_parts(&mut filler.segment(segment, &map, blocks_of(range)))?;
         Ok(filler.outcome())
     }
@@ -157,7 +178,10 @@ impl Volume {
             let end = (base + BLOCKS_PER_SEGMENT).min(blocks.end);
             let map = self.segment_map(segment)?;
             for piece in map.pieces(segment_start - base..end - base) {
-                let status = if piece.chunk.is_some() { Allocation::Data } else { Allocation::Hole };
+                let status = match piece.contents {
+                    Contents::Hole => Allocation::Hole,
+                    Contents::Chunk(..) | Contents::Absent(_) => Allocation::Data,
+                };
                 runs.push(&(base + piece.blocks.start..base + piece.blocks.end), status);
             }
             at = end;
@@ -165,19 +189,42 @@ impl Volume {
         Ok(())
     }
 
-    /// The map of a segment as the root of now has it.
+    /// The map of a segment as the root of now has it. Some of its data may not be here, or have come since.
     pub(super) fn segment_map(&self, segment: SegmentIndex) -> Result<Arc<SegmentMap>, VolumeError> {
-        if let Some(map) = self.storage.segments.get(self.id, segment) {
-            return Ok(map);
+        match self.storage.segments.get(self.id, segment) {
+            Some(map) => Ok(map),
+            None => self.look_up_map(segment, 0..0),
         }
+    }
+
+    /// The same, with all data of `blocks`, counted from the segment's first, here.
+    fn map_with(&self, segment: SegmentIndex, blocks: Range<u64>) -> Result<Arc<SegmentMap>, VolumeError> {
+        let known = self.storage.segments.get(self.id, segment);
+        match known.filter(|known| known.absent(blocks.clone()).next().is_none()) {
+            Some(map) => Ok(map),
+            None => self.look_up_map(segment, blocks),
+        }
+    }
+
+    /// Looks a segment's map up in the root of now, and keeps it. The data of `needed` has to be here.
+    fn look_up_map(&self, segment: SegmentIndex, needed: Range<u64>) -> Result<Arc<SegmentMap>, VolumeError> {
         let root = self.layers().sealed.root;
         self.again_if_replaced(root, |root| {
-            let known = self.storage.segments.superseded(self.id, segment);
+            let segments = &self.storage.segments;
+            let lacking = segments.get(self.id, segment);
+            let was_read = lacking.as_ref().is_some_and(|lacking| lacking.is_read());
+            let known = lacking.or_else(|| segments.superseded(self.id, segment));
             let map = Arc::new(self.resolve(root, segment, known.as_deref())?);
-            let layers = self.layers();
-            if layers.sealed.root == root && !self.is_closed() {
-                self.storage.segments.put(self.id, segment, Arc::clone(&map));
+            if was_read {
+                map.note_read();
             }
+            {
+                let layers = self.layers();
+                if layers.sealed.root == root && !self.is_closed() {
+                    segments.put(self.id, segment, Arc::clone(&map));
+                }
+            }
+            Absence::of_chunks(map.absent(needed.clone())).into_result()?;
             Ok::<_, VolumeError>(map)
         })
     }
@@ -201,7 +248,7 @@ impl Volume {
         Ok(id.map(|id| map::manifest(store, nodes, id, segment)).transpose()?)
     }
 
-    /// Does it, and does it again where a chunk was missing because a seal has replaced the root meanwhile.
+    /// Does it, and does it again where something was absent because a seal has replaced the root meanwhile.
     fn again_if_replaced<T, E: Into<VolumeError>>(
         &self,
         mut root: Root,
@@ -213,11 +260,7 @@ impl Volume {
                 Err(error) => error.into(),
             };
             let now = self.layers().sealed.root;
-            let missing = matches!(
-                error,
-                VolumeError::Store(StoreError::Missing { .. }) | VolumeError::Map(MapError::Missing { .. })
-            );
-            if !missing || now == root {
+            if error.absence().is_none() || now == root {
                 return Err(error);
             }
             root = now;
@@ -225,28 +268,46 @@ impl Volume {
     }
 }
 
+/// What was found; `None` where something is absent, which is noted.
+fn unless_absent<T>(found: Result<T, VolumeError>, absence: &mut Absence) -> Result<Option<T>, VolumeError> {
+    match found {
+        Ok(found) => Ok(Some(found)),
+        Err(error) => {
+            absence.add(error.absence().ok_or(error)?);
+            Ok(None)
+        }
+    }
+}
+
 /// Where each run of `blocks` is, in order.
 fn look_up(layers: &Layers, blocks: Range<u64>) -> impl Iterator<Item = (Range<u64>, Place)> {
-    let below = layers.frozen.as_ref().map(|frozen| &*frozen.overlay);
-    layers.active.pieces(blocks).flat_map(move |piece| match (piece.source, below) {
-        (Some(source), _) => Found::One(Some((piece.blocks, Place::Journal(source)))),
-        (None, None) => Found::One(Some((piece.blocks, Place::Map))),
-        (None, Some(frozen)) => Found::Below(frozen_places(frozen, piece.blocks)),
+    journal_places(layers, blocks).flat_map(move |(blocks, source)| match source {
+        Some(source) => Found::One(Some((blocks, Place::Journal(source)))),
+        None if layers.tail.is_empty() => Found::One(Some((blocks, Place::Map))),
+        None => Found::Below(layers.tail.pieces(blocks).map(|piece| {
+            let place = if piece.source.is_some() { Place::Elsewhere } else { Place::Map };
+            (piece.blocks, place)
+        })),
     })
 }
 
-fn frozen_places(frozen: &Overlay, blocks: Range<u64>) -> impl Iterator<Item = (Range<u64>, Place)> {
-    frozen.pieces(blocks).map(|piece| (piece.blocks, piece.source.map_or(Place::Map, Place::Journal)))
+/// Where each run of `blocks` is in the journal, in order; `None` where it is not there.
+fn journal_places(layers: &Layers, blocks: Range<u64>) -> impl Iterator<Item = (Range<u64>, Option<Source>)> {
+    let below = layers.frozen.as_ref().map(|frozen| &*frozen.overlay);
+    layers.active.pieces(blocks).flat_map(move |piece| match (piece.source, below) {
+        (None, Some(frozen)) => Found::Below(frozen.pieces(piece.blocks).map(|piece| (piece.blocks, piece.source))),
+        (source, _) => Found::One(Some((piece.blocks, source))),
+    })
 }
 
-/// One place, or those that another overlay knows.
-enum Found<I> {
-    One(Option<(Range<u64>, Place)>),
+/// One thing that is found, or those of the layer below.
+enum Found<I: Iterator> {
+    One(Option<I::Item>),
     Below(I),
 }
 
-impl<I: Iterator<Item = (Range<u64>, Place)>> Iterator for Found<I> {
-    type Item = (Range<u64>, Place);
+impl<I: Iterator> Iterator for Found<I> {
+    type Item = I::Item;
 
     fn next(&mut self) -> Option<Self::Item> {
         match self {
@@ -278,6 +339,12 @@ pub(super) fn per_segment(blocks: Range<u64>) -> impl Iterator<Item = (SegmentIn
     })
 }
 
+/// These blocks of a segment, counted from its first.
+fn within(segment: SegmentIndex, blocks: &Range<u64>) -> Range<u64> {
+    let first = segment.0 * BLOCKS_PER_SEGMENT;
+    blocks.start - first..blocks.end - first
+}
+
 /// A buffer that is filled from its start to its end. Zeroes are written only once something else was.
 struct Filler<'a> {
     range: ByteRange,
@@ -300,12 +367,13 @@ impl<'a> Filler<'a> {
         (skip, &mut self.into[part])
     }
 
-    /// Fills the holes among `blocks` of a segment. What is in chunks is left to the caller, to be read to where it belongs.
+    /// Fills the holes among `blocks` of a segment, all of which are here. What is in chunks is left to the caller, to be read to
+    /// where it belongs.
     fn segment<'m>(&'m mut self, segment: SegmentIndex, map: &'m SegmentMap, blocks: Range<u64>) -> Vec<ChunkPart<'m>> {
         let first = segment.0 * BLOCKS_PER_SEGMENT;
-        let within = blocks.start - first..blocks.end - first;
+        let within = within(segment, &blocks);
         let mut parts = Vec::new();
-        if !self.has_data && map.pieces(within.clone()).all(|piece| piece.chunk.is_none()) {
+        if !self.has_data && map.pieces(within.clone()).all(|piece| matches!(piece.contents, Contents::Hole)) {
             return parts;
         }
         let range = self.range;
@@ -314,9 +382,10 @@ impl<'a> Filler<'a> {
             let (skip, part) = part_of(&range, &(first + piece.blocks.start..first + piece.blocks.end));
             let (into, behind) = rest.split_at_mut(part.len());
             rest = behind;
-            match piece.chunk {
-                None => into.fill(0),
-                Some((location, from)) => parts.push(ChunkPart { location, from: from + skip, into }),
+            match piece.contents {
+                Contents::Hole => into.fill(0),
+                Contents::Chunk(location, from) => parts.push(ChunkPart { location, from: from + skip, into }),
+                Contents::Absent(id) => panic!("chunk {id} is absent, and a map in which it is here was asked for"),
             }
         }
         parts

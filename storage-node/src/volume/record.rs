@@ -2,7 +2,7 @@
 //!
 //! | offset | bytes | field |
 //! |---|---|---|
-//! | 0 | 1 | version, 2 |
+//! | 0 | 1 | version: 3 where a tail follows, else 2 |
 //! | 1 | 1 | 1 where there is a root and a checkpoint, 0 for the empty root |
 //! | 2 | 6 | blocks written: how many blocks of data writes of the volume's whole life the root holds, at most 2^48 - 1 |
 //! | 8 | 8 | generation: how often the root has changed |
@@ -12,10 +12,12 @@
 //! | 40 | 8 | number of the first journal file that holds later ones |
 //! | 48 | 32 | root |
 //! | 80 | 32 | checkpoint |
+//! | 112 | | in version 3: the tail of the handoff by which the volume came here, as far as it has not arrived ([`super::tail`]) |
 //!
-//! Integers are little-endian. In version 1, which is still read, nothing was counted: blocks written is zero. The same fields up to the root are a chunk of their own, the **checkpoint**, so that the packs
-//! alone tell which roots there were; it is also the note in the headers of the journal's files, so that a volume that was
-//! never sealed can be told from its journal:
+//! Integers are little-endian. In version 1, which is still read, nothing was counted: blocks written is zero. The same fields up
+//! to the root are a chunk of their own, the **checkpoint**, always of version 2, so that the packs alone tell which roots there
+//! were; it is also the note in the headers of the journal's files, so that a volume that was never sealed can be told from its
+//! journal:
 //!
 //! | offset | bytes | field |
 //! |---|---|---|
@@ -26,6 +28,7 @@
 use sterna_types::{ChunkId, Epoch, Root, VolumeId};
 
 use super::error::VolumeError;
+use super::tail::Tail;
 use crate::journal::FileNumber;
 use crate::journal::record::Sequence;
 
@@ -52,12 +55,16 @@ pub struct VolumeRecord {
 }
 
 impl VolumeRecord {
-    /// The record as bytes.
-    pub fn encode(&self) -> [u8; RECORD_BYTES] {
-        let mut bytes = [0; RECORD_BYTES];
+    /// The record as bytes, with the part of the volume that has not arrived.
+    pub fn encode(&self, tail: &Tail) -> Vec<u8> {
+        let mut bytes = vec![0; RECORD_BYTES];
         bytes[..CHECKPOINT_FIELD].copy_from_slice(&self.encode_common());
         if let Some(checkpoint) = self.checkpoint {
             bytes[CHECKPOINT_FIELD..].copy_from_slice(checkpoint.as_bytes());
+        }
+        if !tail.is_empty() {
+            bytes[0] = VERSION_WITH_TAIL;
+            bytes.extend_from_slice(&tail.encode());
         }
         bytes
     }
@@ -87,17 +94,24 @@ impl VolumeRecord {
         bytes
     }
 
-    /// The record of `volume` that these bytes are.
+    /// The record of `volume` that these bytes are, and the part of the volume that has not arrived.
     ///
     /// # Errors
     /// [`VolumeError::DamagedRecord`].
-    pub fn parse(volume: VolumeId, bytes: &[u8]) -> Result<Self, VolumeError> {
+    pub fn parse(volume: VolumeId, bytes: &[u8]) -> Result<(Self, Tail), VolumeError> {
         let damaged = |what| VolumeError::DamagedRecord { volume, what };
-        let (common, checkpoint) =
-            bytes.split_first_chunk::<CHECKPOINT_FIELD>().ok_or_else(|| damaged("it is too short"))?;
-        let checkpoint = <[u8; 32]>::try_from(checkpoint).map_err(|_| damaged("its length is wrong"))?;
-        let checkpoint = (checkpoint != [0; 32]).then(|| ChunkId::from_bytes(checkpoint));
-        Self::parse_common(common, checkpoint).map_err(damaged)
+        let (common, rest) = bytes.split_first_chunk::<CHECKPOINT_FIELD>().ok_or_else(|| damaged("it is too short"))?;
+        let (checkpoint, tail) = rest.split_first_chunk::<32>().ok_or_else(|| damaged("it is too short"))?;
+        let checkpoint = (*checkpoint != [0; 32]).then(|| ChunkId::from_bytes(*checkpoint));
+        if (common[0] == VERSION_WITH_TAIL) == tail.is_empty() {
+            return Err(damaged("its length is wrong"));
+        }
+        let tail = Tail::parse(tail).map_err(|_| damaged("its tail is none"))?;
+        let mut common = *common;
+        if common[0] == VERSION_WITH_TAIL {
+            common[0] = VERSION;
+        }
+        Ok((Self::parse_common(&common, checkpoint).map_err(damaged)?, tail))
     }
 
     /// The volume and the state that a checkpoint speaks of; `None` where the bytes are none.
@@ -144,6 +158,8 @@ impl VolumeRecord {
     }
 }
 
+/// 3: not all of the volume is here.
+const VERSION_WITH_TAIL: u8 = 3;
 /// 2: blocks written are counted.
 const VERSION: u8 = 2;
 /// 1: where the count is now, there is zero.
@@ -169,7 +185,9 @@ mod tests {
             written_blocks in 0..=MAX_WRITTEN_BLOCKS,
             epoch in 1u64..,
             volume in any::<u64>(),
+            has_tail in any::<bool>(),
         ) {
+            let tail = if has_tail { tail() } else { Tail::EMPTY };
             let root = top.map_or(Root::EMPTY, |top| Root::at(ChunkId::from_bytes(top)));
             let mut record = VolumeRecord {
                 root,
@@ -182,10 +200,10 @@ mod tests {
                 checkpoint: None,
             };
             let volume = VolumeId(volume);
-            prop_assert_eq!(VolumeRecord::parse(volume, &record.encode()).ok(), Some(record));
+            prop_assert_eq!(VolumeRecord::parse(volume, &record.encode(&tail)).ok(), Some((record, tail.clone())));
             let checkpoint = record.encode_checkpoint(volume);
             record.checkpoint = Some(crate::chunk_store::chunk_id(&checkpoint));
-            prop_assert_eq!(VolumeRecord::parse(volume, &record.encode()).ok(), Some(record));
+            prop_assert_eq!(VolumeRecord::parse(volume, &record.encode(&tail)).ok(), Some((record, tail)));
             let id = crate::chunk_store::chunk_id(&checkpoint);
             prop_assert_eq!(VolumeRecord::parse_checkpoint(&checkpoint, id), Some((volume, record)));
         }
@@ -218,15 +236,31 @@ mod tests {
     #[test]
     fn golden_bytes_of_a_record() {
         let (record, bytes) = golden(2);
-        assert_eq!(record.encode(), *bytes);
-        assert_eq!(VolumeRecord::parse(VolumeId(1), &bytes).ok(), Some(record));
-        assert!(VolumeRecord::parse(VolumeId(1), &golden(3).1).is_err(), "a version that nobody knows");
+        assert_eq!(record.encode(&Tail::EMPTY), *bytes);
+        assert_eq!(VolumeRecord::parse(VolumeId(1), &bytes).ok(), Some((record, Tail::EMPTY)));
+        assert!(VolumeRecord::parse(VolumeId(1), &golden(4).1).is_err(), "a version that nobody knows");
+    }
+
+    fn tail() -> Tail {
+        Tail::parse(&[9u64, 2].map(u64::to_le_bytes).concat()).expect("a tail")
+    }
+
+    #[test]
+    fn a_record_with_a_tail_is_of_version_3() {
+        let (record, mut bytes) = golden(3);
+        assert!(VolumeRecord::parse(VolumeId(1), &bytes).is_err(), "its tail is missing");
+        bytes.extend([9u64, 2].map(u64::to_le_bytes).concat());
+        assert_eq!(record.encode(&tail()), bytes);
+        assert_eq!(VolumeRecord::parse(VolumeId(1), &bytes).ok(), Some((record, tail())));
+        assert!(VolumeRecord::parse(VolumeId(1), &bytes[..bytes.len() - 1]).is_err());
+        bytes[0] = 2;
+        assert!(VolumeRecord::parse(VolumeId(1), &bytes).is_err(), "there is more than it says");
     }
 
     #[test]
     fn a_record_of_version_1_is_read_and_has_counted_nothing() {
         let (record, mut bytes) = golden(1);
-        assert_eq!(VolumeRecord::parse(VolumeId(1), &bytes).ok(), Some(record));
+        assert_eq!(VolumeRecord::parse(VolumeId(1), &bytes).ok(), Some((record, Tail::EMPTY)));
         let checkpoint = [b"STRNCKPT", &9u64.to_le_bytes()[..], &bytes[..CHECKPOINT_FIELD]].concat();
         let id = ChunkId::from_bytes([8; 32]);
         assert_eq!(VolumeRecord::parse_checkpoint(&checkpoint, id), Some((VolumeId(9), record)));
@@ -237,7 +271,7 @@ mod tests {
     #[test]
     fn a_count_that_there_is_no_room_for_ends_at_the_most_that_there_is() {
         let record = VolumeRecord { written_blocks: u64::MAX, ..golden(2).0 };
-        let read = VolumeRecord::parse(VolumeId(1), &record.encode()).expect("a record");
+        let (read, _) = VolumeRecord::parse(VolumeId(1), &record.encode(&Tail::EMPTY)).expect("a record");
         assert_eq!(read.written_blocks, MAX_WRITTEN_BLOCKS);
     }
 }

@@ -3,7 +3,8 @@
 //! 1. Read the volume's record: the root, and from which journal file on there is more. Without a record nothing was ever
 //!    sealed here; then the journal says what it stands on, and without a journal the metadata what the volume holds. Where
 //!    record or journal are of another epoch: refuse, and change nothing ([`VolumeError::OtherEpoch`]).
-//! 2. Replay the journal from there ([`crate::journal::replay()`]), and put every record into the overlay.
+//! 2. Replay the journal from there ([`crate::journal::replay()`]), and put every record into the overlay, over the holes of a
+//!    tail that came with a handoff and were not sealed yet.
 //! 3. Go on writing in a new file of the journal, behind the newest record.
 //!
 //! Nothing is sealed here: that is left to the sealer, so that opening takes no longer than reading the journal.
@@ -13,12 +14,13 @@ use std::sync::Arc;
 use sterna_types::Epoch;
 
 use super::error::VolumeError;
-use super::overlay::{Overlay, Source};
+use super::overlay::{BlockSet, Overlay, Source};
 use super::record::VolumeRecord;
 use super::storage::{Slot, Storage, journal_directory, lock};
+use super::tail::Tail;
 use super::volume::{Layers, Volume, VolumeSpec};
 use crate::chunk_store::StoreError;
-use crate::journal::record::{RecordHeader, RecordKind, Sequence};
+use crate::journal::record::{HEADER_BYTES, RecordHeader, RecordKind, Sequence};
 use crate::journal::{FileNumber, Journal, JournalFile, Replay, replay};
 
 impl Volume {
@@ -48,34 +50,46 @@ impl Volume {
     }
 
     fn recover(storage: &Arc<Storage>, spec: &VolumeSpec) -> Result<Arc<Self>, VolumeError> {
-        let sealed = match storage.kept(spec.id)? {
-            Some(kept) => {
+        let (sealed, tail) = match storage.kept_with_tail(spec.id)? {
+            Some((kept, tail)) => {
                 check_epoch(spec, kept.epoch)?;
-                kept
+                (kept, tail)
             }
-            None => VolumeRecord {
-                root: spec.root,
-                generation: spec.generation,
-                written_blocks: spec.written_blocks,
-                epoch: spec.epoch,
-                size_bytes: spec.size.bytes().0,
-                sealed_through: Sequence(0),
-                replay_from: FileNumber(1),
-                checkpoint: None,
-            },
+            None => (first_record(spec), Tail::EMPTY),
         };
         let directory = journal_directory(spec.id);
         let failed = |source| StoreError::Io { path: directory.clone(), source };
         storage.disk.create_dir(&directory).map_err(failed)?;
         let begin = Replay { volume: spec.id, sealed_through: sealed.sealed_through, from: sealed.replay_from };
         let replayed = replay(&storage.pool, &directory, begin)?;
-        let (active, unsealed_bytes) = overlay_of(&replayed.records);
+        let (newer, mut unsealed_bytes) = overlay_of(&replayed.records);
+        let (mut active, mut absent) = (Overlay::default(), BlockSet::default());
+        for hole in tail.holes() {
+            active.insert(hole, Source::Hole);
+            unsealed_bytes += HEADER_BYTES as u64;
+        }
+        active.put(&newer);
+        tail.data().for_each(|data| absent.insert(data, ()));
         let journal = Journal::behind(spec.id, directory, Arc::clone(&storage.pool), &replayed);
         journal.set_note(VolumeRecord { size_bytes: spec.size.bytes().0, ..sealed }.encode_checkpoint(spec.id));
         let data = replayed.records.iter().filter(|(header, ..)| header.kind == RecordKind::Data);
         let written_blocks = sealed.written_blocks + data.map(|(header, ..)| header.block_count).sum::<u64>();
-        let layers = Layers { active, frozen: None, sealed, written_blocks };
+        let layers = Layers { active, frozen: None, tail: absent, sealed, written_blocks };
         Ok(Self::assemble(spec, Arc::clone(storage), journal, layers, unsealed_bytes))
+    }
+}
+
+/// What is true of a volume that was never sealed here.
+pub(super) fn first_record(spec: &VolumeSpec) -> VolumeRecord {
+    VolumeRecord {
+        root: spec.root,
+        generation: spec.generation,
+        written_blocks: spec.written_blocks,
+        epoch: spec.epoch,
+        size_bytes: spec.size.bytes().0,
+        sealed_through: Sequence(0),
+        replay_from: FileNumber(1),
+        checkpoint: None,
     }
 }
 

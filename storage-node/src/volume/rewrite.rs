@@ -11,7 +11,7 @@ use sterna_types::{BLOCK_SIZE, BLOCKS_PER_SEGMENT, Root, SegmentIndex};
 
 use super::draft::{Draft, Drafted};
 use super::error::VolumeError;
-use super::overlay::{Overlay, Source};
+use super::overlay::{Overlay, Skip, Source};
 use super::read::per_segment;
 use super::volume::Volume;
 use crate::chunk_writer::ChunkWriter;
@@ -70,6 +70,15 @@ fn dirty(overlay: &Overlay) -> impl Iterator<Item = Dirty> {
             runs.push((blocks, source));
         }
         Some(Dirty::Blocks(DirtySegment { index, runs }))
+    })
+}
+
+/// The segments whose part of the map a rewrite of this overlay reads: those that blocks were written in, and of each run of
+/// whole segments that are a hole now the first and the last one.
+pub(super) fn touched(overlay: &Overlay) -> impl Iterator<Item = SegmentIndex> {
+    dirty(overlay).flat_map(|dirty| match dirty {
+        Dirty::Hole(segments) => [segments.start, SegmentIndex(segments.end.0 - 1)],
+        Dirty::Blocks(DirtySegment { index, .. }) => [index, index],
     })
 }
 

@@ -76,18 +76,22 @@ impl Volume {
         let mut changed = Vec::with_capacity(cold.len());
         for &segment in &cold {
             let mut data = vec![0; usize::try_from(SEGMENT_SIZE).map_err(|_| VolumeError::DamagedSegment { segment })?];
-            if self.read_sealed(segment, &mut data)? == ReadOutcome::Zeroes {
-                continue;
+            match self.read_sealed(segment, &mut data) {
+                Ok(ReadOutcome::Filled) => {}
+                Ok(ReadOutcome::Zeroes) => continue,
+                // What is not here is not worth a journey.
+                Err(error) if error.absence().is_some() => continue,
+                Err(error) => return Err(error),
             }
             let mut draft = Draft::of(Manifest::default());
             draft.write(&self.chunking, 0, &Bytes::from(data))?;
             changed.push(draft.finish()?.store(segment, &mut writer)?);
         }
         let (through, replay_from, written_blocks) = (old.sealed_through, old.replay_from, old.written_blocks);
-        let built = self.build_root(&old, changed, writer, Cut { through, replay_from, written_blocks })?;
-        self.record(&built)?;
-        self.show(&built, None);
-        Ok(cold.len())
+        let tail = self.layers().tail.clone();
+        let built = self.build_root(&old, changed, writer, Cut { through, replay_from, written_blocks }, tail)?;
+        let is_done = self.record_and_show(&built, None)?;
+        Ok(if is_done { cold.len() } else { 0 })
     }
 
     pub(super) fn fragmented(&self) -> std::sync::MutexGuard<'_, Fragmented> {

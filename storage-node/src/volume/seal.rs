@@ -5,13 +5,16 @@
 //!    been.*
 //! 2. Store the new chunks of data, then the manifests, the nodes and the checkpoint that need them; each append is durable
 //!    before the next begins. *The same; the chunks are orphans, found again by the next seal or collected.*
-//! 3. Put the record: new root, and where the journal goes on behind it. *Begins with the new root, and replays only what
-//!    is newer.*
+//! 3. Put the record: new root, where the journal goes on behind it, and what is left of a tail that has not arrived. *Begins
+//!    with the new root, and replays only what is newer.*
 //! 4. Show the new root in place of the frozen overlay.
 //! 5. Give the files of the journal back. *Removes those that still have their names.*
 //!
 //! A step that fails leaves the frozen overlay where it is: reads go on as before, and the next seal tries again. Where there
 //! was no space, and blocks have been given back since, these go along with the next try: it needs less.
+//!
+//! Where a part of the map is not here that step 2 has to change, all that it lacks is named together, and the seal is tried
+//! again once that has been brought: meanwhile it has not failed, and writers who find no room in the journal wait.
 //!
 //! Where step 3 itself fails, nobody knows which of the two records a crash will find. Both are right as long as nothing is
 //! taken away that either of them stands on. The journal's files stay, since step 5 is not reached. Chunks stay, since the
@@ -26,10 +29,13 @@ use std::sync::{Arc, PoisonError};
 use bytes::Bytes;
 use sterna_types::SegmentIndex;
 
+use super::absence::Absence;
 use super::error::VolumeError;
+use super::overlay::BlockSet;
 use super::record::VolumeRecord;
-use super::rewrite::rewrite;
+use super::rewrite::{rewrite, touched};
 use super::storage::lock;
+use super::tail::Tail;
 use super::volume::{Cut, Frozen, SealFailure, SealedState, Volume};
 use crate::chunk_store::{ChunkKind, NewChunk, StoreError, StorePin};
 use crate::chunk_writer::ChunkWriter;
@@ -38,13 +44,16 @@ use crate::map::{self, Change};
 /// A new root whose chunks are durable and pinned.
 pub(super) struct Built {
     record: VolumeRecord,
+    /// What has not arrived, and is newer than the root.
+    tail: BlockSet,
     /// The segments that differ from the old root's.
     changed: Vec<Change>,
     _pin: StorePin,
 }
 
 impl Volume {
-    /// Seals everything that was acknowledged before this call. Durable on return.
+    /// Seals everything that was acknowledged before this call. Durable on return. What has been released is not sealed, and
+    /// neither is what has not arrived of a tail.
     ///
     /// # Errors
     /// [`VolumeError`]; nothing is lost by it, and a later call tries again.
@@ -56,7 +65,7 @@ impl Volume {
         if was_frozen && result.is_ok() {
             result = self.seal_once();
         }
-        let failure = result.as_ref().err();
+        let failure = result.as_ref().err().filter(|error| error.absence().is_none());
         *self.seal_failure() = failure.map(|error| SealFailure { is_full: error.is_full(), what: error.to_string() });
         self.seal_ended.notify_waiters();
         result
@@ -64,9 +73,9 @@ impl Volume {
 
     fn seal_once(&self) -> Result<SealedState, VolumeError> {
         self.check_open()?;
-        let Some(frozen) = self.freeze() else {
-            let SealedState { root, generation, written_blocks } = self.sealed();
-            return Ok(SealedState { root, generation, written_blocks });
+        let frozen = if self.is_released() { None } else { self.freeze() };
+        let Some(frozen) = frozen else {
+            return Ok(self.sealed());
         };
         let built = match self.build(&frozen) {
             Err(error) if error.is_full() => {
@@ -74,10 +83,16 @@ impl Volume {
                 self.storage.pool.shrink()?;
                 self.build(&frozen)?
             }
+            Err(error) if error.absence().is_some() => {
+                self.absent_for(&frozen)?.into_result()?;
+                // It has come meanwhile.
+                self.build(&frozen)?
+            }
             other => other?,
         };
-        self.record(&built)?;
-        self.show(&built, Some(&frozen));
+        if !self.record_and_show(&built, Some(&frozen))? {
+            return Ok(self.sealed());
+        }
         drop(frozen);
         self.fragmented().sealed();
         self.journal.retire_before(built.record.replay_from);
@@ -95,7 +110,7 @@ impl Volume {
     }
 
     /// What is to be sealed; `None` where there is nothing.
-    fn freeze(&self) -> Option<Frozen> {
+    pub(super) fn freeze(&self) -> Option<Frozen> {
         let _turn = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let was_full = self.seal_failure().as_ref().is_some_and(|failure| failure.is_full);
         let mut layers = self.layers_mut();
@@ -111,20 +126,35 @@ impl Volume {
         layers.frozen.clone()
     }
 
-    fn build(&self, frozen: &Frozen) -> Result<Built, VolumeError> {
+    pub(super) fn build(&self, frozen: &Frozen) -> Result<Built, VolumeError> {
         let old = self.layers().sealed;
         let mut writer = ChunkWriter::new(Arc::clone(&self.storage.store));
         let changed = rewrite(self, old.root, &frozen.overlay, &mut writer)?;
-        self.build_root(&old, changed, writer, frozen.cut)
+        let mut tail = self.layers().tail.clone();
+        frozen.overlay.runs().for_each(|(blocks, _)| tail.clear(&blocks));
+        self.build_root(&old, changed, writer, frozen.cut, tail)
     }
 
-    /// The root that differs from `old` by the segments in `changed`, and holds what was written before `cut`.
+    /// What a seal of this needs of the map, and is not here: of each segment the first part on the way to it.
+    fn absent_for(&self, frozen: &Frozen) -> Result<Absence, VolumeError> {
+        let (root, mut absence) = (self.layers().sealed.root, Absence::default());
+        for segment in touched(&frozen.overlay) {
+            if let Err(error) = self.manifest(root, segment) {
+                absence.add(error.absence().ok_or(error)?);
+            }
+        }
+        Ok(absence)
+    }
+
+    /// The root that differs from `old` by the segments in `changed`, and holds what was written before `cut`, but for what is in
+    /// `tail`.
     pub(super) fn build_root(
         &self,
         old: &VolumeRecord,
         changed: Vec<Change>,
         mut writer: ChunkWriter,
         cut: Cut,
+        tail: BlockSet,
     ) -> Result<Built, VolumeError> {
         let root = map::update(&self.storage.nodes, &mut writer, old.root, &changed)?;
         let mut record = VolumeRecord {
@@ -140,18 +170,26 @@ impl Volume {
         let checkpoint = Bytes::copy_from_slice(&record.encode_checkpoint(self.id));
         record.checkpoint = Some(writer.put(NewChunk::of(ChunkKind::Checkpoint, checkpoint))?);
         let (pin, _) = writer.finish()?;
-        Ok(Built { record, changed, _pin: pin })
+        Ok(Built { record, tail, changed, _pin: pin })
     }
 
-    /// Step 3.
-    pub(super) fn record(&self, built: &Built) -> Result<(), VolumeError> {
-        Ok(self.storage.records.put(self.id, built.record.encode().to_vec()).map_err(StoreError::from)?)
+    /// Steps 3 and 4; whether they were done: not where the volume has been released meanwhile.
+    pub(super) fn record_and_show(&self, built: &Built, frozen: Option<&Frozen>) -> Result<bool, VolumeError> {
+        let _not_released = lock(&self.recording);
+        if self.is_released() {
+            return Ok(false);
+        }
+        let record = built.record.encode(&Tail::of_data(&built.tail));
+        self.storage.records.put(self.id, record).map_err(StoreError::from)?;
+        self.show(built, frozen);
+        Ok(true)
     }
 
     /// Step 4: the new root, in place of the old one and of what was frozen.
-    pub(super) fn show(&self, built: &Built, frozen: Option<&Frozen>) {
+    fn show(&self, built: &Built, frozen: Option<&Frozen>) {
         let mut layers = self.layers_mut();
         layers.sealed = built.record;
+        layers.tail.clone_from(&built.tail);
         self.journal.set_note(built.record.encode_checkpoint(self.id));
         layers.frozen = None;
         for change in &built.changed {

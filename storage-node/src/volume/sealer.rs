@@ -51,30 +51,42 @@ impl Sealer {
 }
 
 async fn seal_in_time(volume: &Arc<Volume>, slots: &Semaphore) {
+    // What a seal has met with is brought: it goes on without waiting for more to seal.
+    let mut is_under_way = false;
     while !volume.is_closed() {
-        if !volume.has_unsealed() {
+        if !volume.has_unsealed() || volume.is_released() {
             volume.seal_wanted.notified().await;
             continue;
         }
-        if !volume.has_much_unsealed() {
+        if !volume.has_much_unsealed() && !is_under_way {
             // Woken early when much has come together.
             let _ = tokio::time::timeout(volume.storage.options.seal_age, volume.seal_wanted.notified()).await;
         }
-        let Ok(_slot) = slots.acquire().await else {
+        let Ok(slot) = slots.acquire().await else {
             return;
         };
         let sealing = Arc::clone(volume);
-        match sterna_runtime::work::blocking(move || seal_and_tidy(&sealing)).await {
+        let sealed = sterna_runtime::work::blocking(move || seal_and_tidy(&sealing)).await;
+        drop(slot);
+        is_under_way = false;
+        match sealed {
             Ok(Ok(())) => {}
             Ok(Err(VolumeError::Closed)) => return,
+            Ok(Err(error)) => match volume.bring(error).await {
+                Ok(()) => is_under_way = true,
+                Err(error) => {
+                    tracing::warn!(volume = %volume.id(), %error, "a seal has failed; it is tried again");
+                    // One that has met with nothing absent has noted why itself.
+                    if volume.seal_failure().is_none() {
+                        volume.note_failed_seal(&error.to_string());
+                    }
+                    tokio::time::sleep(RETRY_AFTER).await;
+                }
+            },
             Err(panic) => {
                 tracing::error!(volume = %volume.id(), error = %panic, "sealing has ended for good");
-                volume.give_up_sealing(&panic.to_string());
+                volume.note_failed_seal(&panic.to_string());
                 return;
-            }
-            Ok(Err(error)) => {
-                tracing::warn!(volume = %volume.id(), %error, "a seal has failed; it is tried again");
-                tokio::time::sleep(RETRY_AFTER).await;
             }
         }
     }
@@ -112,7 +124,8 @@ impl Volume {
         }
         loop {
             let ended = self.seal_ended.notified();
-            if self.has_room() || self.is_closed() {
+            // Who writes what is closed or released is refused by the write itself.
+            if self.has_room() || self.is_closed() || self.is_released() {
                 return Ok(());
             }
             if let Some(failure) = self.seal_failure().clone() {
@@ -136,8 +149,8 @@ impl Volume {
         SLOWEST_PACE * parts / 1000
     }
 
-    /// Has it shown that nothing is sealed any more.
-    fn give_up_sealing(&self, what: &str) {
+    /// Has it shown that nothing is sealed.
+    fn note_failed_seal(&self, what: &str) {
         *self.seal_failure() = Some(SealFailure { is_full: false, what: what.to_owned() });
         self.seal_ended.notify_waiters();
     }

@@ -7,8 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGua
 use sterna_types::{ByteSize, Epoch, Root, SegmentIndex, VolumeId, VolumeSize};
 use tokio::sync::Notify;
 
+use super::absence::Supply;
 use super::error::VolumeError;
-use super::overlay::Overlay;
+use super::overlay::{BlockSet, Overlay};
 use super::record::VolumeRecord;
 use super::rewrite_cold::Fragmented;
 use super::storage::Storage;
@@ -69,6 +70,10 @@ pub struct Volume {
     pub(super) writing: Mutex<()>,
     /// Held while sealing: one seal at a time.
     pub(super) sealing: Mutex<()>,
+    /// Held while the record of a seal is put, and while the volume is released.
+    pub(super) recording: Mutex<()>,
+    /// Whether it has been released: then it takes no writes, and its sealed contents stay as they are.
+    pub(super) released: AtomicBool,
     /// How many changes have come to the overlay, and can be read.
     pub(super) changes: AtomicU64,
     /// Bytes of records that are not sealed.
@@ -83,6 +88,8 @@ pub struct Volume {
     pub(super) superseded: Mutex<BTreeSet<SegmentIndex>>,
     /// Segments that a rewrite would do good.
     pub(super) fragmented: Mutex<Fragmented>,
+    /// Who brings what is not here.
+    pub(super) supply: Mutex<Option<Arc<dyn Supply>>>,
     closed: AtomicBool,
 }
 
@@ -93,6 +100,8 @@ pub(super) struct Layers {
     pub(super) active: Overlay,
     /// What is being sealed.
     pub(super) frozen: Option<Frozen>,
+    /// Data that is newer than what was sealed, and has not arrived.
+    pub(super) tail: BlockSet,
     /// What has been sealed.
     pub(super) sealed: VolumeRecord,
     /// Blocks of data writes of the volume's whole life, those in `active` among them.
@@ -157,6 +166,8 @@ pub struct VolumeStatus {
     pub poisoned: bool,
     /// Why the last seal failed, if it did.
     pub seal_failure: Option<String>,
+    /// Bytes that were written where the volume was handed over from, and have not arrived: those that no root has.
+    pub tail_bytes: u64,
 }
 
 impl Volume {
@@ -177,6 +188,8 @@ impl Volume {
             layers: RwLock::new(layers),
             writing: Mutex::new(()),
             sealing: Mutex::new(()),
+            recording: Mutex::new(()),
+            released: AtomicBool::new(false),
             changes: AtomicU64::new(0),
             unsealed_bytes: AtomicU64::new(unsealed_bytes),
             seal_wanted: Notify::new(),
@@ -184,6 +197,7 @@ impl Volume {
             seal_failure: Mutex::new(None),
             superseded: Mutex::default(),
             fragmented: Mutex::default(),
+            supply: Mutex::default(),
             closed: AtomicBool::new(false),
         })
     }
@@ -221,6 +235,7 @@ impl Volume {
             unsealed_bytes: self.unsealed_bytes.load(Ordering::Acquire),
             poisoned: self.journal.check_sound().is_err(),
             seal_failure: self.seal_failure().as_ref().map(|failure| failure.what.clone()),
+            tail_bytes: self.tail().data_blocks() * sterna_types::BLOCK_SIZE,
         }
     }
 
@@ -230,7 +245,7 @@ impl Volume {
     /// [`VolumeError`]; then the size is what it was.
     pub fn resize(&self, size: VolumeSize) -> Result<(), VolumeError> {
         let new = size.bytes().0;
-        let turn = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = self.turn()?;
         let old = self.size().0;
         if new > old {
             // An earlier and larger size may have left something there.

@@ -17,7 +17,16 @@ use super::volume::Volume;
 use crate::journal::record::RecordKind;
 
 /// The right to append: whoever holds [`Volume::writing`].
-type Turn<'a> = MutexGuard<'a, ()>;
+pub(super) type Turn<'a> = MutexGuard<'a, ()>;
+
+/// Whose data is appended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Written {
+    /// It was written just now.
+    Anew,
+    /// It was written where the volume was handed over from, and has been counted there.
+    Elsewhere,
+}
 
 impl Volume {
     /// Writes `data` at `at`. On return it survives the end of the process; power loss, after the next [`Volume::flush`].
@@ -31,7 +40,7 @@ impl Volume {
         }
         if range.is_aligned_to(BLOCK_SIZE) {
             let turn = self.turn()?;
-            return self.append_data(&turn, blocks_of(range).start, data);
+            return self.append_data(&turn, blocks_of(range).start, data, Written::Anew);
         }
         let blocks = blocks_of(range);
         let whole = whole_range(&blocks);
@@ -40,7 +49,9 @@ impl Volume {
         let mut bytes = vec![0; length];
         bytes[skip..skip + data.len()].copy_from_slice(data);
         let edges = [0..skip, skip + data.len()..length];
-        self.with_blocks_around(&whole, &edges, &mut bytes, |turn, bytes| self.append_data(turn, blocks.start, bytes))
+        self.with_blocks_around(&whole, &edges, &mut bytes, |turn, bytes| {
+            self.append_data(turn, blocks.start, bytes, Written::Anew)
+        })
     }
 
     /// The same for whole blocks, if the journal has plenty of room for them now; `None` where it has not, and nothing has
@@ -62,7 +73,7 @@ impl Volume {
         }
         let turn = self.writing.try_lock().ok()?;
         // Another writer may have taken the room, and then this one waits for a file; that is rare and short.
-        Some(self.check_open().and_then(|()| self.append_data(&turn, blocks_of(range).start, data)))
+        Some(self.check_writable().and_then(|()| self.append_data(&turn, blocks_of(range).start, data, Written::Anew)))
     }
 
     /// Makes the bytes of a range read as zeroes, and gives their space back.
@@ -127,29 +138,34 @@ impl Volume {
             return Ok(());
         }
         self.journal.append(RecordKind::Hole, blocks.start, blocks.end - blocks.start, &[])?;
-        self.note(turn, blocks, Source::Hole, 0);
+        self.note(turn, blocks, Source::Hole, 0, 0);
         Ok(())
     }
 
-    fn append_data(&self, turn: &Turn<'_>, first_block: u64, data: &[u8]) -> Result<(), VolumeError> {
+    pub(super) fn append_data(
+        &self,
+        turn: &Turn<'_>,
+        first_block: u64,
+        data: &[u8],
+        written: Written,
+    ) -> Result<(), VolumeError> {
         let mut first = first_block;
         // At most 1 MiB, a constant.
         for part in data.chunks(usize::try_from(self.journal.max_record_blocks() * BLOCK_SIZE).unwrap_or(usize::MAX)) {
             let count = part.len() as u64 / BLOCK_SIZE;
             let appended = self.journal.append(RecordKind::Data, first, count, part)?;
             let source = Source::Journal { file: appended.file, at: appended.payload_at };
-            self.note(turn, first..first + count, source, part.len() as u64);
+            let counted = if written == Written::Anew { count } else { 0 };
+            self.note(turn, first..first + count, source, part.len() as u64, counted);
             first += count;
         }
         Ok(())
     }
 
-    fn note(&self, _turn: &Turn<'_>, blocks: Range<u64>, source: Source, payload_bytes: u64) {
+    fn note(&self, _turn: &Turn<'_>, blocks: Range<u64>, source: Source, payload_bytes: u64, written_blocks: u64) {
         {
             let mut layers = self.layers_mut();
-            if let Source::Journal { .. } = source {
-                layers.written_blocks += blocks.end - blocks.start;
-            }
+            layers.written_blocks += written_blocks;
             layers.active.insert(blocks, source);
         }
         self.changes.fetch_add(1, Ordering::Release);
@@ -198,18 +214,23 @@ impl Volume {
     }
 
     fn check_change(&self, at: ByteOffset, length: u64) -> Result<ByteRange, VolumeError> {
-        self.check_open()?;
+        self.check_writable()?;
         let size = self.size();
         let whole = ByteRange::between(at, ByteOffset(u64::MAX));
         let range = ByteRange::new(at, length).map_err(|_| DeviceError::OutOfRange { range: whole, size })?;
         if range.is_within(size) { Ok(range) } else { Err(DeviceError::OutOfRange { range, size }.into()) }
     }
 
-    fn turn(&self) -> Result<Turn<'_>, VolumeError> {
+    pub(super) fn turn(&self) -> Result<Turn<'_>, VolumeError> {
         let turn = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        // It may have been closed while this one waited.
-        self.check_open()?;
+        // It may have been closed, or released, while this one waited.
+        self.check_writable()?;
         Ok(turn)
+    }
+
+    fn check_writable(&self) -> Result<(), VolumeError> {
+        self.check_open()?;
+        if self.is_released() { Err(DeviceError::NotOwner.into()) } else { Ok(()) }
     }
 }
 
@@ -239,7 +260,7 @@ mod tests {
             // Time enough for the other to read the block as it was. Where that takes longer, nothing is tested.
             std::thread::sleep(Duration::from_millis(100));
             let source = Source::Journal { file: appended.file, at: appended.payload_at };
-            volume.note(&turn, 0..1, source, 4096);
+            volume.note(&turn, 0..1, source, 4096, 1);
             drop(turn);
             partial.join().expect("no panic").expect("a write");
         });

@@ -95,6 +95,7 @@ impl IntoStatus for VolumeError {
             Self::Journal(JournalError::Damaged { .. })
             | Self::DamagedRecord { .. }
             | Self::DamagedSegment { .. }
+            | Self::Absent(_)
             | Self::Extent(_) => Code::DataLoss,
             Self::Journal(JournalError::Poisoned) | Self::Device(DeviceError::Poisoned) => Code::FailedPrecondition,
             Self::Closed => Code::Aborted,

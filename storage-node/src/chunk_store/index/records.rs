@@ -1,4 +1,4 @@
-//! Records of volumes in the index: a small typed table.
+//! What the index keeps of each volume: two small typed tables.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,8 +7,8 @@ use sterna_types::VolumeId;
 
 use super::{Batch, Index, IndexError, Space};
 
-/// One record per volume, whose contents are their owner's. The key is the table, one byte, and the volume's id, eight
-/// bytes, the highest first.
+/// One record per volume, and one pledge: what the node has promised about the volume, whoever owns it. The contents of both
+/// are their owners'. The key is the table, one byte, and the volume's id, eight bytes, the highest first.
 #[derive(Clone)]
 pub struct VolumeRecords {
     index: Arc<dyn Index>,
@@ -46,6 +46,47 @@ impl VolumeRecords {
         self.index.commit(batch, true)
     }
 
+    /// What the node has promised last about a volume; `None` where it is nothing. As with [`VolumeRecords::get`].
+    ///
+    /// # Errors
+    /// [`IndexError`].
+    pub fn pledge(&self, volume: VolumeId) -> Result<Option<Vec<u8>>, IndexError> {
+        self.index.check_sound()?;
+        self.index.get(Space::Records, &key_in(PLEDGES, volume))
+    }
+
+    /// Makes a promise about a volume, in place of the last one, and gives the volume a record, where one is given. Durable
+    /// on return, both or neither.
+    ///
+    /// # Errors
+    /// [`IndexError`]; whether it was made is then unknown until the index has been opened anew.
+    pub fn make_pledge(&self, volume: VolumeId, pledge: Vec<u8>, record: Option<Vec<u8>>) -> Result<(), IndexError> {
+        let mut batch = Batch::new();
+        batch.put(Space::Records, &key_in(PLEDGES, volume), pledge);
+        if let Some(record) = record {
+            batch.put(Space::Records, &key_of(volume), record);
+        }
+        self.index.commit(batch, true)
+    }
+
+    /// Forgets what was promised about a volume that there is not any more. Durable on return.
+    ///
+    /// # Errors
+    /// [`IndexError`].
+    pub fn remove_pledge(&self, volume: VolumeId) -> Result<(), IndexError> {
+        let mut batch = Batch::new();
+        batch.delete(Space::Records, &key_in(PLEDGES, volume));
+        self.index.commit(batch, true)
+    }
+
+    /// The volumes about which something was promised, in order. As with [`VolumeRecords::get`].
+    ///
+    /// # Errors
+    /// [`IndexError`].
+    pub fn pledged(&self) -> Result<Vec<VolumeId>, IndexError> {
+        Ok(self.table(PLEDGES)?.into_iter().map(|(volume, _)| volume).collect())
+    }
+
     /// Removes the record of a volume; one that is not there is no error. Durable on return.
     ///
     /// # Errors
@@ -61,10 +102,14 @@ impl VolumeRecords {
     /// # Errors
     /// [`IndexError`].
     pub fn list(&self) -> Result<Vec<(VolumeId, Vec<u8>)>, IndexError> {
+        self.table(VOLUMES)
+    }
+
+    fn table(&self, table: u8) -> Result<Vec<(VolumeId, Vec<u8>)>, IndexError> {
         self.index.check_sound()?;
         let (mut records, mut after) = (Vec::new(), None);
         loop {
-            let page = self.index.page(Space::Records, &[VOLUMES], after.as_deref(), RECORDS_PER_PAGE)?;
+            let page = self.index.page(Space::Records, &[table], after.as_deref(), RECORDS_PER_PAGE)?;
             let Some((last, _)) = page.last() else { return Ok(records) };
             after = Some(last.clone());
             for (key, record) in page {
@@ -77,11 +122,17 @@ impl VolumeRecords {
 }
 
 fn key_of(volume: VolumeId) -> [u8; 9] {
-    let mut key = [VOLUMES; 9];
+    key_in(VOLUMES, volume)
+}
+
+fn key_in(table: u8, volume: VolumeId) -> [u8; 9] {
+    let mut key = [table; 9];
     key[1..].copy_from_slice(&volume.0.to_be_bytes());
     key
 }
 
 /// The table of volumes.
 const VOLUMES: u8 = b'v';
+/// The table of pledges.
+const PLEDGES: u8 = b'p';
 const RECORDS_PER_PAGE: usize = 256;

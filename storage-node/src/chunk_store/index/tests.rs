@@ -135,6 +135,14 @@ fn records_of_volumes_are_a_table() {
     records.remove(VolumeId(7)).expect("a removed record");
     assert_eq!(records.get(VolumeId(8)).expect("an answer"), Some(8u64.to_le_bytes().to_vec()));
     assert_eq!(records.get(VolumeId(7)).expect("an answer"), None);
+    records.make_pledge(VolumeId(8), b"kept".to_vec(), None).expect("a pledge");
+    records.make_pledge(VolumeId(700), b"both".to_vec(), Some(b"record".to_vec())).expect("a pledge");
+    assert_eq!(records.get(VolumeId(700)).expect("an answer"), Some(b"record".to_vec()));
+    records.remove(VolumeId(700)).expect("a removed record");
+    assert_eq!(records.pledge(VolumeId(700)).expect("an answer"), Some(b"both".to_vec()));
+    assert_eq!(records.pledged().expect("pledges"), [VolumeId(8), VolumeId(700)]);
+    records.remove_pledge(VolumeId(700)).expect("a removed pledge");
+    assert_eq!(records.pledge(VolumeId(700)).expect("an answer"), None);
     let ids: Vec<u64> = records.list().expect("records").into_iter().map(|(id, _)| id.0).collect();
     assert_eq!(ids, (0..600).filter(|id| *id != 7).collect::<Vec<_>>());
 }
