@@ -32,6 +32,7 @@ mod cost_tests;
 mod device;
 mod draft;
 mod error;
+mod filler;
 mod handoff;
 #[cfg(test)]
 mod handoff_tests;

@@ -14,10 +14,10 @@ use sterna_types::{BLOCK_SIZE, BLOCKS_PER_SEGMENT, ByteRange, DeviceError, Root,
 
 use super::absence::Absence;
 use super::error::VolumeError;
+use super::filler::{Filler, within};
 use super::overlay::Source;
 use super::segment_map::{Contents, SegmentMap};
 use super::volume::{Layers, Volume};
-use crate::chunk_store::ChunkPart;
 use crate::map::{self, Manifest};
 
 /// A run of blocks, and where it is.
@@ -86,7 +86,7 @@ impl Volume {
         if range.is_empty() || !range.is_within(self.size()) {
             return Err(DeviceError::OutOfRange { range, size: self.size() }.into());
         }
-        let mut runs = Runs { range, max_runs, runs: Vec::new() };
+        let mut runs = AllocationRuns { range, max_runs, runs: Vec::new() };
         for (blocks, place) in self.places(blocks_of(range)) {
             match place {
                 Place::Journal(Source::Hole) => runs.push(&blocks, Allocation::Hole),
@@ -156,7 +156,7 @@ impl Volume {
         Ok(filler.outcome())
     }
 
-    fn map_allocation(&self, blocks: Range<u64>, runs: &mut Runs) -> Result<(), VolumeError> {
+    fn map_allocation(&self, blocks: Range<u64>, runs: &mut AllocationRuns) -> Result<(), VolumeError> {
         let mut at = blocks.start;
         while at < blocks.end && !runs.is_full() {
             let root = self.layers().sealed.root;
@@ -339,110 +339,14 @@ pub(super) fn per_segment(blocks: Range<u64>) -> impl Iterator<Item = (SegmentIn
     })
 }
 
-/// These blocks of a segment, counted from its first.
-fn within(segment: SegmentIndex, blocks: &Range<u64>) -> Range<u64> {
-    let first = segment.0 * BLOCKS_PER_SEGMENT;
-    blocks.start - first..blocks.end - first
-}
-
-/// A buffer that is filled from its start to its end. Zeroes are written only once something else was.
-struct Filler<'a> {
-    range: ByteRange,
-    into: &'a mut [u8],
-    has_data: bool,
-}
-
-impl<'a> Filler<'a> {
-    fn new(range: ByteRange, into: &'a mut [u8]) -> Self {
-        Self { range, into, has_data: false }
-    }
-
-    fn take(&mut self, blocks: &Range<u64>) -> (u32, &mut [u8]) {
-        let (skip, part) = part_of(&self.range, blocks);
-        if !self.has_data {
-            // Nothing but holes so far.
-            self.into[..part.start].fill(0);
-            self.has_data = true;
-        }
-        (skip, &mut self.into[part])
-    }
-
-    /// Fills the holes among `blocks` of a segment, all of which are here. What is in chunks is left to the caller, to be read to
-    /// where it belongs.
-    fn segment<'m>(&'m mut self, segment: SegmentIndex, map: &'m SegmentMap, blocks: Range<u64>) -> Vec<ChunkPart<'m>> {
-        let first = segment.0 * BLOCKS_PER_SEGMENT;
-        let within = within(segment, &blocks);
-        let mut parts = Vec::new();
-        if !self.has_data && map.pieces(within.clone()).all(|piece| matches!(piece.contents, Contents::Hole)) {
-            return parts;
-        }
-        let range = self.range;
-        let (_, mut rest) = self.take(&blocks);
-        for piece in map.pieces(within) {
-            let (skip, part) = part_of(&range, &(first + piece.blocks.start..first + piece.blocks.end));
-            let (into, behind) = rest.split_at_mut(part.len());
-            rest = behind;
-            match piece.contents {
-                Contents::Hole => into.fill(0),
-                Contents::Chunk(location, from) => parts.push(ChunkPart { location, from: from + skip, into }),
-                Contents::Absent(id) => panic!("chunk {id} is absent, and a map in which it is here was asked for"),
-            }
-        }
-        parts
-    }
-
-    fn zeroes(&mut self, blocks: &Range<u64>) {
-        if self.has_data {
-            let (_, part) = part_of(&self.range, blocks);
-            self.into[part].fill(0);
-        }
-    }
-
-    fn journal(&mut self, blocks: &Range<u64>, source: &Source) -> Result<(), VolumeError> {
-        match source {
-            Source::Hole => self.zeroes(blocks),
-            Source::Journal { file, at } => {
-                let (skip, into) = self.take(blocks);
-                file.read_at(at + u64::from(skip), into).map_err(VolumeError::ReadBack)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn journal_now(&mut self, blocks: &Range<u64>, source: &Source) -> Option<()> {
-        match source {
-            Source::Hole => self.zeroes(blocks),
-            Source::Journal { file, at } => {
-                let (skip, into) = self.take(blocks);
-                return file.read_at_now(at + u64::from(skip), into).then_some(());
-            }
-        }
-        Some(())
-    }
-
-    fn outcome(&self) -> ReadOutcome {
-        if self.has_data || self.into.is_empty() { ReadOutcome::Filled } else { ReadOutcome::Zeroes }
-    }
-}
-
-/// The part of a buffer for `range` that `blocks` fill, and how many bytes of the first of them lie before it.
-fn part_of(range: &ByteRange, blocks: &Range<u64>) -> (u32, Range<usize>) {
-    let start = (blocks.start * BLOCK_SIZE).max(range.start().0);
-    let end = (blocks.end * BLOCK_SIZE).min(range.end().0);
-    let place = |at: u64| usize::try_from(at - range.start().0).unwrap_or(usize::MAX);
-    // Less than a block.
-    let skip = u32::try_from(start - blocks.start * BLOCK_SIZE).unwrap_or_default();
-    (skip, place(start)..place(end))
-}
-
 /// The answer to a question for allocation, as it grows.
-struct Runs {
+struct AllocationRuns {
     range: ByteRange,
     max_runs: usize,
     runs: Vec<StatusRun<Allocation>>,
 }
 
-impl Runs {
+impl AllocationRuns {
     fn is_full(&self) -> bool {
         // One more may still be joined to the last.
         self.runs.len() > self.max_runs
