@@ -199,8 +199,8 @@ impl Node {
     }
 
     /// The roots that the metadata, which has all that was decided, says are here: those of this node's volumes, of the replicas
-    /// that it keeps, of snapshots that it holds, and of what others have taken over and this node has not settled yet; and those
-    /// that are being read.
+    /// that it keeps, of snapshots that it holds, of what it has handed over and the owner has not fetched yet (also where that
+    /// is this node again), and of what others have taken over and this node has not settled yet; and those that are being read.
     pub(super) fn named_roots(&self, metadata: &Metadata) -> Vec<Root> {
         let mut roots: Vec<_> = self.held().keys().copied().collect();
         let own = self.metadata.id();
@@ -208,6 +208,7 @@ impl Node {
             roots.extend((volume.owner == own).then_some(volume.published.root));
             let replicas = volume.replicas.values().filter(|replica| replica.node == own);
             roots.extend(replicas.filter_map(|replica| replica.complete).map(|complete| complete.contents.root));
+            roots.extend(volume.sources.iter().filter(|source| source.node == own).map(|source| source.root));
             let unsettled = volume.superseded.iter().filter(|past| past.owner == own && !past.is_settled);
             roots.extend(unsettled.map(|past| past.published.root));
             let snapshots = volume.snapshots.values().filter(|snapshot| volume.is_held_by(snapshot, own));

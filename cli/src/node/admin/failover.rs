@@ -8,7 +8,7 @@ use sterna_consensus::state::outcome::Outcome;
 use sterna_consensus::state::replica::Loss;
 use sterna_consensus::state::volume::Volume as VolumeEntry;
 use sterna_proto::admin;
-use sterna_types::{BLOCK_SIZE, SiteName, VolumeName};
+use sterna_types::{BLOCK_SIZE, NodeId, SiteName, VolumeName};
 use tonic::Status;
 
 use super::lookup::{metadata, name_of, subject, volume};
@@ -77,9 +77,14 @@ fn report(metadata: &Metadata, entry: &VolumeEntry, site: &SiteName, loss: &Loss
 
 /// Why it cannot be done now.
 fn obstacle(metadata: &Metadata, entry: &VolumeEntry, loss: &Loss) -> Option<String> {
-    let owner = name_of(metadata, entry.owner);
-    if metadata.node(entry.owner).is_none_or(|owner| owner.session.is_none() || has_session(owner)) {
-        return Some(format!("its owner, {owner}, may still be serving it: its session has not ended"));
+    if let Some(to) = entry.moving_to.filter(|to| *to == loss.node) {
+        let to = name_of(metadata, to);
+        return Some(format!("it is being handed over to {to}, which has to decline that first"));
+    }
+    let may_serve = |id: &NodeId| metadata.node(*id).is_none_or(|node| node.session.is_none() || has_session(node));
+    if let Some(writer) = entry.ownership().writers().find(may_serve) {
+        let (writer, is) = (name_of(metadata, writer), if writer == entry.owner { "owner" } else { "owner to be" });
+        return Some(format!("its {is}, {writer}, may still be serving it: its session has not ended"));
     }
     let heir = name_of(metadata, loss.node);
     if loss.is_given_up {
