@@ -1,8 +1,9 @@
 //! Many seeds, on all processors. Each plays a site on a thread, or a cluster in a process of its own.
 
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -61,6 +62,11 @@ pub struct Seeds {
     pub until_violated: bool,
 }
 
+/// Has no more seeds begun in this process: a campaign ends with those that are being played.
+pub fn stop() {
+    STOPPED.store(true, Ordering::Relaxed);
+}
+
 /// Plays sites.
 pub fn play_sites(seeds: Seeds) -> Report {
     on_all_processors(seeds, run::play)
@@ -79,6 +85,8 @@ pub fn play_clusters(sim: &Path, seeds: Seeds) -> Report {
 fn play_cluster(sim: &Path, seed: u64) -> Result<Ended> {
     let mut command = Command::new(sim);
     command.args(["--of", "clusters", "--ended", "--from", &seed.to_string()]).stdin(Stdio::null());
+    // Ctrl-C is for the campaign, and not for what it plays.
+    command.process_group(0);
     let output = command.output().with_context(|| format!("cannot run {}", sim.display()))?;
     let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     let ended: Ended = serde_json::from_str(&stdout).with_context(|| format!("{}: {stderr}", output.status))?;
@@ -96,7 +104,7 @@ fn on_all_processors(seeds: Seeds, play: impl Fn(u64) -> Ended + Sync) -> Report
             scope.spawn(|| {
                 loop {
                     let at = next.fetch_add(1, Ordering::Relaxed);
-                    if at >= count {
+                    if at >= count || STOPPED.load(Ordering::Relaxed) {
                         break;
                     }
                     let ended = play(first + at);
@@ -113,3 +121,5 @@ fn on_all_processors(seeds: Seeds, play: impl Fn(u64) -> Ended + Sync) -> Report
     report.took = begun.elapsed();
     report
 }
+
+static STOPPED: AtomicBool = AtomicBool::new(false);

@@ -97,24 +97,46 @@ fn write_history(path: &Path, history: &[Record]) -> Result<()> {
     Ok(file.flush()?)
 }
 
-/// Plays many; whether all promises were kept.
+/// Plays many; whether all were played, and all promises were kept.
 fn many(&Args { of, seeds: count, from: first, first: until_violated, ref json, .. }: &Args) -> Result<bool> {
     let sim = std::env::current_exe().context("the program does not know where it is")?;
     let seeds = Seeds { first, count, until_violated };
-    let mut violated = Vec::new();
+    end_on_ctrl_c()?;
+    let (mut violated, mut all_played) = (Vec::new(), true);
     for each in [Of::Sites, Of::Clusters].into_iter().filter(|each| of.is_none_or(|of| of == *each)) {
         let (what, report) = match each {
             Of::Sites => ("site", campaign::play_sites(seeds)),
             Of::Clusters => ("cluster", campaign::play_clusters(&sim, seeds)),
         };
         tell(what, first, &report);
+        if report.seeds < count {
+            println!("stopped: {} of {count} seeds were played", report.seeds);
+            all_played = false;
+        }
         violated.extend(report.violated.into_iter().map(|ended| (what, ended)));
     }
     if let Some(path) = json {
         let file = File::create(path).with_context(|| format!("cannot make {}", path.display()))?;
         serde_json::to_writer_pretty(file, &violated.iter().map(as_json).collect::<Vec<_>>())?;
     }
-    Ok(violated.is_empty())
+    Ok(violated.is_empty() && all_played)
+}
+
+/// Has Ctrl-C end a campaign with what it has, which may be hours of it; the second one ends the program.
+fn end_on_ctrl_c() -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    std::thread::Builder::new().name("ctrl-c".to_owned()).spawn(move || {
+        runtime.block_on(async {
+            if tokio::signal::ctrl_c().await.is_ok() {
+                eprintln!("sim: ending with the seeds that are being played; Ctrl-C once more ends it at once");
+                campaign::stop();
+            }
+            if tokio::signal::ctrl_c().await.is_ok() {
+                std::process::exit(INTERRUPTED);
+            }
+        });
+    })?;
+    Ok(())
 }
 
 fn tell(what: &str, from: u64, report: &Report) {
@@ -137,5 +159,7 @@ fn as_json((what, Ended { seed, story, violation, .. }): &(&str, Ended)) -> Valu
 }
 
 const NICENESS: i32 = 10;
+/// As a shell has it of a program that SIGINT has ended.
+const INTERRUPTED: i32 = 130;
 /// The first few say enough.
 const SHOWN: usize = 3;
