@@ -21,11 +21,12 @@ use sterna_types::{BLOCK_SIZE, VolumeId};
 
 use super::absence::Absence;
 use super::error::VolumeError;
+use super::overlay::BlockSet;
 use super::record::VolumeRecord;
 use super::recover::first_record;
 use super::storage::{Storage, lock};
 use super::tail::Tail;
-use super::volume::{SealedState, Volume, VolumeSpec};
+use super::volume::{Layers, SealedState, Volume, VolumeSpec};
 use super::write::Written;
 use crate::chunk_store::StoreError;
 
@@ -59,8 +60,9 @@ impl Volume {
         self.check_open()?;
         let (_no_writer, _no_record) = (lock(&self.writing), lock(&self.recording));
         let layers = self.layers();
-        if !layers.tail.is_empty() {
-            let blocks = layers.tail.runs().map(|(blocks, ())| blocks).collect();
+        let absent = not_arrived(&layers);
+        if !absent.is_empty() {
+            let blocks = absent.runs().map(|(blocks, ())| blocks).collect();
             return Err(VolumeError::Absent(Box::new(Absence { blocks, ..Absence::default() })));
         }
         self.released.store(true, Ordering::Release);
@@ -84,13 +86,7 @@ impl Volume {
 
     /// What has not arrived of the tail that the volume came with, and was not overwritten.
     pub fn tail(&self) -> Tail {
-        let layers = self.layers();
-        let mut absent = layers.tail.clone();
-        let newer = layers.frozen.as_ref().map(|frozen| &*frozen.overlay).into_iter().chain([&layers.active]);
-        for (blocks, _) in newer.flat_map(|overlay| overlay.runs()) {
-            absent.clear(&blocks);
-        }
-        Tail::of_data(&absent)
+        Tail::of_data(&not_arrived(&self.layers()))
     }
 
     /// Takes the contents of blocks of the tail in, which begin at `first_block`, but for those that have arrived or were
@@ -147,6 +143,14 @@ impl Storage {
     pub fn pledge(&self, volume: VolumeId) -> Result<Option<Vec<u8>>, VolumeError> {
         Ok(self.records.pledge(volume).map_err(StoreError::from)?)
     }
+}
+
+/// What has not arrived of a tail, and was not overwritten. What has is in the layer of the tail too, until it is sealed.
+fn not_arrived(layers: &Layers) -> BlockSet {
+    let mut absent = layers.tail.clone();
+    let newer = layers.frozen.as_ref().map(|frozen| &*frozen.overlay).into_iter().chain([&layers.active]);
+    newer.flat_map(|overlay| overlay.runs()).for_each(|(blocks, _)| absent.clear(&blocks));
+    absent
 }
 
 /// Where blocks are in the bytes of blocks from `first_block` on.

@@ -160,6 +160,8 @@ fn what_has_not_arrived_is_not_handed_on_and_no_earlier_epoch_is_written_over() 
     write(&volume, 3, 2, 5);
     write(&volume, 12, 1, 5);
     assert!(volume.tail().is_empty(), "it was overwritten");
+    let onward = volume.release().expect("nothing is elsewhere any more");
+    assert_eq!(onward.tail.data().collect::<Vec<_>>(), [3..5, 12..13]);
 }
 
 #[derive(Clone, Debug)]
