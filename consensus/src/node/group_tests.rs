@@ -4,7 +4,7 @@ mod haste;
 mod versions;
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use openraft::error::{InstallSnapshotError, RPCError, RaftError, RemoteError, Unreachable};
 use openraft::network::{RPCOption, RaftNetwork};
@@ -26,14 +26,21 @@ use crate::state::session::SessionNumber;
 use crate::state::tests::create_volume;
 use crate::state::tests::nodes::{admission, new_token};
 
-/// Which nodes can be reached.
+/// Which nodes are connected: to each other, and others to nobody.
 #[derive(Clone, Default)]
 struct Network {
     nodes: Arc<Mutex<BTreeMap<u64, Raft>>>,
 }
 
+/// One node's way to the others.
+struct Wires {
+    network: Network,
+    from: u64,
+}
+
 struct Wire {
     network: Network,
+    from: u64,
     to: u64,
 }
 
@@ -41,9 +48,9 @@ type Failed<E> = RPCError<u64, EmptyNode, RaftError<u64, E>>;
 
 impl Wire {
     fn raft(&self) -> Result<Raft, Unreachable> {
-        let nodes = self.network.nodes.lock().unwrap_or_else(PoisonError::into_inner);
-        let gone = || Unreachable::new(&AnyError::error("it is gone"));
-        nodes.get(&self.to).cloned().ok_or_else(gone)
+        let nodes = self.network.nodes();
+        let connected = nodes.get(&self.to).filter(|_| nodes.contains_key(&self.from));
+        connected.cloned().ok_or_else(|| Unreachable::new(&AnyError::error("it is gone")))
     }
 
     fn remote<E: std::error::Error>(&self, error: RaftError<u64, E>) -> Failed<E> {
@@ -51,11 +58,17 @@ impl Wire {
     }
 }
 
-impl RaftNetworkFactory<TypeConfig> for Network {
+impl Network {
+    fn nodes(&self) -> MutexGuard<'_, BTreeMap<u64, Raft>> {
+        self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl RaftNetworkFactory<TypeConfig> for Wires {
     type Network = Wire;
 
     async fn new_client(&mut self, target: u64, _: &EmptyNode) -> Wire {
-        Wire { network: self.clone(), to: target }
+        Wire { network: self.network.clone(), from: self.from, to: target }
     }
 }
 
@@ -108,14 +121,29 @@ impl Group {
         let dir = self.temp.path().join(format!("node-{id}"));
         let mut store = Store::open(&dir, Absent::Create).unwrap();
         store.set_node(NodeId(id)).unwrap();
-        let node = MetadataNode::start(&dir, self.config, store, self.network.clone(), None).await.unwrap();
-        self.network.nodes.lock().unwrap().insert(id, node.raft.clone());
+        let wires = Wires { network: self.network.clone(), from: id };
+        let node = MetadataNode::start(&dir, self.config, store, wires, None).await.unwrap();
         self.nodes.insert(id, node);
+        self.connect(id);
     }
 
     async fn stop(&mut self, id: u64) {
-        self.network.nodes.lock().unwrap().remove(&id);
+        self.cut_off(id);
         self.nodes.remove(&id).unwrap().shutdown().await;
+    }
+
+    fn connect(&self, id: u64) {
+        self.network.nodes().insert(id, self.nodes[&id].raft.clone());
+    }
+
+    fn cut_off(&self, id: u64) {
+        self.network.nodes().remove(&id);
+    }
+
+    /// Those that are connected, again and again.
+    fn ask_around(&self) -> impl Iterator<Item = &MetadataNode> {
+        let connected: BTreeSet<u64> = self.network.nodes().keys().copied().collect();
+        self.nodes.iter().cycle().filter(move |(id, _)| connected.contains(id)).map(|(_, node)| node)
     }
 
     /// Lets a node in, and starts it; the node that leads has Raft take it in by itself.
@@ -148,7 +176,7 @@ impl Group {
     /// Has a volume made, by whoever leads; asks again until it is known to be.
     async fn make(&self, number: u64) {
         let id = RequestId(u128::from(number));
-        for node in self.nodes.values().cycle() {
+        for node in self.ask_around() {
             match node.propose_once(id, create_volume(&format!("v{number}"))).await {
                 Ok(_) => return,
                 Err(ProposeError::NotLeader { .. } | ProposeError::Unknown { .. }) => {
@@ -234,4 +262,29 @@ async fn a_node_that_lacks_entries_which_were_dropped_takes_a_snapshot() {
     group.make(60).await;
     group.all_have(61).await;
     assert_eq!(group.nodes[&2].read().volume_count(), expected.volume_count() + 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_node_proposes_that_was_leader_and_is_cut_off_has_an_end_when_a_snapshot_takes_its_place() {
+    let mut group = Group::begun(MetadataConfig { snapshot_after_entries: 20, kept_entries: 2, ..quick() }).await;
+    for id in [2, 3] {
+        group.admit(id).await;
+    }
+    group.promote(&[2, 3]).await;
+    group.all_have(0).await;
+    group.cut_off(1);
+    let metrics = group.nodes[&1].raft.metrics();
+    let before = metrics.borrow().last_log_index;
+    let mut written = metrics.clone();
+    let (answer, ()) = tokio::join!(group.nodes[&1].propose(create_volume("nowhere")), async {
+        written.wait_for(|metrics| metrics.last_log_index > before).await.unwrap();
+        for number in 0..60 {
+            group.make(number).await;
+        }
+        group.connect(1);
+        group.all_have(60).await;
+    });
+    assert!(matches!(answer, Err(ProposeError::Unknown { .. })), "{answer:?}");
+    assert!(metrics.borrow().snapshot.is_some_and(|taken| Some(taken.index) > before), "it has followed the log");
+    assert_eq!(group.nodes[&1].propose(create_volume("nowhere")).await.map(drop).ok(), None, "another node leads");
 }

@@ -13,6 +13,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use openraft::error::{ClientWriteError, Fatal, RaftError};
 use openraft::raft::ClientWriteResult;
+use openraft::{EmptyNode, RaftMetrics};
 use sterna_types::NodeId;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -187,16 +188,16 @@ impl Proposer {
     async fn begin(&self, gathered: Gathered) -> impl Future<Output = ()> + use<> {
         let Gathered { requests, hand_on, urgency, waiters, .. } = gathered;
         let count = requests.len();
-        let (running, leader) = {
-            let metrics = self.raft.metrics();
+        let metrics = self.raft.metrics();
+        let (running, leader, term) = {
             let metrics = metrics.borrow();
-            (metrics.running_state.clone(), metrics.current_leader.map(NodeId))
+            (metrics.running_state.clone(), metrics.current_leader.map(NodeId), metrics.current_term)
         };
         let way = match (running, leader) {
             (Err(fatal), _) => Way::Nowhere(ProposeError::Stopped { what: fatal.to_string() }),
             (Ok(()), Some(leader)) if leader == self.node => {
                 match self.raft.client_write_ff(Batch::from(requests)).await {
-                    Ok(written) => Way::Own(written),
+                    Ok(written) => Way::Own(OwnEntry { written, metrics, term }),
                     Err(fatal) => Way::Nowhere(ProposeError::Stopped { what: fatal.to_string() }),
                 }
             }
@@ -205,7 +206,7 @@ impl Proposer {
         };
         async move {
             let written = match way {
-                Way::Own(written) => written.await.map_or_else(|_| Err(gone()), |result| answers_of(result, count)),
+                Way::Own(entry) => entry.answers(count).await,
                 Way::Leader(way, leader, requests, urgency) => way.propose(leader, &requests, urgency).await,
                 Way::Nowhere(error) => Err(error),
             };
@@ -217,11 +218,35 @@ impl Proposer {
 /// Where an entry goes.
 enum Way {
     /// Into this node's own log, which it is being written to.
-    Own(oneshot::Receiver<ClientWriteResult<TypeConfig>>),
+    Own(OwnEntry),
     /// To the node that leads.
     Leader(Leader, NodeId, Vec<Request>, Urgency),
     /// Nowhere, and why.
     Nowhere(ProposeError),
+}
+
+/// An entry on its way into this node's own log.
+struct OwnEntry {
+    written: oneshot::Receiver<ClientWriteResult<TypeConfig>>,
+    metrics: watch::Receiver<RaftMetrics<u64, EmptyNode>>,
+    /// In which this node led.
+    term: u64,
+}
+
+impl OwnEntry {
+    /// Waits for what comes of it, for as long as anything can. An entry of a term is answered when it is applied or taken out
+    /// of the log, and is neither once an entry of a later term is applied: openraft 0.9 answers nobody for what a snapshot has
+    /// brought, or has taken the place of, and waiting for that would never end.
+    async fn answers(mut self, count: usize) -> Result<Written, ProposeError> {
+        let passed = self
+            .metrics
+            .wait_for(|metrics| metrics.last_applied.is_some_and(|applied| applied.leader_id.term > self.term));
+        tokio::select! {
+            biased;
+            written = &mut self.written => written.map_or_else(|_| Err(gone()), |result| answers_of(result, count)),
+            passed = passed => Err(passed.map_or_else(|_| gone(), |_| led_no_more())),
+        }
+    }
 }
 
 impl Proposal {
@@ -293,7 +318,7 @@ fn answers_of(result: ClientWriteResult<TypeConfig>, count: usize) -> Result<Wri
 
 /// A proposal that was on its way when something happened. Even one that openraft took out of the log, because another leader
 /// had other entries there, may be in the log of a third node, and be committed yet.
-fn unknown(error: &RaftError<u64, ClientWriteError<u64, openraft::EmptyNode>>) -> ProposeError {
+fn unknown(error: &RaftError<u64, ClientWriteError<u64, EmptyNode>>) -> ProposeError {
     ProposeError::Unknown { what: error.to_string() }
 }
 
@@ -307,4 +332,8 @@ async fn sleep_until_some(at: Option<Instant>) {
 
 fn gone() -> ProposeError {
     unknown(&RaftError::Fatal(Fatal::Stopped))
+}
+
+fn led_no_more() -> ProposeError {
+    ProposeError::Unknown { what: "this node did not lead any more before it was decided".to_owned() }
 }
