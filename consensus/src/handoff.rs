@@ -20,13 +20,15 @@
 //!
 //! Pure: nothing here sends, waits or writes.
 
+use serde::{Deserialize, Serialize};
 use sterna_types::{Epoch, NodeId};
 
 use crate::state::ownership::{HandoffNumber, Ownership};
 
 /// What a node has promised about one handoff of a volume. Only the newest one counts: a later handoff begins when the one
 /// before has ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Pledge {
     /// Which handoff.
     pub handoff: HandoffNumber,
@@ -35,7 +37,8 @@ pub struct Pledge {
 }
 
 /// The ways of a handoff at one node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Choice {
     /// The owner gives the volume away, and acknowledges nothing more in its epoch unless the other node declines.
     Released,

@@ -10,8 +10,9 @@ use tower::layer::util::Identity as Around;
 use crate::lane::Lane;
 use crate::limits::{
     BULK_CONNECTION_WINDOW_BYTES, BULK_STREAM_WINDOW_BYTES, CHANNEL_QUEUE, CONTROL_CONNECTION_WINDOW_BYTES,
-    CONTROL_STREAM_WINDOW_BYTES, MAX_STREAMS_PER_CONNECTION, PING_INTERVAL, PING_TIMEOUT,
-    SERVER_CONNECTION_WINDOW_BYTES, SERVER_STREAM_WINDOW_BYTES,
+    CONTROL_STREAM_WINDOW_BYTES, DEMAND_CONNECTION_WINDOW_BYTES, DEMAND_STREAM_WINDOW_BYTES,
+    MAX_STREAMS_PER_CONNECTION, PING_INTERVAL, PING_TIMEOUT, SERVER_CONNECTION_WINDOW_BYTES,
+    SERVER_STREAM_WINDOW_BYTES,
 };
 #[cfg(feature = "simulation")]
 use crate::simulation::dates::{Around, dates};
@@ -34,6 +35,7 @@ pub fn server() -> Server<Around> {
 pub(crate) fn endpoint(name: &str, lane: Lane) -> Endpoint {
     let (stream, connection) = match lane {
         Lane::Control => (CONTROL_STREAM_WINDOW_BYTES, CONTROL_CONNECTION_WINDOW_BYTES),
+        Lane::Demand => (DEMAND_STREAM_WINDOW_BYTES, DEMAND_CONNECTION_WINDOW_BYTES),
         Lane::Bulk => (BULK_STREAM_WINDOW_BYTES, BULK_CONNECTION_WINDOW_BYTES),
     };
     Endpoint::from_shared(format!("https://{name}"))

@@ -7,19 +7,22 @@ use std::fmt;
 pub enum Lane {
     /// Short messages that others wait for: Raft's, sessions', administrators'.
     Control,
+    /// What a guest waits for: data that it needs before it has arrived by itself.
+    Demand,
     /// Long transfers: snapshots.
     Bulk,
 }
 
 impl Lane {
     /// All lanes.
-    pub const ALL: [Self; 2] = [Self::Control, Self::Bulk];
+    pub const ALL: [Self; 3] = [Self::Control, Self::Demand, Self::Bulk];
 }
 
 impl fmt::Display for Lane {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Control => "control",
+            Self::Demand => "demand",
             Self::Bulk => "bulk",
         })
     }

@@ -100,6 +100,12 @@ pub const CONTROL_STREAM_WINDOW_BYTES: u32 = 1 << 20;
 /// What comes back on all streams of a control connection.
 pub const CONTROL_CONNECTION_WINDOW_BYTES: u32 = 2 << 20;
 
+/// What comes back on one stream of the demand lane: what one read of a guest lacks.
+pub const DEMAND_STREAM_WINDOW_BYTES: u32 = 4 << 20;
+
+/// What comes back on all streams of a demand connection: 1.3 Gbit/s at 100 ms.
+pub const DEMAND_CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+
 /// What comes back on one stream of the bulk lane: 1.3 Gbit/s at 100 ms.
 pub const BULK_STREAM_WINDOW_BYTES: u32 = 16 << 20;
 

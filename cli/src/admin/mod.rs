@@ -3,7 +3,7 @@
 //! * [`client`]: the connection, and what its errors mean.
 //! * [`views`]: what a volume and a snapshot look like, for people and for programs.
 //! * [`volumes`]: volumes and snapshots by name. [`contents`]: what is in them. [`upkeep`]: the node and its store.
-//! * [`replicas`]: who else keeps a volume, and going on without its owner.
+//! * [`moves`]: volumes that go on elsewhere. [`replicas`]: who else keeps a volume, and going on without its owner.
 //! * [`cluster`]: the nodes, tokens for new ones, and who decides. [`session`]: how long nodes' sessions last.
 //!   [`administrators`]: certificates for those who come from afar.
 //! * [`import`]: disk images on their way in; [`image`]: what an image is; [`foreign`]: those that `qemu-img` reads.
@@ -18,6 +18,7 @@ mod contents;
 mod foreign;
 mod image;
 mod import;
+mod moves;
 mod replicas;
 mod session;
 mod upkeep;
@@ -89,6 +90,7 @@ impl Session {
             VolumeCommand::Snapshot(snapshot) => self.snapshot(snapshot).await,
             VolumeCommand::Clone(clone) => self.clone_volume(clone).await,
             VolumeCommand::Replica(replica) => self.replica(replica).await,
+            VolumeCommand::Move(moving) => self.move_volumes(moving).await,
             VolumeCommand::Failover(failover) => self.fail_over(failover).await,
             VolumeCommand::Diff(diff) => self.diff(diff).await,
             VolumeCommand::Map(map) => self.map(map).await,

@@ -22,6 +22,8 @@ pub(crate) struct VolumeView {
     pub(crate) cloned_from: Option<String>,
     pub(crate) snapshots: u64,
     pub(crate) open: bool,
+    pub(crate) moving_to: Option<String>,
+    pub(crate) sources: Vec<String>,
 }
 
 impl From<admin::Volume> for VolumeView {
@@ -40,6 +42,8 @@ impl From<admin::Volume> for VolumeView {
             cloned_from: if_any(volume.cloned_from),
             snapshots: volume.snapshots,
             open: volume.open,
+            moving_to: if_any(volume.moving_to),
+            sources: volume.sources,
         }
     }
 }

@@ -143,6 +143,12 @@ fn facts(shown: &Shown) -> Vec<(&'static str, String)> {
     if let Some(from) = &volume.cloned_from {
         facts.push(("cloned from", from.clone()));
     }
+    if let Some(to) = &volume.moving_to {
+        facts.push(("handed over", format!("to {to}, which has not said yet that it has it")));
+    }
+    if !volume.sources.is_empty() {
+        facts.push(("parts still at", volume.sources.join(", ")));
+    }
     if let Some(map) = &shown.map {
         let [segments, extents, chunks] =
             [(map.segments, "segment"), (map.extents, "extent"), (map.chunks, "chunk")].map(|(n, what)| count(n, what));

@@ -35,6 +35,42 @@ impl fmt::Display for Contents {
     }
 }
 
+/// What has to be at another site before a volume goes on there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Requirement {
+    /// All that is published of it.
+    All,
+    /// Nothing: it is fetched as it is needed.
+    #[default]
+    None,
+}
+
+/// A text that is not a [`Requirement`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("'{0}' is nothing that can be required to be there: 'all' and 'none' are")]
+pub(crate) struct InvalidRequirement(String);
+
+impl FromStr for Requirement {
+    type Err = InvalidRequirement;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "all" => Ok(Self::All),
+            "none" => Ok(Self::None),
+            _ => Err(InvalidRequirement(text.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for Requirement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::All => "all",
+            Self::None => "none",
+        })
+    }
+}
+
 /// What the volume is called that an image on its way in is written to, behind the name that it will have.
 pub(crate) const IMPORTING_SUFFIX: &str = ".importing";
 

@@ -7,7 +7,7 @@ use sterna_consensus::state::policy::{AttachPolicy, Durability};
 use sterna_consensus::state::replica::ReplicaMode;
 use sterna_types::{NodeName, SiteName, SnapshotName, VolumeName, VolumeSize};
 
-use super::values::{Contents, imported_volume_name, new_volume_name, volume_size};
+use super::values::{Contents, Requirement, imported_volume_name, new_volume_name, volume_size};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum VolumeCommand {
@@ -33,6 +33,11 @@ pub(crate) enum VolumeCommand {
     Clone(Clone),
     /// Have other sites keep a volume, and see how far they are.
     Replica(Replica),
+    /// Have volumes go on at another site, all in one moment; give the command to their owner.
+    ///
+    /// Clients of this node are answered with errors from then on, and new ones are served there. What is not there yet is fetched
+    /// as it is needed, and then all the rest; until then this node has to keep running.
+    Move(Move),
     /// Go on with a volume at another site, without its owner, whose session has ended.
     ///
     /// What the owner had and that site has not is lost to the volume: it is said before, and takes --accept-loss. When the
@@ -203,6 +208,25 @@ pub(crate) enum ReplicaCommand {
     },
     /// Show who keeps the volume, and how far each is behind.
     Status,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Move {
+    /// The volumes.
+    #[arg(value_name = "NAME", required = true)]
+    pub(crate) names: Vec<VolumeName>,
+
+    /// The site to go on at.
+    #[arg(long, value_name = "SITE")]
+    pub(crate) to: SiteName,
+
+    /// The node there; without it the one that keeps replicas of them, or else the one that has the fewest volumes.
+    #[arg(long)]
+    pub(crate) node: Option<NodeName>,
+
+    /// What has to be there before they move: 'all' that is published of them, or 'none' of it.
+    #[arg(long, default_value_t)]
+    pub(crate) require: Requirement,
 }
 
 #[derive(Debug, clap::Args)]

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sterna_consensus::session::SessionNews;
-use sterna_consensus::state::volume::VolumeState;
+use sterna_consensus::state::volume::{Volume, VolumeState};
 use sterna_nbd_server::export::{CatalogFuture, ExportListing};
 use sterna_nbd_server::{Catalog, Client, Export, ExportName};
+use sterna_storage_node::volume::VolumeSpec;
 use sterna_types::VolumeName;
 use tokio::sync::watch;
 
@@ -60,12 +61,17 @@ impl VolumeCatalog {
             refused(&"its import is not complete");
             return None;
         }
-        if volume.owner != self.node.metadata.id() {
-            let owner = metadata.node(volume.owner).map(|owner| format!("{} at {}", owner.name, owner.site));
-            refused(&format!("it is owned by {}", owner.unwrap_or_default()));
+        // It may be here before the metadata says so, and away as well.
+        let Some(epoch) = self.node.volumes.promises().serves(volume) else {
+            let called =
+                |id| metadata.node(id).map(|node| format!("{} at {}", node.name, node.site)).unwrap_or_default();
+            refused(&match volume.moving_to {
+                Some(to) => format!("it is being handed over from {} to {}", called(volume.owner), called(to)),
+                None => format!("it is owned by {}", called(volume.owner)),
+            });
             return None;
-        }
-        let Some(spec) = spec_of(volume) else {
+        };
+        let Some(spec) = spec_of(volume).map(|spec| VolumeSpec { epoch, ..spec }) else {
             refused(&"its format is unknown to this program: a later one made it");
             return None;
         };
@@ -83,8 +89,8 @@ impl VolumeCatalog {
 impl Catalog for VolumeCatalog {
     fn list<'a>(&'a self, client: &'a Client) -> CatalogFuture<'a, Vec<ExportListing>> {
         let metadata = self.node.metadata.read();
-        let own = self.node.metadata.id();
-        let ready = metadata.volumes().filter(|volume| volume.state == VolumeState::Ready && volume.owner == own);
+        let is_served = |volume: &Volume| self.node.volumes.promises().serves(volume).is_some();
+        let ready = metadata.volumes().filter(|volume| volume.state == VolumeState::Ready && is_served(volume));
         let given = ready.filter(|volume| self.access.mode(client, &volume.name).is_some());
         let listing = given.filter_map(|volume| {
             let name = ExportName::try_from(volume.name.as_str().as_bytes()).ok()?;

@@ -2,8 +2,8 @@
 //!
 //! * the session is kept, and what a start leaves to do is done ([`super::session`]);
 //! * other nodes are answered ([`super::peers`]);
-//! * roots are published, replicas follow, what others took over is settled ([`super::publish`], [`super::replication`],
-//!   [`super::returned`]).
+//! * roots are published, replicas follow, what others took over is settled, handoffs come to their end ([`super::publish`],
+//!   [`super::replication`], [`super::returned`], [`super::handoff`]).
 //!
 //! Each is a task that ends only with the node: one that ends before is a failure of the node, and [`Duties::ended`] shows it.
 
@@ -18,7 +18,7 @@ use tonic::service::Routes;
 
 use super::node::Node;
 use super::session::Session;
-use super::{peers, publish, replication, returned};
+use super::{handoff, peers, publish, replication, returned};
 
 /// The tasks.
 pub(super) struct Duties {
@@ -29,6 +29,7 @@ pub(super) struct Duties {
     publisher: JoinHandle<()>,
     follower: JoinHandle<()>,
     returned: JoinHandle<()>,
+    handoffs: JoinHandle<()>,
 }
 
 impl Duties {
@@ -51,6 +52,7 @@ impl Duties {
             publisher: tokio::spawn(publish::run(Arc::clone(node))),
             follower: tokio::spawn(replication::run(Arc::clone(node))),
             returned: tokio::spawn(returned::run(Arc::clone(node))),
+            handoffs: tokio::spawn(handoff::run(Arc::clone(node))),
         }
     }
 
@@ -66,6 +68,7 @@ impl Duties {
             ended = &mut self.publisher => ending_of(ended.map(Ok), "publishing roots"),
             ended = &mut self.follower => ending_of(ended.map(Ok), "following other nodes' volumes"),
             ended = &mut self.returned => ending_of(ended.map(Ok), "keeping what others took over"),
+            ended = &mut self.handoffs => ending_of(ended.map(Ok), "seeing to handoffs"),
         }
     }
 

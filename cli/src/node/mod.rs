@@ -10,7 +10,8 @@
 //! * `ownership`: the right to answer for a volume. `session`: what that rests on. `clock`: the time of day.
 //! * `duties`: what it does by itself as long as it runs. `background`: threads that give way to those that serve guests.
 //! * `catalog`: volumes as NBD exports; [`nbd_access`]: who may have which over TCP. `publish`: volumes' roots to the metadata.
-//!   `replication`: copies for other sites, and of theirs. `returned`: what is left of volumes that others took over.
+//!   `replication`: copies for other sites, and of theirs. `handoff`: volumes that pass from node to node. `returned`: what is
+//!   left of volumes that others have now.
 //! * `admin`: what administrators ask for.
 //!
 //! Nothing here knows a format of the engine or a message of Raft; each part is asked for what it promises.
@@ -28,6 +29,7 @@ mod directory;
 mod duties;
 mod format;
 mod gate;
+mod handoff;
 mod imports;
 mod init;
 mod join;

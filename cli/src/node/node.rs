@@ -25,6 +25,7 @@ use super::config::Config;
 use super::credentials::{self, load_or_create};
 use super::directory::DataDirectory;
 use super::format::Identity;
+use super::handoff::{Handoffs, Promises, Supplier};
 use super::imports::Imports;
 use super::storage::Engine;
 use super::volumes::Volumes;
@@ -60,6 +61,8 @@ pub(super) struct Node {
     pub(super) in_transit: Arc<RwLock<()>>,
     /// Roots that are being read, and that nobody else may name any more.
     held: Mutex<BTreeMap<Root, usize>>,
+    /// Who sees to which handoff.
+    pub(super) handoffs: Handoffs,
     /// The volumes that are being filled.
     pub(super) imports: Arc<Imports>,
     /// When it was started.
@@ -140,8 +143,10 @@ impl Node {
             lock,
         } = foundations;
         let (storage, lease) = (Arc::clone(&engine.storage), Arc::<Lease>::default());
-        let volumes = Volumes::new(storage, Handle::current(), &background, seals_at_once, Arc::clone(&lease));
-        Arc::new(Self {
+        let promises = Promises::new(metadata.id(), Arc::clone(&storage));
+        let volumes =
+            Volumes::new(storage, promises, Handle::current(), &background, seals_at_once, Arc::clone(&lease));
+        let node = Arc::new(Self {
             identity,
             directory,
             metadata: Arc::new(metadata),
@@ -154,12 +159,15 @@ impl Node {
             background,
             in_transit: Arc::default(),
             held: Mutex::default(),
+            handoffs: Handoffs::default(),
             imports: Arc::default(),
             started: Instant::now(),
             stopping: CancellationToken::new(),
             peers_stopping: CancellationToken::new(),
             _lock: lock,
-        })
+        });
+        node.volumes.supply_by(Arc::new(Supplier::new(Arc::downgrade(&node))));
+        node
     }
 
     async fn open_engine(
@@ -243,7 +251,7 @@ impl Drop for HeldRoot {
     }
 }
 
-/// What the engine has to know of a volume to open it; `None` for a format that this program does not know.
+/// What the engine has to know of a volume to open it in the epoch that the metadata says; `None` for a format that this program does not know.
 pub(super) fn spec_of(volume: &VolumeEntry) -> Option<VolumeSpec> {
     Some(VolumeSpec {
         id: volume.id,

@@ -5,12 +5,22 @@
 //! `NotOwner` (ESHUTDOWN), never with success.
 //!
 //! ```text
-//! held ──lease runs out──> silent ──lease is prolonged──> held
-//!   └──────another epoch is seen (before the lease is prolonged on that)──────> over, for good
+//!   ┌────────handed back──────── paused, for a handoff ──┐
+//!   v                               ^                    │
+//! held ──the volume is released────┘                     │
+//!   │ ^                                                  │
+//!   │ └─lease is prolonged── silent <──lease runs out─┐  │
+//!   │                                                 │  │
+//!   ├─────────────────────────────────────────────────┘  │
+//!   └──another epoch is seen (before the lease is prolonged on that)──> over, for good
 //! ```
+//!
+//! While it is paused clients wait: they are answered once it is known who goes on with the volume.
 
+use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use sterna_consensus::session::Lease;
@@ -19,29 +29,51 @@ use sterna_types::device::{
     Allocation, DeviceFuture, Geometry, Inline, Persistence, ReadData, ReadOutcome, Residency, StatusRun, ZeroRequest,
 };
 use sterna_types::{BlockDevice, ByteOffset, ByteRange, DeviceError};
+use tokio::sync::Notify;
+use tokio::time::timeout;
 
 /// The right to answer for one open volume.
 #[derive(Debug)]
 pub(super) struct Ownership {
     lease: Arc<Lease>,
-    /// Set for good once the volume has had another epoch.
-    is_over: AtomicBool,
+    /// One of the three below.
+    standing: AtomicU8,
+    /// Told when it is no longer paused.
+    decided: Notify,
 }
 
+const HELD: u8 = 0;
+const PAUSED: u8 = 1;
+const OVER: u8 = 2;
+
 impl Ownership {
-    /// Under this lease, and not over.
+    /// Under this lease, and held.
     pub(super) fn new(lease: Arc<Lease>) -> Self {
-        Self { lease, is_over: AtomicBool::new(false) }
+        Self { lease, standing: AtomicU8::new(HELD), decided: Notify::new() }
     }
 
-    /// Another node owns the volume, or none does: nothing is acknowledged for it any more.
-    pub(super) fn end(&self) {
-        self.is_over.store(true, Ordering::Release);
+    /// Another node owns the volume, or none does: nothing is acknowledged for it any more. Whether it was held until now.
+    pub(super) fn end(&self) -> bool {
+        let was = self.standing.swap(OVER, Ordering::AcqRel);
+        self.decided.notify_waiters();
+        was == HELD
     }
 
     /// Whether it has ended for good.
     pub(super) fn is_over(&self) -> bool {
-        self.is_over.load(Ordering::Acquire)
+        self.standing.load(Ordering::Acquire) == OVER
+    }
+
+    /// Nothing is acknowledged from now on: the volume is about to be released. Whether it was held until now.
+    pub(super) fn pause(&self) -> bool {
+        self.standing.compare_exchange(HELD, PAUSED, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
+    /// It was not released, or has come back: clients are answered again, unless it is over. Whether it was paused until now.
+    pub(super) fn resume(&self) -> bool {
+        let was_paused = self.standing.compare_exchange(PAUSED, HELD, Ordering::AcqRel, Ordering::Acquire).is_ok();
+        self.decided.notify_waiters();
+        was_paused
     }
 
     #[inline]
@@ -52,9 +84,30 @@ impl Ownership {
     #[inline]
     fn check_inline<T>(&self, outcome: Inline<T>) -> Inline<T> {
         match outcome {
+            // It is done once more, when it is known who does it.
+            Inline::Done(_) if self.is_paused() => Inline::Later,
             Inline::Done(outcome) => Inline::Done(self.check(outcome)),
             Inline::Later => Inline::Later,
         }
+    }
+
+    #[inline]
+    fn is_paused(&self) -> bool {
+        self.standing.load(Ordering::Acquire) == PAUSED
+    }
+
+    /// Waits while it is paused, though not for ever.
+    async fn until_decided(&self) -> Result<(), DeviceError> {
+        let decided = async {
+            loop {
+                let told = self.decided.notified();
+                if !self.is_paused() {
+                    return;
+                }
+                told.await;
+            }
+        };
+        timeout(PAUSE_PATIENCE, decided).await.map_err(|_| DeviceError::NotOwner)
     }
 }
 
@@ -71,9 +124,24 @@ impl OwnedDevice {
         Self { device, ownership }
     }
 
-    /// Has an operation carried out, and says so only if it may.
-    fn checked<'a, T: 'a>(&'a self, operation: DeviceFuture<'a, T>) -> DeviceFuture<'a, T> {
-        Box::pin(async move { self.ownership.check(operation.await) })
+    /// Has an operation carried out, and says so only if it may. One that a pause comes into is carried out again behind it: nobody
+    /// was told of it, and until somebody is, it is under way.
+    fn checked<'a, T, F>(&'a self, operation: impl Fn() -> F + Send + 'a) -> DeviceFuture<'a, T>
+    where
+        T: Send + 'a,
+        F: Future<Output = Result<T, DeviceError>> + Send + 'a,
+    {
+        Box::pin(async move {
+            loop {
+                if self.ownership.is_paused() {
+                    self.ownership.until_decided().await?;
+                }
+                let outcome = operation().await;
+                if !self.ownership.is_paused() {
+                    return self.ownership.check(outcome);
+                }
+            }
+        })
     }
 }
 
@@ -91,23 +159,23 @@ impl BlockDevice for OwnedDevice {
     }
 
     fn read(&self, range: ByteRange) -> DeviceFuture<'_, ReadData> {
-        self.checked(self.device.read(range))
+        self.checked(move || self.device.read(range))
     }
 
     fn write(&self, at: ByteOffset, data: Bytes, persistence: Persistence) -> DeviceFuture<'_, ()> {
-        self.checked(self.device.write(at, data, persistence))
+        self.checked(move || self.device.write(at, data.clone(), persistence))
     }
 
     fn write_zeroes(&self, request: ZeroRequest) -> DeviceFuture<'_, ()> {
-        self.checked(self.device.write_zeroes(request))
+        self.checked(move || self.device.write_zeroes(request))
     }
 
     fn trim(&self, range: ByteRange, persistence: Persistence) -> DeviceFuture<'_, ()> {
-        self.checked(self.device.trim(range, persistence))
+        self.checked(move || self.device.trim(range, persistence))
     }
 
     fn flush(&self) -> DeviceFuture<'_, ()> {
-        self.checked(self.device.flush())
+        self.checked(move || self.device.flush())
     }
 
     fn try_flush(&self) -> Inline<()> {
@@ -115,14 +183,18 @@ impl BlockDevice for OwnedDevice {
     }
 
     fn prefetch(&self, range: ByteRange) -> DeviceFuture<'_, ()> {
-        self.checked(self.device.prefetch(range))
+        self.checked(move || self.device.prefetch(range))
     }
 
     fn allocation(&self, range: ByteRange, max_runs: usize) -> DeviceFuture<'_, Vec<StatusRun<Allocation>>> {
-        self.checked(self.device.allocation(range, max_runs))
+        self.checked(move || self.device.allocation(range, max_runs))
     }
 
     fn residency(&self, range: ByteRange, max_runs: usize) -> DeviceFuture<'_, Vec<StatusRun<Residency>>> {
-        self.checked(self.device.residency(range, max_runs))
+        self.checked(move || self.device.residency(range, max_runs))
     }
 }
+
+/// What a client waits at most to be told who goes on with its volume: until another node has had time to answer, or this one to
+/// see that it does not. Whoever serves disks to machines gives up later than this.
+const PAUSE_PATIENCE: Duration = Duration::from_secs(20);

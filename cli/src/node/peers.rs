@@ -13,7 +13,7 @@ use tonic::service::Routes;
 use super::gate::{Door, Gate};
 use super::join::EnrolmentService;
 use super::node::Node;
-use super::replication;
+use super::{handoff, replication};
 
 /// How `node` listens to others, until it shuts down.
 pub(super) fn listener(node: &Node) -> ListenerConfig {
@@ -37,7 +37,12 @@ pub(super) async fn serve(
     let gate = Gate::new(Door::Network, Arc::clone(&refusals), node.stopping.clone());
     let enrolment = EnrolmentServer::new(EnrolmentService::new(Arc::clone(&node), refusals));
     let enrolment = enrolment.max_decoding_message_size(MAX_ENROLMENT_BYTES);
-    let routes = node.metadata.routes().add_service(enrolment).add_service(replication::service(Arc::clone(&node)));
+    let routes = node
+        .metadata
+        .routes()
+        .add_service(enrolment)
+        .add_service(replication::service(Arc::clone(&node)))
+        .add_service(handoff::service(Arc::clone(&node)));
     http2::server()
         .layer(gate)
         .add_routes(added(routes))

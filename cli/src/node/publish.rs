@@ -104,7 +104,8 @@ async fn publish_one_left(node: &Arc<Node>, id: VolumeId) -> Result<()> {
     let mut slot = node.volumes.hold(id).await;
     let _in_transit = node.in_transit.read().await;
     let metadata = node.metadata.read();
-    let is_own = |entry: &&Arc<Volume>| entry.owner == node.metadata.id() && entry.state == VolumeState::Ready;
+    let is_served = |entry: &Arc<Volume>| node.volumes.promises().serves(entry) == Some(entry.epoch);
+    let is_own = |entry: &&Arc<Volume>| is_served(entry) && entry.state == VolumeState::Ready;
     let Some(entry) = metadata.volume(id).filter(is_own) else { return Ok(()) };
     if node.volumes.get(id).is_some() {
         // Its sealer does it.
@@ -130,8 +131,10 @@ async fn publish_one_left(node: &Arc<Node>, id: VolumeId) -> Result<()> {
 fn news_of(open: &OpenVolume, metadata: &Metadata) -> Option<RootPublication> {
     let sealed = open.volume.sealed();
     let known = metadata.volume(open.volume.id())?;
+    // What is on its way to another node is published by that one; what has come from another one, once that is committed.
+    let is_own = known.epoch == open.epoch && !open.volume.is_released();
     let is_news = known.state == VolumeState::Ready && sealed.generation > known.published.generation.0;
-    is_news.then(|| publication(open.volume.id(), open.epoch, sealed, metadata))
+    (is_own && is_news).then(|| publication(open.volume.id(), open.epoch, sealed, metadata))
 }
 
 /// What is said of sealed contents to a cluster with this metadata.

@@ -1,7 +1,8 @@
-//! What this node still has of volumes that others have taken over: it is kept as a snapshot, so that nothing vanishes, and only
-//! then forgotten (design section 5).
+//! What this node still has of volumes that others own now.
 //!
-//! Of an epoch in which it never opened the volume that is what was published then. Of another, the steps, and what a start makes
+//! What it has handed over it keeps for as long as the owner lacks something, and then forgets it: the owner has all of that.
+//!
+//! What others have taken over is kept as a snapshot, so that nothing vanishes, and only then forgotten (design section 5). Of an epoch in which it never opened the volume that is what was published then. Of another, the steps, and what a start makes
 //! of a crash behind each of them:
 //! 1. What is open of it is closed: nobody was answered any more. *It is here as it was left.*
 //! 2. It is opened in the epoch that it was written in, sealed, and closed. *The same, with less in the journal.*
@@ -83,8 +84,19 @@ async fn settle(node: &Arc<Node>, id: VolumeId) -> Result<()> {
     let Some(kept) = kept.filter(|kept| kept.epoch < entry.epoch) else {
         return settle_unopened(node, &entry).await;
     };
+    let own = node.metadata.id();
+    if entry.sources.iter().any(|source| source.node == own && source.epoch == kept.epoch) {
+        // It is asked for it until then.
+        return Ok(());
+    }
     slot.close().await;
     let superseded = entry.superseded.iter().find(|superseded| superseded.epoch == kept.epoch);
+    let promise = node.volumes.promises().last(id)?;
+    if superseded.is_none() && promise.is_some_and(|promise| promise.releases(kept.epoch)) {
+        blocking(move || storage.remove_volume(id)).await??;
+        tracing::info!(volume = %entry.name, epoch = %kept.epoch, "the owner has all of a volume that was handed over");
+        return Ok(());
+    }
     if superseded.is_some_and(|superseded| superseded.is_settled) {
         // Step 4 was interrupted: what it has left may be a part of the journal, and of no use to anybody.
         blocking(move || storage.remove_volume(id)).await??;

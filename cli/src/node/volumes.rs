@@ -7,7 +7,7 @@
 //!   it alone.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use sterna_consensus::Metadata;
 use sterna_consensus::session::Lease;
@@ -15,18 +15,25 @@ use sterna_consensus::session::trace::TARGET;
 use sterna_consensus::state::volume::Volume as VolumeEntry;
 use sterna_runtime::BootTime;
 use sterna_runtime::work::blocking_on;
-use sterna_storage_node::volume::{SealedState, Sealer, Storage, Volume, VolumeDevice, VolumeError, VolumeSpec};
+use sterna_storage_node::volume::{
+    SealedState, Sealer, Storage, Supply, Volume, VolumeDevice, VolumeError, VolumeSpec,
+};
 use sterna_types::{Epoch, NodeId, VolumeId};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedMutexGuard, Semaphore};
 
 use super::background::Background;
+use super::handoff::Promises;
 use super::ownership::{OwnedDevice, Ownership};
 
 /// The volumes that are open on this node.
 #[derive(Debug)]
 pub(super) struct Volumes {
     storage: Arc<Storage>,
+    /// What this node has promised about their handoffs.
+    promises: Promises,
+    /// Who brings what they lack.
+    supply: OnceLock<Arc<dyn Supply>>,
     /// Where volumes are opened and closed: connections live on other runtimes, which end before this one.
     runtime: Handle,
     /// Where sealers run.
@@ -48,6 +55,23 @@ pub(super) struct OpenVolume {
     pub(super) epoch: Epoch,
     /// The right to answer for it.
     pub(super) ownership: Arc<Ownership>,
+}
+
+impl OpenVolume {
+    /// Acknowledges nothing from now on: it is about to be released.
+    pub(super) fn pause(&self) {
+        if self.ownership.pause() {
+            tell(self.volume.id(), self.epoch, "ends");
+        }
+    }
+
+    /// Has it take writes, and clients answered, again: it stays here.
+    pub(super) fn resume(&self) {
+        self.volume.resume();
+        if self.ownership.resume() {
+            tell(self.volume.id(), self.epoch, "serves");
+        }
+    }
 }
 
 /// What a volume held when it was closed for good: all that was ever acknowledged.
@@ -87,6 +111,7 @@ impl Volumes {
     /// `background`. Volumes are opened and closed on `runtime`, and clients are answered under `lease`.
     pub(super) fn new(
         storage: Arc<Storage>,
+        promises: Promises,
         runtime: Handle,
         background: &Background,
         seals_at_once: u8,
@@ -96,6 +121,8 @@ impl Volumes {
         Self {
             lease,
             storage,
+            promises,
+            supply: OnceLock::new(),
             runtime,
             sealing: background.seals().clone(),
             seals,
@@ -103,6 +130,17 @@ impl Volumes {
             open: Mutex::default(),
             at_rest: Mutex::default(),
         }
+    }
+
+    /// Has what they lack brought by `supply`, from the next one on that is opened.
+    pub(super) fn supply_by(&self, supply: Arc<dyn Supply>) {
+        let is_first = self.supply.set(supply).is_ok();
+        assert!(is_first, "a node has one supply");
+    }
+
+    /// What this node has promised about their handoffs.
+    pub(super) fn promises(&self) -> &Promises {
+        &self.promises
     }
 
     /// Those that are open, by id.
@@ -115,14 +153,23 @@ impl Volumes {
         lock(&self.open).get(&id).cloned()
     }
 
-    /// Has nothing acknowledged any more for those that `metadata` does not give to `node` in the epoch in which they are open.
+    /// Has nothing acknowledged any more for those that `metadata`, and what `node` has promised, do not give to it in the epoch
+    /// in which they are open.
     pub(super) fn give_up(&self, metadata: &Metadata, node: NodeId) {
-        for (id, open) in lock(&self.open).iter() {
-            let is_own = |volume: &Arc<VolumeEntry>| volume.owner == node && volume.epoch == open.epoch;
-            if !metadata.volume(*id).is_some_and(is_own) && !open.ownership.is_over() {
-                tracing::warn!(volume = %id, epoch = %open.epoch, "this node does not own the volume any more");
-                open.ownership.end();
-                tell(*id, open.epoch, "ends");
+        for (id, open) in self.open() {
+            // What it has released is paused, and may come back.
+            let is_owner = |volume: &VolumeEntry| volume.owner == node && volume.epoch == open.epoch;
+            let is_own =
+                |volume: &Arc<VolumeEntry>| is_owner(volume) || self.promises.serves(volume) == Some(open.epoch);
+            if !metadata.volume(id).is_some_and(is_own) && !open.ownership.is_over() {
+                if open.volume.is_released() {
+                    tracing::info!(volume = %id, epoch = %open.epoch, "the volume was handed over");
+                } else {
+                    tracing::warn!(volume = %id, epoch = %open.epoch, "this node does not own the volume any more");
+                }
+                if open.ownership.end() {
+                    tell(id, open.epoch, "ends");
+                }
             }
         }
     }
@@ -207,6 +254,7 @@ impl HeldSlot {
         let (storage, spec) = (Arc::clone(&self.volumes.storage), *spec);
         let opening = blocking_on(&self.volumes.runtime, move || Volume::open(&storage, &spec));
         let volume = opening.await.map_err(|_| OpenError::Panicked)??;
+        volume.set_supply(self.volumes.supply.get().cloned());
         let sealer = {
             let _in_the_background = self.volumes.sealing.enter();
             Sealer::start(Arc::clone(&volume), Arc::clone(&self.volumes.seals))
@@ -296,9 +344,10 @@ mod tests {
         let disk = Arc::new(SimulatedDisk::new());
         let records = VolumeRecords::new(Arc::new(MemoryIndex::new()));
         let (salts, options) = (SaltSource::new([7; 32]), StorageOptions::default());
-        let storage = Storage::new(disk, Arc::new(MemoryChunkStore::new()), records, salts, options);
+        let storage = Storage::new(disk, Arc::new(MemoryChunkStore::new()), records, salts, options).expect("storage");
+        let promises = Promises::new(NodeId::FIRST, Arc::clone(&storage));
         let background = Background::on(&Handle::current());
-        Arc::new(Volumes::new(storage.expect("storage"), Handle::current(), &background, 2, Arc::default()))
+        Arc::new(Volumes::new(storage, promises, Handle::current(), &background, 2, Arc::default()))
     }
 
     fn spec(id: u64) -> VolumeSpec {

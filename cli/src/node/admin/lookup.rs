@@ -33,7 +33,12 @@ pub(super) fn own_volume<'a>(
 ) -> Result<&'a Arc<VolumeEntry>, Status> {
     let entry = volume(metadata, name)?;
     if entry.owner == node.metadata.id() {
-        return Ok(entry);
+        // What is released may be another node's by now.
+        if node.volumes.promises().serves(entry) == Some(entry.epoch) {
+            return Ok(entry);
+        }
+        let to = entry.moving_to.map(|to| name_of(metadata, to)).unwrap_or_default();
+        return Err(Status::failed_precondition(format!("volume '{name}' is being handed over to {to}")));
     }
     let owner = name_of(metadata, entry.owner);
     let what = format!("volume '{name}' is owned by node {owner}: give this command to that node");

@@ -22,6 +22,7 @@ mod failover;
 mod import;
 mod lookup;
 mod map;
+mod move_volumes;
 mod node_status;
 mod replica;
 mod reply;

@@ -109,9 +109,14 @@ pub(super) fn published(published: &Published) -> admin::PublishedState {
 
 /// Of the nodes of a site that can, the one that keeps the fewest volumes.
 fn any_node_of(metadata: &Metadata, entry: &VolumeEntry, site: &SiteName) -> Result<NodeId, Status> {
-    if let Some(known) = entry.replicas.get(site) {
-        return Ok(known.node);
+    match entry.replicas.get(site) {
+        Some(known) => Ok(known.node),
+        None => any_live_node(metadata, site),
     }
+}
+
+/// Of the nodes of a site that have a session and do not drain, the one that has the fewest volumes.
+pub(super) fn any_live_node(metadata: &Metadata, site: &SiteName) -> Result<NodeId, Status> {
     let can = |node: &&Arc<NodeEntry>| {
         node.site == *site && has_session(node) && !metadata.layout().draining.contains(&node.id)
     };
@@ -129,7 +134,7 @@ fn any_node_of(metadata: &Metadata, entry: &VolumeEntry, site: &SiteName) -> Res
     metadata.nodes().filter(can).min_by_key(load).map(|node| node.id).ok_or_else(nobody)
 }
 
-fn node_of(metadata: &Metadata, name: &NodeName, site: &SiteName) -> Result<NodeId, Status> {
+pub(super) fn node_of(metadata: &Metadata, name: &NodeName, site: &SiteName) -> Result<NodeId, Status> {
     let missing = || Status::not_found(format!("there is no node '{name}': 'sterna cluster status' lists them"));
     let node = metadata.nodes().find(|node| node.name == *name).ok_or_else(missing)?;
     if node.site == *site {

@@ -31,6 +31,8 @@ pub(super) fn volume(node: &Node, metadata: &Metadata, entry: &VolumeEntry) -> a
         cloned_from: entry.origin.as_ref().map(cloned_from).unwrap_or_default(),
         snapshots: entry.snapshots.len() as u64,
         open: node.volumes.get(entry.id).is_some(),
+        moving_to: entry.moving_to.map(|to| node_name(metadata, to)).unwrap_or_default(),
+        sources: entry.sources.iter().map(|source| node_name(metadata, source.node)).collect(),
     }
 }
 

@@ -10,8 +10,8 @@ use tonic::{Request, Response, Status};
 
 use super::work::{Replies, to_the_end};
 use super::{
-    clone, collect, create, delete, diff, export, failover, import, map, node_status, replica, resize, scrub, show,
-    snapshot, verify,
+    clone, collect, create, delete, diff, export, failover, import, map, move_volumes, node_status, replica, resize,
+    scrub, show, snapshot, verify,
 };
 use crate::node::node::Node;
 
@@ -99,6 +99,10 @@ impl Admin for Service {
 
     async fn list_replicas(&self, request: Request<admin::ListReplicasRequest>) -> Reply<admin::ListReplicasReply> {
         replica::list(self.node(), request.into_inner()).await.map(Response::new)
+    }
+
+    async fn move_volumes(&self, request: Request<admin::MoveVolumesRequest>) -> Reply<admin::MoveVolumesReply> {
+        to_the_end(move_volumes::move_volumes(self.node(), request.into_inner())).await.map(Response::new)
     }
 
     async fn fail_over(&self, request: Request<admin::FailOverRequest>) -> Reply<admin::FailOverReply> {

@@ -21,4 +21,5 @@ mod report;
 mod source;
 
 pub(super) use follow::run;
+pub(super) use pull::{PullError, Target, fetch, pull};
 pub(super) use source::service;

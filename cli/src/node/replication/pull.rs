@@ -25,22 +25,22 @@ pub(super) const MAX_IDS: usize = MAX_WANTED;
 
 /// What is to be pulled.
 #[derive(Clone, Debug)]
-pub(super) struct Target {
+pub(in crate::node) struct Target {
     /// Contents that are complete here, and that the metadata names.
-    pub(super) old: Root,
+    pub(in crate::node) old: Root,
     /// The contents that are wanted.
-    pub(super) new: Root,
+    pub(in crate::node) new: Root,
     /// The nodes that have them, the best one first.
-    pub(super) sources: Vec<NodeId>,
+    pub(in crate::node) sources: Vec<NodeId>,
 }
 
 /// Why a root is not complete here.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum PullError {
+pub(in crate::node) enum PullError {
     /// This node has no network.
     #[error("this node listens to no other node, and asks none: set 'listen' in sterna.toml")]
     Alone,
-    /// Nobody who is reached has it.
+    /// There is nobody to ask.
     #[error("no node that holds it has a session")]
     NoSource,
     /// The source did not answer.
@@ -51,7 +51,7 @@ pub(super) enum PullError {
         /// What it said.
         status: Box<Status>,
     },
-    /// The source has let it go: there are newer contents.
+    /// None of the sources has it, such as the last one that was asked: there are newer contents.
     #[error("node {node} does not have chunk {id} any more")]
     Gone {
         /// Which.
@@ -86,32 +86,22 @@ pub(super) enum PullError {
 ///
 /// # Cancel safety
 /// May be dropped at any time, as after an error.
-pub(super) async fn pull(node: &Arc<Node>, target: &Target) -> Result<HeldRoot, PullError> {
+pub(in crate::node) async fn pull(node: &Arc<Node>, target: &Target) -> Result<HeldRoot, PullError> {
     // It may all be here under other names.
     if let Some(held) = hold_complete(node, target).await? {
         return Ok(held);
     }
-    let mut last = PullError::NoSource;
-    for source in &target.sources {
-        for _ in 0..WALKS {
-            match fill(node, target, *source).await {
-                Ok(()) => {}
-                Err(error) => {
-                    last = error;
-                    break;
-                }
-            }
-            if let Some(held) = hold_complete(node, target).await? {
-                return Ok(held);
-            }
-            last = PullError::Collected;
+    for _ in 0..WALKS {
+        fill(node, target).await?;
+        if let Some(held) = hold_complete(node, target).await? {
+            return Ok(held);
         }
     }
-    Err(last)
+    Err(PullError::Collected)
 }
 
 /// Step 1.
-async fn fill(node: &Arc<Node>, target: &Target, source: NodeId) -> Result<(), PullError> {
+async fn fill(node: &Arc<Node>, target: &Target) -> Result<(), PullError> {
     let store: Arc<dyn ChunkStore> = Arc::clone(&node.engine.store) as _;
     let mut gaps = Gaps::new(Arc::clone(&store), target.old, target.new);
     loop {
@@ -127,16 +117,48 @@ async fn fill(node: &Arc<Node>, target: &Target, source: NodeId) -> Result<(), P
         gaps = back;
         match wanted? {
             None => return Ok(()),
-            Some(wanted) => fetch(node, source, wanted).await?,
+            Some(wanted) => fetch(node, &target.sources, Lane::Bulk, wanted).await?,
         }
     }
 }
 
-/// Fetches one group of chunks, and stores them.
-async fn fetch(node: &Arc<Node>, source: NodeId, mut wanted: Vec<Wanted>) -> Result<(), PullError> {
+/// Fetches one group of chunks, each from the first of the `sources` that has it, and stores them.
+///
+/// # Errors
+/// [`PullError`]: [`PullError::Gone`] where all of the sources have answered, and none has it.
+///
+/// # Cancel safety
+/// May be dropped at any time; what was stored by then stays.
+pub(in crate::node) async fn fetch(
+    node: &Arc<Node>,
+    sources: &[NodeId],
+    lane: Lane,
+    mut wanted: Vec<Wanted>,
+) -> Result<(), PullError> {
+    let (mut silent, mut asked) = (None, None);
+    for source in sources {
+        if wanted.is_empty() {
+            break;
+        }
+        match fetch_from(node, *source, lane, &mut wanted).await {
+            Ok(()) => asked = Some(*source),
+            Err(error @ PullError::Source { .. }) => silent = Some(error),
+            Err(error) => return Err(error),
+        }
+    }
+    match (wanted.first(), silent, asked) {
+        (None, ..) => Ok(()),
+        (Some(_), Some(silent), _) => Err(silent),
+        (Some(&Wanted { id, .. }), None, Some(node)) => Err(PullError::Gone { node, id }),
+        (Some(_), None, None) => Err(PullError::NoSource),
+    }
+}
+
+/// Fetches from one node what it has of a group, and stores it; what it does not have stays in `wanted`.
+async fn fetch_from(node: &Arc<Node>, source: NodeId, lane: Lane, wanted: &mut Vec<Wanted>) -> Result<(), PullError> {
     let failed = |status| PullError::Source { node: source, status: Box::new(status) };
     let channels = node.metadata.channels().ok_or(PullError::Alone)?;
-    let mut client = ChunksClient::new(channels.channel(source, Lane::Bulk))
+    let mut client = ChunksClient::new(channels.channel(source, lane))
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .accept_compressed(CompressionEncoding::Zstd);
     let ids = wanted.iter().map(|wanted| wanted.id.as_bytes().to_vec()).collect();
@@ -144,7 +166,7 @@ async fn fetch(node: &Arc<Node>, source: NodeId, mut wanted: Vec<Wanted>) -> Res
     let (mut batch, mut bytes) = (Vec::new(), 0);
     while let Some(reply) = replies.message().await.map_err(failed)? {
         for chunk in reply.chunks {
-            let (wanted, contents) = take(&mut wanted, chunk, source)?;
+            let Some((wanted, contents)) = take(wanted, chunk, source)? else { continue };
             bytes += contents.len();
             batch.push((wanted, contents));
         }
@@ -153,22 +175,19 @@ async fn fetch(node: &Arc<Node>, source: NodeId, mut wanted: Vec<Wanted>) -> Res
             store(node, std::mem::take(&mut batch)).await?;
         }
     }
-    store(node, batch).await?;
-    match wanted.first() {
-        None => Ok(()),
-        Some(&Wanted { id, .. }) => Err(PullError::Gone { node: source, id }),
-    }
+    store(node, batch).await
 }
 
-/// What a chunk that came was wanted as. Chunks come in the order in which they were asked for, but need not.
-fn take(wanted: &mut Vec<Wanted>, chunk: Chunk, source: NodeId) -> Result<(Wanted, Bytes), PullError> {
+/// What a chunk that came was wanted as; `None` where it was not there. Chunks come in the order in which they were asked for,
+/// but need not.
+fn take(wanted: &mut Vec<Wanted>, chunk: Chunk, source: NodeId) -> Result<Option<(Wanted, Bytes)>, PullError> {
     let unasked = PullError::Unasked { node: source };
     let Ok(id) = <[u8; 32]>::try_from(chunk.id.as_slice()).map(ChunkId::from_bytes) else { return Err(unasked) };
     let Some(place) = wanted.iter().position(|wanted| wanted.id == id) else { return Err(unasked) };
     if chunk.contents.is_empty() {
-        return Err(PullError::Gone { node: source, id });
+        return Ok(None);
     }
-    Ok((wanted.remove(place), chunk.contents.into()))
+    Ok(Some((wanted.remove(place), chunk.contents.into())))
 }
 
 async fn store(node: &Arc<Node>, chunks: Vec<(Wanted, Bytes)>) -> Result<(), PullError> {

@@ -1,0 +1,350 @@
+//! Giving volumes away: the steps of node A in [`super`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use sterna_consensus::ProposeError;
+use sterna_consensus::handoff::Choice;
+use sterna_consensus::state::command::Command;
+use sterna_consensus::state::handoffs::VolumeHandoff;
+use sterna_consensus::state::outcome::Outcome;
+use sterna_consensus::state::volume::Volume as VolumeEntry;
+use sterna_proto::node::handoff_client::HandoffClient;
+use sterna_proto::node::{PrepareRequest, ReleaseRequest};
+use sterna_runtime::work::blocking;
+use sterna_storage_node::volume::{Released, Volume};
+use sterna_transport::Lane;
+use sterna_types::{BLOCK_SIZE, Epoch, NodeId, VolumeName};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
+use tonic::codec::CompressionEncoding;
+use tonic::transport::Channel;
+
+use super::promise::Promise;
+use super::service::MAX_RELEASE_BYTES;
+use super::wire::{Passing, Release};
+use super::{InHand, promise::PromiseError};
+use crate::node::clock::now;
+use crate::node::node::Node;
+use crate::node::volumes::{HeldSlot, OpenVolume};
+
+/// A volume that is to be given away.
+#[derive(Debug)]
+pub(in crate::node) struct Given {
+    entry: Arc<VolumeEntry>,
+    open: OpenVolume,
+    /// Nobody opens, closes, deletes or changes it meanwhile.
+    _slot: HeldSlot,
+}
+
+impl Given {
+    /// The volume of which the metadata says this, open in its epoch, and in its slot.
+    pub(in crate::node) fn new(entry: Arc<VolumeEntry>, open: OpenVolume, slot: HeldSlot) -> Self {
+        Self { entry, open, _slot: slot }
+    }
+}
+
+/// Volumes that were given away.
+#[derive(Debug)]
+pub(in crate::node) struct Handed {
+    /// Each with the epoch that has begun, and the bytes of its tail.
+    pub(in crate::node) volumes: Vec<(VolumeName, Epoch, u64)>,
+    /// From the moment at which this node acknowledged nothing more until the other one had answered.
+    pub(in crate::node) paused: Duration,
+}
+
+/// How a handoff has ended, as the metadata says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// Another epoch has begun, or the volume is deleted.
+    Passed,
+    /// The owner goes on with it.
+    HandedBack,
+}
+
+/// Has `to` go on with volumes, all in one moment. They stay in their slots until that node has answered, or the handoff is aborted.
+///
+/// # Errors
+/// Why it was not done, or that it is not known yet whether it was; then it goes on by itself, and ends one way or the other.
+///
+/// # Cancel safety
+/// Not cancel safe: run it in a task of its own.
+pub(in crate::node) async fn give(node: Arc<Node>, given: Vec<Given>, to: NodeId) -> Result<Handed> {
+    let hands = take_in_hand(&node, &given)?;
+    let giver = Giver { passings: given.iter().map(passing_of).collect(), node, to, given, _hands: hands };
+    giver.seal().await?;
+    giver.begin().await?;
+    let ready = async {
+        giver.prepare().await?;
+        // What was written while that was on its way.
+        giver.seal().await
+    };
+    if let Err(error) = ready.await {
+        giver.abort().await;
+        return Err(error);
+    }
+    giver.release().await
+}
+
+fn take_in_hand(node: &Node, given: &[Given]) -> Result<Vec<InHand>> {
+    let take = |given: &Given| {
+        let taken = node.handoffs.take_in_hand(given.entry.id).filter(|_| given.entry.is_hydrated());
+        taken.with_context(|| format!("not all of volume '{}' has arrived here yet: move it later", given.entry.name))
+    };
+    given.iter().map(take).collect()
+}
+
+/// The next handoff of a volume.
+fn passing_of(given: &Given) -> Passing {
+    let entry = &given.entry;
+    Passing { volume: entry.id, handoff: entry.last_handoff.next(), epoch: entry.epoch }
+}
+
+struct Giver {
+    node: Arc<Node>,
+    to: NodeId,
+    given: Vec<Given>,
+    passings: Vec<Passing>,
+    _hands: Vec<InHand>,
+}
+
+impl Giver {
+    /// Step 1: what is not sealed becomes little, under a client that writes as without one.
+    async fn seal(&self) -> Result<()> {
+        for Given { entry, open, .. } in &self.given {
+            let name = &entry.name;
+            for _ in 0..SEALS {
+                if open.volume.status().unsealed_bytes <= LITTLE_BYTES {
+                    break;
+                }
+                let volume = Arc::clone(&open.volume);
+                let sealed = self.node.background.upkeep(move || volume.seal()).await.context("a seal panicked")?;
+                sealed.with_context(|| format!("volume '{name}' cannot be sealed"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Step 2.
+    async fn begin(&self) -> Result<()> {
+        let by = self.node.metadata.id();
+        let command = Command::BeginHandoff { by, to: self.to, volumes: handoffs(&self.passings) };
+        match self.node.metadata.propose(command).await {
+            Ok(_) => Ok(()),
+            Err(ProposeError::Refused(refusal)) => Err(refusal.into()),
+            // Read back; what begins later than that nobody sees to, and so it is aborted.
+            Err(error) => {
+                let metadata = self.node.metadata.linearizable().await?;
+                let has_begun = |passing: &Passing| {
+                    let under_way = metadata.volume(passing.volume).and_then(|entry| entry.ownership().under_way());
+                    under_way == Some((passing.handoff, self.to))
+                };
+                if self.passings.iter().all(has_begun) { Ok(()) } else { Err(error.into()) }
+            }
+        }
+    }
+
+    /// Step 3.
+    async fn prepare(&self) -> Result<()> {
+        let volumes = self.passings.iter().map(|passing| passing.to_message()).collect();
+        let mut client = client(&self.node, self.to)?;
+        let asked = timeout(ANSWER_PATIENCE, client.prepare(PrepareRequest { volumes })).await;
+        let obstacle = match asked {
+            Ok(Ok(reply)) => reply.into_inner().obstacle,
+            Ok(Err(status)) => status.message().to_owned(),
+            Err(_) => format!("it has not answered within {ANSWER_PATIENCE:?}"),
+        };
+        ensure!(obstacle.is_empty(), "node {} does not take it: {obstacle}", self.to);
+        Ok(())
+    }
+
+    /// Ends what has begun: nothing was released. What fails of it is done again by [`super::settle`].
+    async fn abort(&self) {
+        if let Err(error) = abort(&self.node, &self.passings).await {
+            tracing::warn!("a handoff is not aborted yet; it is tried again: {error:#}");
+        }
+    }
+
+    /// Steps 4 to 6.
+    async fn release(self) -> Result<Handed> {
+        let begun = Instant::now();
+        for Given { open, .. } in &self.given {
+            open.pause();
+        }
+        let volumes = self.given.iter().map(|given| Arc::clone(&given.open.volume)).collect();
+        let released = match release_all(volumes).await {
+            Ok(released) => released,
+            Err(error) => {
+                self.resume();
+                self.abort().await;
+                return Err(error);
+            }
+        };
+        let at = now();
+        let releases: Vec<_> = self
+            .passings
+            .iter()
+            .zip(released)
+            .map(|(passing, released)| Release::new(*passing, released, at))
+            .collect();
+        // From here on the way is forward. Where a sync fails it is not known whether it was released: nothing more is answered,
+        // and a start makes it known.
+        self.promise(&releases).await?;
+        let delivering = deliver(&self.node, self.to, &releases);
+        let delivered = timeout(DELIVERY_PATIENCE, delivering).await;
+        let not_known = "it is released, and not known yet to have been taken: it goes on by itself";
+        let ends = delivered.ok().context(not_known)??;
+        let paused = begun.elapsed();
+        for (given, end) in self.given.iter().zip(&ends) {
+            match end {
+                End::Passed => drop(given.open.ownership.end()),
+                End::HandedBack => given.open.resume(),
+            }
+        }
+        ensure!(ends.iter().all(|end| *end == End::Passed), "node {} has declined it", self.to);
+        let volumes = self.given.iter().zip(&releases).map(|(given, release)| {
+            (given.entry.name.clone(), given.entry.epoch.next(), release.tail.data_blocks() * BLOCK_SIZE)
+        });
+        Ok(Handed { volumes: volumes.collect(), paused })
+    }
+
+    fn resume(&self) {
+        for Given { open, .. } in &self.given {
+            open.resume();
+        }
+    }
+
+    /// Step 5, for all of them at once. The tail is durable with the promise: another node is about to ask for it.
+    async fn promise(&self, releases: &[Release]) -> Result<()> {
+        let mut syncs = JoinSet::new();
+        for (given, release) in self.given.iter().zip(releases) {
+            let (node, passing, volume) = (Arc::clone(&self.node), release.passing, Arc::clone(&given.open.volume));
+            syncs.spawn(async move {
+                blocking(move || promise(&node, passing, Choice::Released)).await?.map_err(anyhow::Error::from)
+            });
+            syncs.spawn(async move { Ok(blocking(move || volume.flush()).await??) });
+        }
+        while let Some(synced) = syncs.join_next().await {
+            synced?.context("it is not known whether the volume was released: restart this node")?;
+        }
+        Ok(())
+    }
+}
+
+/// The cut: all are released, or none is.
+async fn release_all(volumes: Vec<Arc<Volume>>) -> Result<Vec<Released>> {
+    let releasing = blocking(move || volumes.iter().map(|volume| volume.release()).collect::<Result<Vec<_>, _>>());
+    Ok(releasing.await??)
+}
+
+/// Makes a promise of this node, the owner, where it may. Blocks for a sync.
+pub(super) fn promise(node: &Node, passing: Passing, choice: Choice) -> Result<(), PromiseError> {
+    let pledge = sterna_consensus::handoff::Pledge { handoff: passing.handoff, choice };
+    let promise = Promise { pledge, epoch: passing.epoch, received: None };
+    node.volumes.promises().make(passing.volume, promise)
+}
+
+/// Promises never to release these, and has their handoffs ended.
+pub(super) async fn abort(node: &Arc<Node>, passings: &[Passing]) -> Result<()> {
+    for passing in passings.iter().copied() {
+        let own = Arc::clone(node);
+        blocking(move || promise(&own, passing, Choice::Aborting)).await??;
+    }
+    let command = Command::AbortHandoff { by: node.metadata.id(), volumes: handoffs(passings) };
+    match node.metadata.propose(command).await? {
+        Outcome::HandoffsEnded { refused } => {
+            for (volume, refusal) in refused {
+                // It has ended already.
+                tracing::debug!(%volume, %refusal, "a handoff was not aborted");
+            }
+            Ok(())
+        }
+        other => unreachable!("an abort has the outcome {other:?}"),
+    }
+}
+
+/// Sends releases until `to` has taken them, or their handoffs have ended: how, for each.
+///
+/// # Errors
+/// The node shuts down.
+///
+/// # Cancel safety
+/// May be dropped at any time, and called again.
+pub(super) async fn deliver(node: &Arc<Node>, to: NodeId, releases: &[Release]) -> Result<Vec<End>> {
+    let mut ends = vec![None; releases.len()];
+    let mut view = node.metadata.watch();
+    let mut told = false;
+    loop {
+        {
+            let metadata = view.borrow_and_update();
+            for (end, release) in ends.iter_mut().zip(releases) {
+                *end = end.or_else(|| end_of(metadata.volume(release.passing.volume), release.passing));
+            }
+        }
+        let left: Vec<_> =
+            releases.iter().zip(&ends).filter(|(_, end)| end.is_none()).map(|(release, _)| release).collect();
+        if left.is_empty() {
+            return Ok(ends.into_iter().flatten().collect());
+        }
+        let answer = tokio::select! {
+            () = node.stopping.cancelled() => bail!("the node is shutting down: the next start goes on with it"),
+            answer = send(node, to, &left) => answer,
+        };
+        match answer {
+            Ok(true) => {
+                for release in left {
+                    node.handoffs.note_delivered(release.passing.volume, release.passing.handoff);
+                }
+                return Ok(ends.into_iter().map(|end| end.unwrap_or(End::Passed)).collect());
+            }
+            // The metadata is about to say that it has ended.
+            Ok(false) => {}
+            Err(error) => {
+                if !std::mem::replace(&mut told, true) {
+                    tracing::warn!(node = %to, "volumes are released to it, and it does not answer; they are sent again: {error:#}");
+                }
+            }
+        }
+        tokio::select! {
+            () = node.stopping.cancelled() => {}
+            () = tokio::time::sleep(RETRY) => {}
+            changed = view.changed() => changed.context("the metadata has ended")?,
+        }
+    }
+}
+
+/// Whether they were accepted.
+async fn send(node: &Arc<Node>, to: NodeId, releases: &[&Release]) -> Result<bool> {
+    let volumes = releases.iter().map(|release| release.to_message()).collect();
+    let reply = timeout(ANSWER_PATIENCE, client(node, to)?.release(ReleaseRequest { volumes })).await;
+    let reply = reply.context("no answer in time")?;
+    Ok(reply.map_err(|status| anyhow::anyhow!("{}", status.message()))?.into_inner().accepted)
+}
+
+/// How a handoff has ended, if it has.
+fn end_of(entry: Option<&Arc<VolumeEntry>>, passing: Passing) -> Option<End> {
+    let Some(entry) = entry.filter(|entry| entry.epoch == passing.epoch) else { return Some(End::Passed) };
+    let is_under_way = entry.moving_to.is_some() && entry.last_handoff == passing.handoff;
+    (!is_under_way).then_some(End::HandedBack)
+}
+
+fn handoffs(passings: &[Passing]) -> Vec<VolumeHandoff> {
+    passings.iter().map(|&Passing { volume, handoff, .. }| VolumeHandoff { volume, handoff }).collect()
+}
+
+fn client(node: &Node, to: NodeId) -> Result<HandoffClient<Channel>> {
+    let channels = node.metadata.channels().context("this node has no network: set 'listen' in sterna.toml")?;
+    let client = HandoffClient::new(channels.channel(to, Lane::Control));
+    Ok(client.max_encoding_message_size(MAX_RELEASE_BYTES).send_compressed(CompressionEncoding::Zstd))
+}
+
+/// Bytes in a journal that are not worth a seal: their blocks are in the tail, and fetched within a round trip or two.
+const LITTLE_BYTES: u64 = 1 << 20;
+/// After so many seals a client that writes as fast as it can has left as little as it ever will.
+const SEALS: usize = 8;
+/// A round trip around the world, and whatever the other node's disk is doing.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
+/// How long whoever has asked for it waits for what goes on by itself.
+const DELIVERY_PATIENCE: Duration = Duration::from_secs(30);
+const RETRY: Duration = Duration::from_millis(500);

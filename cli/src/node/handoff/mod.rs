@@ -1,0 +1,99 @@
+//! Volumes that pass from this node to another one, and to this one from others (design section 5).
+//!
+//! ```text
+//! A, the owner            metadata                B, where they go        what a start makes of a crash behind it
+//! ────────────            ────────                ────────────────        ───────────────────────────────────────
+//! 1 seal what is new                                                      nothing has happened
+//! 2 BeginHandoff ───────> Moving(A→B)                                     A: aborts
+//! 3 Prepare ────────────────────────────────────> makes room              A: aborts
+//! 4 acknowledges nothing more
+//! 5 promises: released, and syncs                                         A: releases again, the same
+//! 6 Release ────────────────────────────────────> 7 promises: accepted    A: releases again; B: serves, commits
+//!                                                 8 serves
+//!                         Owned(B) <───────────── 9 CommitHandoff         B: commits again; A: sees that it has ended
+//! 10 answers for what B lacks <────────────────── fetches it              B: fetches what it lacks
+//!                         all is here <────────── 11 FinishHydration      B: says so again
+//! 12 forgets what it had                                                  A: forgets it
+//! ```
+//!
+//! On the way from 4 to 8 lie two syncs and one message. What a node may promise, and when it serves, is decided by
+//! `sterna_consensus::handoff`; what a promise is on the disk, by [`promise`].
+//!
+//! * `give`: the steps of A. `take`: those of B, and `service`: how it hears of them.
+//! * `settle`: what is left to do of handoffs that nobody sees to any more, such as those of an earlier run.
+//! * `supply`: bringing what a guest needs and is not here. `hydrate`: bringing all the rest, 10 to 11.
+//! * `wire`: what A and B tell each other.
+//!
+//! Whoever sees to a handoff of a volume, or fetches all of it, has it in hand ([`Handoffs::take_in_hand`]): nobody else does meanwhile.
+
+mod give;
+mod hydrate;
+mod promise;
+mod service;
+mod settle;
+mod supply;
+mod take;
+mod wire;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use sterna_consensus::state::ownership::HandoffNumber;
+use sterna_types::VolumeId;
+use tokio::sync::Notify;
+
+pub(super) use give::{Given, give};
+pub(super) use promise::Promises;
+pub(super) use service::service;
+pub(super) use settle::run;
+pub(super) use supply::Supplier;
+
+/// The handoffs of a node that somebody sees to.
+#[derive(Debug, Default)]
+pub(super) struct Handoffs {
+    in_hand: Arc<Mutex<BTreeSet<VolumeId>>>,
+    /// Those that this node has released, and the other one has said that it has: the metadata is about to know it.
+    delivered: Mutex<BTreeMap<VolumeId, HandoffNumber>>,
+    news: Notify,
+}
+
+/// The right to see to a volume's handoff, for as long as it lives.
+#[derive(Debug)]
+pub(super) struct InHand {
+    volume: VolumeId,
+    all: Arc<Mutex<BTreeSet<VolumeId>>>,
+}
+
+impl Handoffs {
+    /// The right to see to a volume's handoff; `None` where somebody has it.
+    pub(super) fn take_in_hand(&self, volume: VolumeId) -> Option<InHand> {
+        let is_free = self.in_hand.lock().unwrap_or_else(PoisonError::into_inner).insert(volume);
+        is_free.then(|| InHand { volume, all: Arc::clone(&self.in_hand) })
+    }
+
+    /// Notes that the other node has said that it has a volume.
+    fn note_delivered(&self, volume: VolumeId, handoff: HandoffNumber) {
+        self.delivered.lock().unwrap_or_else(PoisonError::into_inner).insert(volume, handoff);
+    }
+
+    /// Whether the other node has said, since this one was started, that it has a volume.
+    fn is_delivered(&self, volume: VolumeId, handoff: HandoffNumber) -> bool {
+        self.delivered.lock().unwrap_or_else(PoisonError::into_inner).get(&volume) == Some(&handoff)
+    }
+
+    /// Has what is left to do looked for at once.
+    fn wake(&self) {
+        self.news.notify_one();
+    }
+
+    /// Waits until that is asked for.
+    async fn woken(&self) {
+        self.news.notified().await;
+    }
+}
+
+impl Drop for InHand {
+    fn drop(&mut self) {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.volume);
+    }
+}

@@ -1,0 +1,164 @@
+//! What this node has promised about handoffs, in memory as on the disk.
+//!
+//! A promise is a pledge (`sterna_consensus::handoff`) with what its node has to know when it starts again. It is JSON in the
+//! storage engine's index (`docs/on-disk-format.md`).
+//!
+//! Invariants:
+//! * nothing follows from a promise that is not durable;
+//! * after an error nobody knows which promise is durable, and nothing is promised, or rests on one, until the node has been started
+//!   anew.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde::{Deserialize, Serialize};
+use sterna_consensus::handoff::{Choice, Holder, Pledge};
+use sterna_consensus::state::volume::{Published, Volume as VolumeEntry};
+use sterna_storage_node::volume::{Inheritance, Storage, VolumeError};
+use sterna_types::{Epoch, NodeId, VolumeId};
+
+/// What this node has promised last about a volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::node) struct Promise {
+    /// The promise.
+    pub(in crate::node) pledge: Pledge,
+    /// The epoch that the handoff ends, if it succeeds.
+    pub(in crate::node) epoch: Epoch,
+    /// Of a volume that was accepted: what it was when it was released, in its root. The commit says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(in crate::node) received: Option<Published>,
+}
+
+/// Why this node cannot say what it has promised, or cannot promise anything.
+#[derive(Debug, thiserror::Error)]
+pub(in crate::node) enum PromiseError {
+    /// The index failed.
+    #[error(transparent)]
+    Volume(#[from] VolumeError),
+    /// What is in the index is no promise.
+    #[error("what this node has promised about volume {volume} cannot be read: {what}")]
+    Damaged {
+        /// The volume.
+        volume: VolumeId,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// It failed before.
+    #[error("a promise about volume {volume} may be on the disk or not: restart the node")]
+    Unknown {
+        /// The volume.
+        volume: VolumeId,
+    },
+}
+
+/// All promises of a node.
+#[derive(Debug)]
+pub(in crate::node) struct Promises {
+    node: NodeId,
+    storage: Arc<Storage>,
+    /// Those that were looked at or made since the start: one for each volume that was handed over.
+    known: Mutex<HashMap<VolumeId, Known>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Known {
+    Is(Option<Promise>),
+    Unknown,
+}
+
+impl Promise {
+    /// Whether this node has released the volume, which ends this epoch.
+    pub(in crate::node) fn releases(&self, epoch: Epoch) -> bool {
+        self.pledge.choice == Choice::Released && self.epoch == epoch
+    }
+}
+
+impl Promises {
+    /// Those of `node`, whose index is in `storage`.
+    pub(in crate::node) fn new(node: NodeId, storage: Arc<Storage>) -> Self {
+        Self { node, storage, known: Mutex::default() }
+    }
+
+    /// What was promised last about a volume. Blocks for a read of the index, the first time.
+    ///
+    /// # Errors
+    /// [`PromiseError`].
+    pub(in crate::node) fn last(&self, volume: VolumeId) -> Result<Option<Promise>, PromiseError> {
+        let mut known = self.known();
+        match known.get(&volume) {
+            Some(Known::Is(promise)) => Ok(*promise),
+            Some(Known::Unknown) => Err(PromiseError::Unknown { volume }),
+            None => {
+                let bytes = self.storage.pledge(volume)?;
+                let damaged = |error: serde_json::Error| PromiseError::Damaged { volume, what: error.to_string() };
+                let promise = bytes.map(|bytes| serde_json::from_slice(&bytes).map_err(damaged)).transpose()?;
+                known.insert(volume, Known::Is(promise));
+                Ok(promise)
+            }
+        }
+    }
+
+    /// This node's part in the ownership of a volume. Blocks as [`Promises::last`] does.
+    ///
+    /// # Errors
+    /// As [`Promises::last`].
+    pub(in crate::node) fn holder(&self, volume: VolumeId) -> Result<Holder, PromiseError> {
+        Ok(Holder { node: self.node, pledge: self.last(volume)?.map(|promise| promise.pledge) })
+    }
+
+    /// The epoch in which this node may serve a volume of which the metadata says this; `None` where it may not, or where its
+    /// promise cannot be read, which is told. Blocks as [`Promises::last`] does, for a volume that is being handed over.
+    pub(in crate::node) fn serves(&self, entry: &VolumeEntry) -> Option<Epoch> {
+        let view = entry.ownership();
+        if view.under_way().is_none() {
+            return (view.owner == self.node).then_some(view.epoch);
+        }
+        match self.holder(entry.id) {
+            Ok(holder) => holder.serves(&view),
+            Err(error) => {
+                tracing::error!(volume = %entry.name, "it is not served: {error}");
+                None
+            }
+        }
+    }
+
+    /// Makes a promise. Durable on return. Blocks for a sync of the index.
+    ///
+    /// # Errors
+    /// [`PromiseError`]; what was promised is then unknown.
+    pub(in crate::node) fn make(&self, volume: VolumeId, promise: Promise) -> Result<(), PromiseError> {
+        self.note(volume, promise, |bytes| self.storage.make_pledge(volume, bytes))
+    }
+
+    /// Makes the promise that a volume is here, and takes it over. Durable on return, both or neither. Blocks for a sync of the
+    /// index.
+    ///
+    /// # Errors
+    /// [`PromiseError`]; what was promised is then unknown.
+    pub(in crate::node) fn accept(&self, inherited: &Inheritance, promise: Promise) -> Result<(), PromiseError> {
+        self.note(inherited.spec.id, promise, |bytes| self.storage.inherit(inherited, bytes))
+    }
+
+    fn note(
+        &self,
+        volume: VolumeId,
+        promise: Promise,
+        write: impl FnOnce(Vec<u8>) -> Result<(), VolumeError>,
+    ) -> Result<(), PromiseError> {
+        if self.last(volume)? == Some(promise) {
+            return Ok(());
+        }
+        let damaged = |error: serde_json::Error| PromiseError::Damaged { volume, what: error.to_string() };
+        let bytes = serde_json::to_vec(&promise).map_err(damaged)?;
+        let written = write(bytes);
+        let known = if written.is_ok() { Known::Is(Some(promise)) } else { Known::Unknown };
+        self.known().insert(volume, known);
+        Ok(written?)
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<VolumeId, Known>> {
+        // Whatever panicked while it was held has put in all of a promise or nothing.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,151 @@
+//! What this node answers to others about handoffs.
+
+use std::sync::Arc;
+
+use sterna_proto::node::handoff_server::{Handoff, HandoffServer};
+use sterna_proto::node::{
+    BlockRange, FetchTailReply, FetchTailRequest, PrepareReply, PrepareRequest, ReleaseReply, ReleaseRequest,
+};
+use sterna_runtime::work::blocking;
+use sterna_storage_node::chunking::ChunkingParameters;
+use sterna_storage_node::volume::{Volume, VolumeSpec};
+use sterna_types::{BLOCK_SIZE, ByteOffset, ByteRange, Epoch, VolumeId};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::codec::CompressionEncoding;
+use tonic::{Request, Response, Status};
+
+use super::take;
+use super::wire::{Passing, Release};
+use crate::node::node::Node;
+
+/// Answers other nodes of the cluster.
+pub(in crate::node) struct HandoffService {
+    node: Arc<Node>,
+    streams: Arc<Semaphore>,
+}
+
+/// The service of `node`, for the server that listens to other nodes.
+pub(in crate::node) fn service(node: Arc<Node>) -> HandoffServer<HandoffService> {
+    HandoffServer::new(HandoffService { node, streams: Arc::new(Semaphore::new(MAX_STREAMS)) })
+        .max_decoding_message_size(MAX_RELEASE_BYTES)
+        .accept_compressed(CompressionEncoding::Zstd)
+        .send_compressed(CompressionEncoding::Zstd)
+}
+
+#[tonic::async_trait]
+impl Handoff for HandoffService {
+    type FetchTailStream = ReceiverStream<Result<FetchTailReply, Status>>;
+
+    async fn prepare(&self, request: Request<PrepareRequest>) -> Result<Response<PrepareReply>, Status> {
+        let from = self.node.metadata.caller(&request)?;
+        let passings = Passing::parse_all(request.into_inner().volumes)?;
+        let prepared = take::prepare(&self.node, from, &passings).await;
+        let obstacle = prepared.err().map(|status| status.message().to_owned()).unwrap_or_default();
+        Ok(Response::new(PrepareReply { obstacle }))
+    }
+
+    async fn release(&self, request: Request<ReleaseRequest>) -> Result<Response<ReleaseReply>, Status> {
+        let from = self.node.metadata.caller(&request)?;
+        let releases = Release::parse_all(request.into_inner().volumes)?;
+        // Who has sent it may go away; what has begun is carried out.
+        let node = Arc::clone(&self.node);
+        let accepting = tokio::spawn(async move { take::accept(&node, from, releases).await });
+        let accepted = accepting.await.map_err(|panic| Status::internal(panic.to_string()))??;
+        Ok(Response::new(ReleaseReply { accepted }))
+    }
+
+    async fn fetch_tail(&self, request: Request<FetchTailRequest>) -> Result<Response<Self::FetchTailStream>, Status> {
+        self.node.metadata.caller(&request)?;
+        let FetchTailRequest { volume, epoch, blocks } = request.into_inner();
+        let epoch = Epoch::from_number(epoch).ok_or_else(|| Status::invalid_argument("no volume has epoch 0"))?;
+        let ranges = ranges_of(&blocks)?;
+        let busy = |_| Status::resource_exhausted("this node gives tails to as many others as it can: try again later");
+        let turn = Arc::clone(&self.streams).try_acquire_owned().map_err(busy)?;
+        let volume = released(&self.node, VolumeId(volume), epoch).await?;
+        let (replies, stream) = mpsc::channel(MESSAGES_AHEAD);
+        drop(tokio::spawn(send_all(volume, ranges, replies, turn)));
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+}
+
+/// The volume as it was released in this epoch, which is over here.
+async fn released(node: &Arc<Node>, id: VolumeId, epoch: Epoch) -> Result<Arc<Volume>, Status> {
+    let failed = |error: &dyn std::fmt::Display| Status::unavailable(error.to_string());
+    let gone = || Status::not_found("this node has nothing of it any more");
+    if let Some(open) = node.volumes.get(id).filter(|open| open.epoch == epoch && open.volume.is_released()) {
+        return Ok(open.volume);
+    }
+    let mut slot = node.volumes.hold(id).await;
+    let promise = node.volumes.promises().last(id).map_err(|error| failed(&error))?;
+    let entry = node.metadata.read().volume(id).cloned().ok_or_else(gone)?;
+    let storage = Arc::clone(&node.engine.storage);
+    let kept = blocking(move || storage.kept(id)).await.map_err(|error| failed(&error))?;
+    let kept = kept.map_err(|error| failed(&error))?.filter(|kept| kept.epoch == epoch).ok_or_else(gone)?;
+    if !promise.is_some_and(|promise| promise.releases(epoch)) {
+        return Err(Status::failed_precondition("this node has not released it"));
+    }
+    let unknown = |_| Status::failed_precondition("its format is unknown to this program");
+    let chunking = ChunkingParameters::decode(entry.format.0.to_le_bytes()).map_err(unknown)?;
+    let spec = VolumeSpec::of_kept(&kept, id, chunking).map_err(|error| failed(&error))?;
+    let open = slot.volume(&VolumeSpec { size: entry.size, ..spec }).await.map_err(|error| failed(&error))?;
+    open.pause();
+    let volume = Arc::clone(&open.volume);
+    blocking(move || open.volume.release()).await.map_err(|error| failed(&error))?.map_err(|error| failed(&error))?;
+    Ok(volume)
+}
+
+/// Reads the ranges, and sends each message as soon as there is room for it, until the caller has gone away.
+async fn send_all(
+    volume: Arc<Volume>,
+    ranges: Vec<ByteRange>,
+    replies: mpsc::Sender<Result<FetchTailReply, Status>>,
+    _turn: OwnedSemaphorePermit,
+) {
+    for range in ranges {
+        let (mut at, end) = (range.start().0, range.end().0);
+        while at < end {
+            let Ok(room) = replies.reserve().await else { return };
+            let length = (end - at).min(MESSAGE_BYTES);
+            let volume = Arc::clone(&volume);
+            let reading = blocking(move || read(&volume, at, length));
+            match reading.await.map_err(|panic| Status::internal(panic.to_string())) {
+                Ok(Ok(data)) => room.send(Ok(FetchTailReply { first_block: at / BLOCK_SIZE, data })),
+                Ok(Err(status)) | Err(status) => return room.send(Err(status)),
+            }
+            at += length;
+        }
+    }
+}
+
+fn read(volume: &Volume, at: u64, length: u64) -> Result<Vec<u8>, Status> {
+    let failed = |error: &dyn std::fmt::Display| Status::unavailable(error.to_string());
+    let range = ByteRange::new(ByteOffset(at), length).map_err(|error| failed(&error))?;
+    let mut data = vec![0; usize::try_from(length).map_err(|error| failed(&error))?];
+    volume.read(range, &mut data).map_err(|error| failed(&error))?;
+    Ok(data)
+}
+
+fn ranges_of(blocks: &[BlockRange]) -> Result<Vec<ByteRange>, Status> {
+    if blocks.len() > MAX_RANGES {
+        let given = blocks.len();
+        return Err(Status::invalid_argument(format!("{given} ranges in one request; {MAX_RANGES} are the most")));
+    }
+    let range = |blocks: &BlockRange| {
+        let (first, length) = (blocks.first.checked_mul(BLOCK_SIZE)?, blocks.count.checked_mul(BLOCK_SIZE)?);
+        ByteRange::new(ByteOffset(first), length).ok()
+    };
+    let ranges: Option<Vec<_>> = blocks.iter().map(range).collect();
+    ranges.ok_or_else(|| Status::invalid_argument("a range of blocks that no volume has"))
+}
+
+/// The most ranges of blocks that one request asks for.
+pub(super) const MAX_RANGES: usize = 4096;
+/// What a release may take: the tails of as many volumes as one has, each with a full journal of single blocks.
+pub(super) const MAX_RELEASE_BYTES: usize = 320 << 20;
+/// How many fetch from this node at a time: each holds some messages.
+const MAX_STREAMS: usize = 32;
+/// Bytes of data in one message.
+const MESSAGE_BYTES: u64 = 1 << 20;
+/// Messages that wait for the network, of each stream.
+const MESSAGES_AHEAD: usize = 4;

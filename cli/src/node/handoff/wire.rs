@@ -1,0 +1,153 @@
+//! What nodes tell each other about handoffs: domain types from messages, and back. Whatever is wrong with a message is refused here.
+
+use sterna_consensus::limits::MAX_VOLUMES_PER_HANDOFF;
+use sterna_consensus::state::ownership::HandoffNumber;
+use sterna_consensus::state::volume::{Generation, Published, UnixTime};
+use sterna_proto::node;
+use sterna_storage_node::volume::{Released, Tail};
+use sterna_types::{ChunkId, Epoch, Root, VolumeId};
+use tonic::Status;
+
+/// One handoff of one volume, as its two nodes know it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Passing {
+    /// The volume.
+    pub(super) volume: VolumeId,
+    /// Which of its handoffs.
+    pub(super) handoff: HandoffNumber,
+    /// The epoch that it ends.
+    pub(super) epoch: Epoch,
+}
+
+/// A volume that is released.
+#[derive(Clone, Debug)]
+pub(super) struct Release {
+    /// Which, and by which handoff.
+    pub(super) passing: Passing,
+    /// What is in its root.
+    pub(super) contents: Published,
+    /// What is newer.
+    pub(super) tail: Tail,
+}
+
+impl Passing {
+    /// As a message.
+    pub(super) fn to_message(self) -> node::VolumeHandoff {
+        let Self { volume, handoff, epoch } = self;
+        node::VolumeHandoff { volume: volume.0, handoff: handoff.0, epoch: epoch.number() }
+    }
+
+    /// From a message.
+    fn parse(message: node::VolumeHandoff) -> Result<Self, Status> {
+        let node::VolumeHandoff { volume, handoff, epoch } = message;
+        let epoch = Epoch::from_number(epoch).ok_or_else(|| Status::invalid_argument("no volume has epoch 0"))?;
+        Ok(Self { volume: VolumeId(volume), handoff: HandoffNumber(handoff), epoch })
+    }
+
+    /// From the messages of one request: some, each volume once, at most [`MAX_VOLUMES_PER_HANDOFF`].
+    pub(super) fn parse_all(messages: Vec<node::VolumeHandoff>) -> Result<Vec<Self>, Status> {
+        check_count(messages.len())?;
+        let all = messages.into_iter().map(Self::parse).collect::<Result<Vec<_>, _>>()?;
+        check_each_once(all.iter().map(|passing| passing.volume))?;
+        Ok(all)
+    }
+}
+
+impl Release {
+    /// What was `released`, as of now.
+    pub(super) fn new(passing: Passing, released: Released, at: UnixTime) -> Self {
+        let Released { sealed, tail } = released;
+        let generation = Generation(sealed.generation);
+        let contents = Published { root: sealed.root, generation, written_blocks: sealed.written_blocks, at: Some(at) };
+        Self { passing, contents, tail }
+    }
+
+    /// As a message.
+    pub(super) fn to_message(&self) -> node::ReleasedVolume {
+        let Published { root, generation, written_blocks, at } = self.contents;
+        node::ReleasedVolume {
+            handoff: Some(self.passing.to_message()),
+            root: root.top().map(|top| top.as_bytes().to_vec()).unwrap_or_default(),
+            generation: generation.0,
+            written_blocks,
+            at_unix_ms: at.map_or(0, |at| at.unix_ms),
+            tail: self.tail.encode(),
+        }
+    }
+
+    fn parse(message: node::ReleasedVolume) -> Result<Self, Status> {
+        let node::ReleasedVolume { handoff, root, generation, written_blocks, at_unix_ms, tail } = message;
+        let passing = Passing::parse(handoff.ok_or_else(|| Status::invalid_argument("no handoff is named"))?)?;
+        let root = match (root.is_empty(), <[u8; 32]>::try_from(root)) {
+            (true, _) => Root::EMPTY,
+            (false, Ok(top)) => Root::at(ChunkId::from_bytes(top)),
+            (false, Err(_)) => return Err(Status::invalid_argument("a root has 32 bytes")),
+        };
+        let at = (at_unix_ms > 0).then_some(UnixTime { unix_ms: at_unix_ms });
+        let contents = Published { root, generation: Generation(generation), written_blocks, at };
+        let tail = Tail::parse(&tail).map_err(|error| Status::invalid_argument(format!("its tail: {error}")))?;
+        Ok(Self { passing, contents, tail })
+    }
+
+    /// From the messages of one request: some, each volume once, at most [`MAX_VOLUMES_PER_HANDOFF`].
+    pub(super) fn parse_all(messages: Vec<node::ReleasedVolume>) -> Result<Vec<Self>, Status> {
+        check_count(messages.len())?;
+        let all = messages.into_iter().map(Self::parse).collect::<Result<Vec<_>, _>>()?;
+        check_each_once(all.iter().map(|release| release.passing.volume))?;
+        Ok(all)
+    }
+}
+
+fn check_count(given: usize) -> Result<(), Status> {
+    if (1..=MAX_VOLUMES_PER_HANDOFF).contains(&given) {
+        return Ok(());
+    }
+    Err(Status::invalid_argument(format!(
+        "{given} volumes in one handoff; 1 to {MAX_VOLUMES_PER_HANDOFF} are possible"
+    )))
+}
+
+fn check_each_once(volumes: impl Iterator<Item = VolumeId>) -> Result<(), Status> {
+    let mut volumes: Vec<_> = volumes.collect();
+    let given = volumes.len();
+    volumes.sort_unstable();
+    volumes.dedup();
+    if volumes.len() == given { Ok(()) } else { Err(Status::invalid_argument("a volume is named twice")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sterna_storage_node::volume::SealedState;
+
+    fn passing(volume: u64) -> Passing {
+        Passing { volume: VolumeId(volume), handoff: HandoffNumber(3), epoch: Epoch::FIRST.next() }
+    }
+
+    #[test]
+    fn a_release_reads_back_as_it_was_written() {
+        for root in [Root::EMPTY, Root::at(ChunkId::from_bytes([7; 32]))] {
+            let sealed = SealedState { root, generation: 5, written_blocks: 6 };
+            let release = Release::new(passing(1), Released { sealed, tail: Tail::EMPTY }, UnixTime { unix_ms: 9 });
+            let read = Release::parse_all(vec![release.to_message()]).expect("a release");
+            let [Release { passing, contents, tail }] = &read[..] else { panic!("{read:?}") };
+            assert_eq!((*passing, *contents, tail), (release.passing, release.contents, &release.tail));
+        }
+    }
+
+    #[test]
+    fn what_is_no_release_is_refused() {
+        let good = || {
+            let sealed = SealedState { root: Root::EMPTY, generation: 5, written_blocks: 6 };
+            Release::new(passing(1), Released { sealed, tail: Tail::EMPTY }, UnixTime { unix_ms: 9 }).to_message()
+        };
+        let refused = |messages| Release::parse_all(messages).expect_err("it is wrong").message().to_owned();
+        assert!(refused(vec![]).starts_with("0 volumes"));
+        assert_eq!(refused(vec![good(), good()]), "a volume is named twice");
+        assert_eq!(refused(vec![node::ReleasedVolume { root: vec![1; 31], ..good() }]), "a root has 32 bytes");
+        assert!(refused(vec![node::ReleasedVolume { tail: vec![1; 8], ..good() }]).starts_with("its tail: 8 bytes"));
+        assert_eq!(refused(vec![node::ReleasedVolume { handoff: None, ..good() }]), "no handoff is named");
+        let handoff = Some(node::VolumeHandoff { epoch: 0, ..passing(1).to_message() });
+        assert_eq!(refused(vec![node::ReleasedVolume { handoff, ..good() }]), "no volume has epoch 0");
+    }
+}

@@ -1,0 +1,156 @@
+//! Volumes that move from site to site: what was written a moment before is there, what has not arrived is fetched, and who could not
+//! give a volume away keeps it.
+
+use std::io::{Read, Write};
+
+use anyhow::{Result, ensure};
+use serde_json::Value;
+use sterna_tests::client::{Client, Request, Style};
+use sterna_tests::cluster::Cluster;
+use sterna_tests::disk_server::DiskServer;
+
+const SITES: [&str; 3] = ["ams", "chi", "icn"];
+const BLOCK: u64 = 4096;
+const SIZE: u64 = 64 << 20;
+/// Of the NBD protocol.
+const ESHUTDOWN: u32 = 108;
+const AMS: usize = 0;
+const CHI: usize = 1;
+const ICN: usize = 2;
+
+/// What write `number` of `round` writes.
+fn contents(round: u64, number: u64) -> Vec<u8> {
+    let mut block = vec![0; 4096];
+    for (at, place) in block.chunks_mut(8).enumerate() {
+        place.copy_from_slice(&((round << 40) + (number << 16) + at as u64 + 1).to_le_bytes());
+    }
+    block
+}
+
+/// Writes these blocks, each by itself.
+fn write<S: Read + Write>(client: &mut Client<S>, round: u64, numbers: std::ops::Range<u64>) -> Result<()> {
+    for number in numbers {
+        let answer = client.call(Request::write(number * BLOCK, contents(round, number)))?;
+        ensure!(answer.error() == 0, "write {number} was answered with {}", answer.error());
+    }
+    Ok(())
+}
+
+fn flush<S: Read + Write>(client: &mut Client<S>) -> Result<()> {
+    ensure!(client.call(Request::flush())?.error() == 0, "a flush failed");
+    Ok(())
+}
+
+/// Fails unless each of these blocks holds what the round that `of` names has written; 0 for nothing.
+fn check<S: Read + Write>(client: &mut Client<S>, blocks: u64, of: impl Fn(u64) -> u64) -> Result<()> {
+    for first in (0..blocks).step_by(64) {
+        let count = (blocks - first).min(64);
+        let answer = client.call(Request::read(first * BLOCK, count * BLOCK))?;
+        ensure!(answer.error() == 0, "a read at block {first} was answered with {}", answer.error());
+        for (number, found) in (first..).zip(answer.data().chunks(4096)) {
+            let expected = match of(number) {
+                0 => vec![0; 4096],
+                round => contents(round, number),
+            };
+            ensure!(found == expected, "block {number} is not that of round {}", of(number));
+        }
+    }
+    Ok(())
+}
+
+fn volume(cluster: &Cluster, asked: usize) -> Result<Value> {
+    Ok(cluster.nodes[asked].value(["volume", "show", "disk"])?["volume"].clone())
+}
+
+/// Waits until the owner of the volume has all of it, and nobody keeps anything for it.
+fn wait_until_all_is_there(cluster: &Cluster, asked: usize, owner: &str) -> Result<()> {
+    cluster.until(&format!("{owner} has everything"), |cluster| {
+        let shown = volume(cluster, asked)?;
+        Ok(shown["owner"] == owner && shown["sources"] == Value::Array(Vec::new()))
+    })
+}
+
+#[test]
+fn heavy_a_volume_moves_with_what_was_written_a_moment_before_and_its_old_site_can_be_switched_off() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let mut cluster = Cluster::start(directory.path(), &SITES)?;
+    cluster.nodes[AMS].create("disk", SIZE)?;
+    let (mut old, _) = cluster.nodes[AMS].disk("disk").attach(Style::Structured)?;
+    write(&mut old, 1, 0..2000)?;
+    flush(&mut old)?;
+    cluster.nodes[AMS].sterna(["volume", "snapshot", "disk", "before"]).succeed()?;
+    // In no root, and some of it not even flushed.
+    write(&mut old, 2, 100..110)?;
+    flush(&mut old)?;
+    write(&mut old, 3, 105..107)?;
+    let newest = |number| match number {
+        105..107 => 3,
+        100..110 => 2,
+        0..2000 => 1,
+        _ => 0,
+    };
+
+    let moved = cluster.nodes[AMS].value(["volume", "move", "disk", "--to", "chi"])?;
+    ensure!(moved["node"] == "chi-1" && moved["volumes"][0]["epoch"] == 2, "{moved}");
+    ensure!(moved["volumes"][0]["tail_bytes"].as_u64() <= Some(10 * BLOCK), "{moved}");
+    let answers = [old.call(Request::read(0, BLOCK))?.error(), old.call(Request::flush())?.error()];
+    ensure!(answers == [ESHUTDOWN; 2], "the old site answers {answers:?}");
+    let (mut client, _) = cluster.nodes[CHI].disk("disk").attach(Style::Structured)?;
+    check(&mut client, 2100, newest)?;
+    write(&mut client, 4, 50..60)?;
+    flush(&mut client)?;
+    let newest = |number| if (50..60).contains(&number) { 4 } else { newest(number) };
+
+    wait_until_all_is_there(&cluster, ICN, "chi-1")?;
+    cluster.nodes[AMS].kill()?;
+    cluster.until("chi answers without ams", |cluster| {
+        Ok(cluster.nodes[CHI].sterna(["volume", "verify", "disk"]).run()?.status.success())
+    })?;
+    cluster.nodes[CHI].sterna(["volume", "verify", "disk@before"]).succeed()?;
+    check(&mut client, 2100, newest)?;
+
+    // Where it has been before, it goes back to.
+    cluster.nodes[AMS].run()?;
+    cluster.until("it is at ams again", |cluster| {
+        Ok(cluster.nodes[CHI].sterna(["volume", "move", "disk", "--to", "ams"]).run()?.status.success())
+    })?;
+    let (mut again, _) = cluster.nodes[AMS].disk("disk").attach(Style::Structured)?;
+    check(&mut again, 2100, newest)?;
+    ensure!(
+        client.call(Request::read(0, BLOCK))?.error() == ESHUTDOWN,
+        "a connection to an epoch that is over is served"
+    );
+    wait_until_all_is_there(&cluster, ICN, "ams-1")
+}
+
+#[test]
+fn heavy_who_cannot_give_a_volume_away_keeps_it() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let mut cluster = Cluster::start(directory.path(), &SITES)?;
+    cluster.nodes[AMS].create("disk", SIZE)?;
+    let (mut client, _) = cluster.nodes[AMS].disk("disk").attach(Style::Structured)?;
+    write(&mut client, 1, 0..10)?;
+
+    let node = &cluster.nodes[AMS];
+    node.refuses(["volume", "move", "disk", "--to", "ams"], 1, &["where this node is"])?;
+    node.refuses(["volume", "move", "disk", "--to", "nowhere"], 1, &["there is no site 'nowhere'"])?;
+    node.refuses(["volume", "move", "other", "--to", "chi"], 1, &["there is no volume 'other'"])?;
+    node.refuses(["volume", "move", "disk", "disk", "--to", "chi"], 1, &["'disk' is named twice"])?;
+    node.refuses(["volume", "move", "disk", "--to", "chi", "--require", "all"], 1, &["no replica of volume 'disk'"])?;
+    node.refuses(["volume", "move", "disk", "--to", "chi", "--require", "hot"], 2, &["'all' and 'none'"])?;
+    cluster.nodes[CHI].refuses(["volume", "move", "disk", "--to", "chi"], 1, &["owned by node ams-1"])?;
+
+    // It is gone, and its session lasts still.
+    cluster.nodes[CHI].kill()?;
+    cluster.nodes[AMS].refuses(["volume", "move", "disk", "--to", "chi"], 1, &["does not take it"])?;
+    write(&mut client, 2, 5..15)?;
+    flush(&mut client)?;
+    check(&mut client, 20, |number| match number {
+        5..15 => 2,
+        0..5 => 1,
+        _ => 0,
+    })?;
+    cluster.until("the handoff has ended", |cluster| Ok(volume(cluster, ICN)?["moving_to"].is_null()))?;
+    ensure!(volume(&cluster, ICN)?["owner"] == "ams-1" && volume(&cluster, ICN)?["epoch"] == 1);
+    Ok(())
+}
