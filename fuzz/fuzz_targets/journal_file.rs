@@ -60,8 +60,9 @@ fn fill(disk: &SimulatedDisk, pool: &JournalPool, number: FileNumber, part: &[u8
             _ => last + 1,
         };
         last = sequence.min(u64::MAX - 1);
-        let (kind, block_count) = match kind % 2 {
+        let (kind, block_count) = match kind % 3 {
             0 => (RecordKind::Data, 1),
+            1 => (RecordKind::Arrived, 1),
             _ => (RecordKind::Hole, u64::from(*count)),
         };
         let header = RecordHeader {

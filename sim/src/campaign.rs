@@ -33,6 +33,8 @@ pub struct Report {
     pub stops: u64,
     /// How often a volume was given to another node without its owner.
     pub takeovers: u64,
+    /// How often its owner has handed a volume over, as that was answered.
+    pub handoffs: u64,
     /// How long it took.
     pub took: Duration,
     /// The runs in which a promise was not kept, by seed.
@@ -45,6 +47,7 @@ impl Report {
         self.events += ended.story.lines().len();
         self.stops += u64::from(ended.stops);
         self.takeovers += u64::from(ended.takeovers);
+        self.handoffs += u64::from(ended.handoffs);
         if ended.violation.is_some() {
             self.violated.push(ended);
         }
@@ -77,7 +80,7 @@ pub fn play_clusters(sim: &Path, seeds: Seeds) -> Report {
     on_all_processors(seeds, |seed| {
         play_cluster(sim, seed).unwrap_or_else(|error| {
             let violation = Some(format!("its process: {error:#}"));
-            Ended { seed, stops: 0, takeovers: 0, story: Story::default(), violation }
+            Ended { seed, stops: 0, takeovers: 0, handoffs: 0, story: Story::default(), violation }
         })
     })
 }

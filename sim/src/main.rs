@@ -140,7 +140,7 @@ fn end_on_ctrl_c() -> Result<()> {
 }
 
 fn tell(what: &str, from: u64, report: &Report) {
-    let Report { seeds, events, stops, takeovers, took, violated } = report;
+    let Report { seeds, events, stops, takeovers, handoffs, took, violated } = report;
     for Ended { seed, story, violation, .. } in violated.iter().take(SHOWN) {
         println!("seed {seed} of a {what}: {}\n{story}", violation.as_deref().unwrap_or_default());
     }
@@ -148,7 +148,7 @@ fn tell(what: &str, from: u64, report: &Report) {
     let per_minute = 60.0 * *seeds as f64 / seconds;
     println!(
         "{seeds} seeds of a {what} from {from} on in {seconds:.1} s ({per_minute:.0} a minute): {events} events, {stops} stops of a \
-         machine, {takeovers} failovers, {} violations",
+         machine, {takeovers} failovers, {handoffs} handoffs, {} violations",
         violated.len()
     );
 }

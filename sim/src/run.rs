@@ -36,6 +36,8 @@ pub struct Ended {
     pub stops: u32,
     /// How often a volume was given to another node without its owner.
     pub takeovers: u32,
+    /// How often its owner has handed a volume over, as that was answered.
+    pub handoffs: u32,
     /// What has happened.
     pub story: Story,
     /// What was violated.
@@ -63,7 +65,7 @@ pub fn play(seed: u64) -> Ended {
             Some(text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string)).unwrap_or_default())
         }
     };
-    Ended { seed, stops, takeovers: 0, story, violation }
+    Ended { seed, stops, takeovers: 0, handoffs: 0, story, violation }
 }
 
 struct Run<'a> {

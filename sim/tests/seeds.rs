@@ -34,6 +34,7 @@ fn heavy_no_seed_of_a_cluster_breaks_a_promise() {
     let report = campaign::play_clusters(Path::new(env!("CARGO_BIN_EXE_sim")), ALL);
     kept(&report);
     assert!(report.takeovers > SEEDS / 2, "{} failovers", report.takeovers);
+    assert!(report.handoffs > SEEDS, "{} handoffs", report.handoffs);
 }
 
 #[test]

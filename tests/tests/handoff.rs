@@ -154,3 +154,24 @@ fn heavy_who_cannot_give_a_volume_away_keeps_it() -> Result<()> {
     ensure!(volume(&cluster, ICN)?["owner"] == "ams-1" && volume(&cluster, ICN)?["epoch"] == 1);
     Ok(())
 }
+
+#[test]
+fn heavy_several_volumes_move_in_one_cut() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let cluster = Cluster::start(directory.path(), &SITES)?;
+    let names = ["data", "log", "swap"];
+    for (round, name) in (1..).zip(names) {
+        cluster.nodes[AMS].create(name, SIZE)?;
+        let (mut client, _) = cluster.nodes[AMS].disk(name).attach(Style::Structured)?;
+        write(&mut client, round, 0..30)?;
+        flush(&mut client)?;
+    }
+    let moved = cluster.nodes[AMS].value(["volume", "move", "swap", "data", "log", "--to", "icn"])?;
+    let mut epochs = moved["volumes"].as_array().into_iter().flatten().map(|volume| &volume["epoch"]);
+    ensure!(epochs.clone().count() == 3 && epochs.all(|epoch| *epoch == 2), "{moved}");
+    for (round, name) in (1..).zip(names) {
+        let (mut client, _) = cluster.nodes[ICN].disk(name).attach(Style::Structured)?;
+        check(&mut client, 40, |number| if number < 30 { round } else { 0 })?;
+    }
+    Ok(())
+}

@@ -133,8 +133,10 @@ fn news_of(open: &OpenVolume, metadata: &Metadata) -> Option<RootPublication> {
     let known = metadata.volume(open.volume.id())?;
     // What is on its way to another node is published by that one; what has come from another one, once that is committed.
     let is_own = known.epoch == open.epoch && !open.volume.is_released();
+    // What lacks a part of the tail that it came with is no state that the volume ever had.
+    let is_whole = open.volume.has_sealed_tail();
     let is_news = known.state == VolumeState::Ready && sealed.generation > known.published.generation.0;
-    (is_own && is_news).then(|| publication(open.volume.id(), open.epoch, sealed, metadata))
+    (is_own && is_whole && is_news).then(|| publication(open.volume.id(), open.epoch, sealed, metadata))
 }
 
 /// What is said of sealed contents to a cluster with this metadata.

@@ -49,6 +49,7 @@ async fn settle_all(node: &Arc<Node>, look_everywhere: bool) -> bool {
     let metadata = node.metadata.read();
     let own = node.metadata.id();
     let mut volumes: Vec<_> = metadata.volumes().filter(|volume| is_unsettled(volume, own)).map(|v| v.id).collect();
+    volumes.extend(node.volumes.promises().released());
     let mut all_went_well = true;
     if look_everywhere {
         let storage = Arc::clone(&node.engine.storage);
@@ -80,20 +81,33 @@ async fn settle(node: &Arc<Node>, id: VolumeId) -> Result<()> {
     let storage = Arc::clone(&node.engine.storage);
     let reading = Arc::clone(&storage);
     let kept = blocking(move || reading.kept(id)).await??;
+    let (own, promises) = (node.metadata.id(), node.volumes.promises());
+    let released = promises.last(id)?.filter(|last| kept.is_some_and(|kept| last.releases(kept.epoch)));
+    match released {
+        // It is looked at again until it is gone, or stays here: what this node knows now may be old.
+        Some(last)
+            if entry.moving_to.is_some() || entry.last_handoff < last.pledge.handoff || entry.epoch > last.epoch =>
+        {
+            promises.note_released(id);
+        }
+        _ => promises.forget_released(id),
+    }
     // Its own of now is nobody's past.
     let Some(kept) = kept.filter(|kept| kept.epoch < entry.epoch) else {
         return settle_unopened(node, &entry).await;
     };
-    let own = node.metadata.id();
     if entry.sources.iter().any(|source| source.node == own && source.epoch == kept.epoch) {
-        // It is asked for it until then.
-        return Ok(());
+        // It is asked for it until then. The owner asks nobody else for what it has released itself: its chunks are named, and what
+        // was in no root is in none that it goes on with.
+        if entry.owner != own {
+            return Ok(());
+        }
     }
     slot.close().await;
     let superseded = entry.superseded.iter().find(|superseded| superseded.epoch == kept.epoch);
-    let promise = node.volumes.promises().last(id)?;
-    if superseded.is_none() && promise.is_some_and(|promise| promise.releases(kept.epoch)) {
+    if superseded.is_none() && released.is_some() {
         blocking(move || storage.remove_volume(id)).await??;
+        promises.forget_released(id);
         tracing::info!(volume = %entry.name, epoch = %kept.epoch, "the owner has all of a volume that was handed over");
         return Ok(());
     }

@@ -256,6 +256,14 @@ impl NodeHandle {
         Ok((reply.epoch, reply.lost_bytes))
     }
 
+    /// `sterna volume move NAME --to SITE`: the epoch that has begun.
+    ///
+    /// # Errors
+    /// Why it was not carried out, as far as is known.
+    pub async fn move_volume(&self, volume: &str, site: &str) -> Result<u64> {
+        Ok(direct::move_volume(&self.node, volume, site).await?)
+    }
+
     /// The contents of a snapshot that is here (`NAME@SNAPSHOT`).
     ///
     /// # Errors

@@ -184,13 +184,16 @@ impl Client {
     }
 
     fn asks(&self, does: Does) -> Asked<'_> {
-        Asked { client: self, does: Some(does), invoked_ns: now_ns() }
+        // Of the request: at the end another connection may come to be while it is on its way.
+        let connection = self.progress.0.connection.get();
+        Asked { client: self, connection, does: Some(does), invoked_ns: now_ns() }
     }
 }
 
 /// A request that is on its way. One that is dropped was lost with its machine.
 struct Asked<'a> {
     client: &'a Client,
+    connection: u32,
     does: Option<Does>,
     invoked_ns: u64,
 }
@@ -206,11 +209,11 @@ impl Asked<'_> {
 
     fn tell(&mut self, outcome: Outcome) {
         let Some(does) = self.does.take() else { return };
-        let Counters { volume, node, connection, .. } = &*self.client.progress.0;
+        let Counters { volume, node, .. } = &*self.client.progress.0;
         self.client.world.record(Record::Operation(Operation {
             volume: *volume,
             node: *node,
-            connection: connection.get(),
+            connection: self.connection,
             does,
             invoked_ns: self.invoked_ns,
             answered_ns: now_ns(),

@@ -34,6 +34,8 @@ struct Asked {
     since_ns: Option<u64>,
     /// The epoch that a failover said it began, and what that said is lost.
     reported: Vec<(u64, u64)>,
+    /// How many epochs may have begun by handoffs, and are not counted among those that are taken down.
+    handoffs: u64,
     /// The superseded epochs of which it is taken down what their owners still had.
     looked_at: BTreeSet<u64>,
 }
@@ -61,6 +63,18 @@ impl Failovers {
             sleep(PAUSE).await;
         }
         None
+    }
+
+    /// Notes that an epoch of a volume may be about to begin by a handoff.
+    pub(super) fn expect_handoff(&self, volume: u8) {
+        self.asked.borrow_mut()[usize::from(volume)].handoffs += 1;
+    }
+
+    /// Whether a volume's owner has all of it, and none of its handoffs is under way, as far as anybody says.
+    pub(super) async fn is_at_rest(&self, volume: u8) -> bool {
+        let metadata = self.metadata().await;
+        let entry = metadata.as_ref().and_then(|metadata| self.entry(metadata, volume));
+        entry.is_some_and(|entry| entry.moving_to.is_none() && entry.is_hydrated())
     }
 
     /// Asks for a failover to a node's site, at that node; whether it was carried out for certain.
@@ -100,10 +114,12 @@ impl Failovers {
             }
             let next = past.get(at + 1).map_or(entry.owner, |next| next.owner);
             let (Some(from), Some(to)) = (self.place_of(superseded.owner), self.place_of(next)) else { continue };
-            let Some(invoked_ns) = asked.since_ns.filter(|_| ended == asked.known_epoch + 1) else {
+            let by_handoffs = ended - asked.known_epoch - 1;
+            let Some(invoked_ns) = asked.since_ns.filter(|_| by_handoffs <= asked.handoffs) else {
                 self.world.violated(format!("volume {volume} has left epoch {ended}, and nobody has asked for it"));
                 return;
             };
+            asked.handoffs -= by_handoffs;
             let epoch = ended + 1;
             let lost_bytes = asked.reported.iter().find(|(reported, _)| *reported == epoch).map(|(_, lost)| *lost);
             self.world.record(Record::Takeover(Takeover {
@@ -182,7 +198,8 @@ impl Failovers {
         self.world.admitted.borrow().iter().position(|admitted| *admitted == Some(node))
     }
 
-    fn name(&self, volume: u8) -> &str {
+    /// What a volume is called.
+    pub(super) fn name(&self, volume: u8) -> &str {
         &self.world.setting.volumes[usize::from(volume)].name
     }
 }

@@ -3,7 +3,8 @@
 //! HTTP/2. What is simulated lies below: time, chance, the network's packets, the disk.
 //!
 //! * [`machine`]: what is left when a machine stops. `life`: what runs on it. `network`: what lies between.
-//! * `client`: who writes. `faults`: what is done to it all. `failover`: volumes that go on elsewhere. `told`: what nodes tell.
+//! * `client`: who writes. `faults`: what is done to it all. `failover`, `handoff`: volumes that go on elsewhere. `told`: what nodes
+//!   tell.
 //! * `world`: what a run knows.
 //!
 //! A run leaves a history as the campaign of real processes does (`sterna_tests::faults::history`), and the same checkers judge it.
@@ -13,6 +14,7 @@
 mod client;
 mod failover;
 mod faults;
+mod handoff;
 mod life;
 pub mod machine;
 mod network;
@@ -33,7 +35,7 @@ use sterna_consensus::state::command::Command;
 use sterna_consensus::state::layout::NodeChange;
 use sterna_consensus::state::session::SessionLength;
 use sterna_tests::faults::check;
-use sterna_tests::faults::history::{Record, Setting, VERSION, VolumeSetting};
+use sterna_tests::faults::history::{Handoff, Record, Setting, VERSION, VolumeSetting};
 use sterna_tests::oracle::block::BLOCK_BYTES;
 use sterna_tests::random::Random;
 use sterna_types::{ClusterId, NodeId};
@@ -42,6 +44,7 @@ use tokio::time::{Instant, sleep};
 use self::client::{Client, Progress};
 use self::failover::Failovers;
 use self::faults::Faults;
+use self::handoff::Handoffs;
 use self::machine::Machine;
 use self::world::{Act, World};
 use crate::run::Ended;
@@ -68,7 +71,7 @@ pub fn play(seed: u64) -> Played {
         Ok(world) => Rc::new(world),
         Err(error) => {
             let violation = Some(format!("the world cannot be made: {error:#}"));
-            let ended = Ended { seed, stops: 0, takeovers: 0, story: Story::default(), violation };
+            let ended = Ended { seed, stops: 0, takeovers: 0, handoffs: 0, story: Story::default(), violation };
             return Played { ended, history: Vec::new() };
         }
     };
@@ -86,9 +89,11 @@ pub fn play(seed: u64) -> Played {
     for record in &history {
         story.note(format!("{record:?}").as_bytes());
     }
-    let takeovers = history.iter().filter(|record| matches!(record, Record::Takeover(_))).count();
-    let (stops, takeovers) = (world.stops.get(), u32::try_from(takeovers).unwrap_or(u32::MAX));
-    let ended = Ended { seed, stops, takeovers, story, violation: world.violation.take() };
+    let count =
+        |is_it: fn(&Record) -> bool| u32::try_from(history.iter().filter(|one| is_it(one)).count()).unwrap_or(u32::MAX);
+    let takeovers = count(|record| matches!(record, Record::Takeover(_)));
+    let handoffs = count(|record| matches!(record, Record::Handoff(Handoff { epoch: Some(_), .. })));
+    let ended = Ended { seed, stops: world.stops.get(), takeovers, handoffs, story, violation: world.violation.take() };
     Played { ended, history }
 }
 
@@ -219,7 +224,9 @@ async fn operate(seed: u64, world: &Rc<World>, progress: &[Rc<Vec<Progress>>]) -
     let failovers = Failovers::new(world);
     world.clients_work.set(true);
     until_served(world).await.context("before the first fault")?;
-    Faults::new(world, &failovers).inflict(seed, FAULTS).await;
+    let faults = Faults::new(world, &failovers);
+    let handoffs = Handoffs::new(world, &failovers);
+    handoffs.until(seed, faults.inflict(seed, FAULTS)).await;
     world.tell("all faults are over");
     let began = Instant::now();
     until_served(world).await?;

@@ -44,6 +44,8 @@ impl Sequence {
 pub enum RecordKind {
     /// They have the contents that follow.
     Data,
+    /// So they have, and had it already where the volume was handed over from: they are no new write.
+    Arrived,
     /// They are a hole.
     Hole,
 }
@@ -86,7 +88,7 @@ impl RecordHeader {
     /// Bytes of the payload.
     pub fn payload_bytes(&self) -> u64 {
         match self.kind {
-            RecordKind::Data => self.block_count * BLOCK_SIZE,
+            RecordKind::Data | RecordKind::Arrived => self.block_count * BLOCK_SIZE,
             RecordKind::Hole => 0,
         }
     }
@@ -106,6 +108,7 @@ impl RecordHeader {
         bytes[4] = match self.kind {
             RecordKind::Data => 1,
             RecordKind::Hole => 2,
+            RecordKind::Arrived => 3,
         };
         bytes[8..16].copy_from_slice(&self.salt.to_le_bytes());
         bytes[16..24].copy_from_slice(&self.sequence.0.to_le_bytes());
@@ -143,6 +146,7 @@ impl RecordHeader {
         let kind = match header[4] {
             1 => RecordKind::Data,
             2 => RecordKind::Hole,
+            3 => RecordKind::Arrived,
             _ => return Err(NotARecord::Field("kind")),
         };
         if header[5..8] != [0; 3] {
@@ -151,7 +155,7 @@ impl RecordHeader {
         let (sequence, durable) = (Sequence(number(16)), Sequence(number(40)));
         let parsed = Self { kind, salt, sequence, first_block: number(24), block_count: number(32), durable };
         let most = match kind {
-            RecordKind::Data => MAX_RECORD_BLOCKS,
+            RecordKind::Data | RecordKind::Arrived => MAX_RECORD_BLOCKS,
             RecordKind::Hole => MAX_BLOCKS,
         };
         if parsed.block_count == 0 || parsed.block_count > most {
@@ -178,6 +182,7 @@ mod tests {
     fn headers() -> impl Strategy<Value = RecordHeader> {
         let kinds = prop_oneof![
             (1..=4u64).prop_map(|count| (RecordKind::Data, count)),
+            (1..=4u64).prop_map(|count| (RecordKind::Arrived, count)),
             (1..=MAX_BLOCKS).prop_map(|count| (RecordKind::Hole, count)),
         ];
         (kinds, any::<u64>(), 1u64.., any::<u64>()).prop_map(|((kind, block_count), salt, sequence, at)| {

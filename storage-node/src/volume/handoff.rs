@@ -27,14 +27,16 @@ use super::recover::first_record;
 use super::storage::{Storage, lock};
 use super::tail::Tail;
 use super::volume::{Layers, SealedState, Volume, VolumeSpec};
-use super::write::Written;
 use crate::chunk_store::StoreError;
+use crate::journal::record::RecordKind;
 
 /// What a volume was when it was released: all that was ever acknowledged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Released {
-    /// Its sealed contents. The blocks written are those in the tail too.
+    /// Its sealed contents.
     pub sealed: SealedState,
+    /// How many blocks of data writes are in them and in the tail: see [`VolumeRecord::written_blocks`].
+    pub written_blocks: u64,
     /// What is newer.
     pub tail: Tail,
 }
@@ -42,7 +44,8 @@ pub struct Released {
 /// What a node is told of a volume that is handed to it.
 #[derive(Clone, Debug)]
 pub struct Inheritance {
-    /// The volume, in the epoch that begins with it, as it was sealed where it comes from.
+    /// The volume, in the epoch that begins with it, as it was sealed where it comes from. The blocks written are those in the tail too:
+    /// they are not counted again when they arrive.
     pub spec: VolumeSpec,
     /// What is newer.
     pub tail: Tail,
@@ -69,8 +72,9 @@ impl Volume {
         self.seal_ended.notify_waiters();
         let frozen = layers.frozen.as_ref().map(|frozen| &*frozen.overlay);
         let tail = Tail::of(frozen.into_iter().chain([&layers.active]));
-        let VolumeRecord { root, generation, .. } = layers.sealed;
-        Ok(Released { sealed: SealedState { root, generation, written_blocks: layers.written_blocks }, tail })
+        let VolumeRecord { root, generation, written_blocks, .. } = layers.sealed;
+        let sealed = SealedState { root, generation, written_blocks };
+        Ok(Released { sealed, written_blocks: layers.written_blocks, tail })
     }
 
     /// Whether it has been released.
@@ -89,6 +93,12 @@ impl Volume {
         Tail::of_data(&not_arrived(&self.layers()))
     }
 
+    /// Whether the sealed contents lack nothing of the tail that the volume came with. Where they do they are no state that it ever
+    /// had.
+    pub fn has_sealed_tail(&self) -> bool {
+        self.layers().tail.is_empty()
+    }
+
     /// Takes the contents of blocks of the tail in, which begin at `first_block`, but for those that have arrived or were
     /// overwritten meanwhile. They are in the journal on return; what is lost of it by a loss of power is absent again.
     ///
@@ -104,7 +114,7 @@ impl Volume {
         // Nobody else takes in or writes meanwhile, and what is absent is in no seal.
         for absent in self.absent_blocks(blocks) {
             let bytes = bytes_of(&absent, first_block);
-            self.append_data(&turn, absent.start, &data[bytes], Written::Elsewhere)?;
+            self.append_data(&turn, absent.start, &data[bytes], RecordKind::Arrived)?;
         }
         Ok(())
     }

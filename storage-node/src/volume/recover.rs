@@ -104,7 +104,7 @@ pub(crate) fn overlay_of(records: &[(RecordHeader, Arc<JournalFile>, u64)]) -> (
     let (mut overlay, mut bytes) = (Overlay::default(), 0);
     for (header, file, payload_at) in records {
         let source = match header.kind {
-            RecordKind::Data => Source::Journal { file: Arc::clone(file), at: *payload_at },
+            RecordKind::Data | RecordKind::Arrived => Source::Journal { file: Arc::clone(file), at: *payload_at },
             RecordKind::Hole => Source::Hole,
         };
         overlay.insert(header.first_block..header.first_block + header.block_count, source);

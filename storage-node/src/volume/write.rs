@@ -19,15 +19,6 @@ use crate::journal::record::RecordKind;
 /// The right to append: whoever holds [`Volume::writing`].
 pub(super) type Turn<'a> = MutexGuard<'a, ()>;
 
-/// Whose data is appended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Written {
-    /// It was written just now.
-    Anew,
-    /// It was written where the volume was handed over from, and has been counted there.
-    Elsewhere,
-}
-
 impl Volume {
     /// Writes `data` at `at`. On return it survives the end of the process; power loss, after the next [`Volume::flush`].
     ///
@@ -40,7 +31,7 @@ impl Volume {
         }
         if range.is_aligned_to(BLOCK_SIZE) {
             let turn = self.turn()?;
-            return self.append_data(&turn, blocks_of(range).start, data, Written::Anew);
+            return self.append_data(&turn, blocks_of(range).start, data, RecordKind::Data);
         }
         let blocks = blocks_of(range);
         let whole = whole_range(&blocks);
@@ -50,7 +41,7 @@ impl Volume {
         bytes[skip..skip + data.len()].copy_from_slice(data);
         let edges = [0..skip, skip + data.len()..length];
         self.with_blocks_around(&whole, &edges, &mut bytes, |turn, bytes| {
-            self.append_data(turn, blocks.start, bytes, Written::Anew)
+            self.append_data(turn, blocks.start, bytes, RecordKind::Data)
         })
     }
 
@@ -73,7 +64,10 @@ impl Volume {
         }
         let turn = self.writing.try_lock().ok()?;
         // Another writer may have taken the room, and then this one waits for a file; that is rare and short.
-        Some(self.check_writable().and_then(|()| self.append_data(&turn, blocks_of(range).start, data, Written::Anew)))
+        Some(
+            self.check_writable()
+                .and_then(|()| self.append_data(&turn, blocks_of(range).start, data, RecordKind::Data)),
+        )
     }
 
     /// Makes the bytes of a range read as zeroes, and gives their space back.
@@ -147,15 +141,15 @@ impl Volume {
         turn: &Turn<'_>,
         first_block: u64,
         data: &[u8],
-        written: Written,
+        kind: RecordKind,
     ) -> Result<(), VolumeError> {
         let mut first = first_block;
         // At most 1 MiB, a constant.
         for part in data.chunks(usize::try_from(self.journal.max_record_blocks() * BLOCK_SIZE).unwrap_or(usize::MAX)) {
             let count = part.len() as u64 / BLOCK_SIZE;
-            let appended = self.journal.append(RecordKind::Data, first, count, part)?;
+            let appended = self.journal.append(kind, first, count, part)?;
             let source = Source::Journal { file: appended.file, at: appended.payload_at };
-            let counted = if written == Written::Anew { count } else { 0 };
+            let counted = if kind == RecordKind::Data { count } else { 0 };
             self.note(turn, first..first + count, source, part.len() as u64, counted);
             first += count;
         }

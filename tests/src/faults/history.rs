@@ -29,6 +29,8 @@ pub enum Record {
     Operation(Operation),
     /// A volume was given to another node without its owner.
     Takeover(Takeover),
+    /// A volume was to be handed over by its owner.
+    Handoff(Handoff),
     /// An owner that was superseded has returned.
     Kept(Kept),
     /// A node tells something of a session, or of a volume that it serves.
@@ -95,6 +97,24 @@ pub struct Takeover {
     pub complete_bytes: u64,
     /// What the failover reported to be lost; `None` where its report did not arrive.
     pub lost_bytes: Option<u64>,
+    /// Before it was asked for.
+    pub invoked_ns: u64,
+    /// After it was known.
+    pub answered_ns: u64,
+}
+
+/// A volume that its owner was asked to hand over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Handoff {
+    /// The volume.
+    pub volume: u8,
+    /// The node that was asked, its owner.
+    pub from: u8,
+    /// The node that was to own it.
+    pub to: u8,
+    /// The epoch that began; `None` where that was not answered, and may have happened.
+    pub epoch: Option<u64>,
     /// Before it was asked for.
     pub invoked_ns: u64,
     /// After it was known.

@@ -25,7 +25,9 @@ pub struct Report {
     pub sessions_opened: usize,
     /// How often a volume was given to another node without its owner.
     pub takeovers: u32,
-    /// How many of those told what is lost; the answers of the others did not arrive.
+    /// How often its owner has handed a volume over, as that was answered.
+    pub handoffs: u32,
+    /// How many of the failovers told what is lost; the answers of the others did not arrive.
     pub reported: u32,
     /// How many of the owners before have returned, and what they had was looked at.
     pub settled: u32,
@@ -68,6 +70,7 @@ impl Report {
             sessions_lapsed: decided(records, What::Lapse),
             sessions_opened: decided(records, What::Open),
             takeovers: 0,
+            handoffs: 0,
             reported: 0,
             settled: 0,
             acknowledged: Counts::default(),
@@ -100,6 +103,10 @@ impl Report {
             }
             Record::Kept(_) => {
                 self.settled += 1;
+                return;
+            }
+            Record::Handoff(handoff) => {
+                self.handoffs += u32::from(handoff.epoch.is_some());
                 return;
             }
             Record::Campaign(_) | Record::Node(_) => return,
@@ -144,12 +151,13 @@ impl fmt::Display for Report {
             self.seed,
             kinds.join(", ")
         )?;
-        let Self { sessions_opened, sessions_lapsed, takeovers, reported, settled, .. } = self;
+        let Self { sessions_opened, sessions_lapsed, takeovers, handoffs, reported, settled, .. } = self;
         writeln!(f, "sessions: {sessions_opened} opened, {sessions_lapsed} lapsed")?;
         writeln!(
             f,
             "failovers: {takeovers}; the loss reports of {reported} were read; what the owner still had was looked at after {settled}"
         )?;
+        writeln!(f, "handoffs: {handoffs}")?;
         let Counts { writes, flushes, blocks_read } = self.acknowledged;
         writeln!(f, "acknowledged: {writes} writes, {flushes} flushes, {blocks_read} blocks read")?;
         writeln!(f, "not acknowledged: {} answered with an error, {} without an answer", self.refused, self.lost)?;

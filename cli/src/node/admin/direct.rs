@@ -9,7 +9,7 @@ use sterna_storage_node::image;
 use tonic::Status;
 
 use super::lookup::{Freshness, contents};
-use super::{create, failover, replica};
+use super::{create, failover, move_volumes, replica};
 use crate::node::node::Node;
 
 /// `sterna volume create`.
@@ -39,6 +39,21 @@ pub(in crate::node) async fn fail_over(
     let request =
         admin::FailOverRequest { volume: volume.to_owned(), site: site.to_owned(), accept_loss: true, dry_run: false };
     failover::fail_over(Arc::clone(node), request).await
+}
+
+/// `sterna volume move NAME --to SITE`: the epoch that has begun.
+pub(in crate::node) async fn move_volume(node: &Arc<Node>, volume: &str, site: &str) -> Result<u64, Status> {
+    let request = admin::MoveVolumesRequest {
+        volumes: vec![volume.to_owned()],
+        site: site.to_owned(),
+        node: String::new(),
+        require: "none".to_owned(),
+    };
+    let node = Arc::clone(node);
+    // As the call does: whoever has asked may go away.
+    let moving = tokio::spawn(async move { move_volumes::move_volumes(node, request).await });
+    let moved = moving.await.map_err(|panic| Status::internal(panic.to_string()))??;
+    moved.volumes.first().map(|moved| moved.epoch).ok_or_else(|| Status::internal("nothing has moved"))
 }
 
 /// `sterna volume export SOURCE`, into memory.

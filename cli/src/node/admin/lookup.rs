@@ -77,10 +77,17 @@ pub(super) async fn held_volume(node: &Node, name: &VolumeName) -> Result<(HeldS
     if entry.id == id { Ok((slot, entry)) } else { Err(Status::aborted(format!("'{name}' is another volume now"))) }
 }
 
-/// The volume of this name, open, for whatever is not about its being open.
+/// The volume of this name, open, for whatever needs all of it and is not about its being open.
 pub(super) async fn open_volume(node: &Node, name: &VolumeName) -> Result<(OpenVolume, Arc<VolumeEntry>), Status> {
     let (mut slot, entry) = held_volume(node, name).await?;
     let spec = spec(&entry)?;
+    if !entry.is_hydrated() {
+        let metadata = node.metadata.read();
+        let others: Vec<_> = entry.sources.iter().map(|source| name_of(&metadata, source.node)).collect();
+        let what =
+            format!("parts of volume '{name}' are still at {}: try again when they have arrived", others.join(", "));
+        return Err(Status::failed_precondition(what));
+    }
     let open = slot.volume(&spec).await.map_err(|error| error.about(&subject(name)))?;
     Ok((open, entry))
 }
@@ -155,7 +162,8 @@ pub(super) async fn all_contents(node: &Arc<Node>) -> Result<Vec<(String, HeldCo
     let mut all = Vec::new();
     let own = node.metadata.id();
     for entry in metadata.volumes() {
-        if entry.owner == own {
+        // Of what has not all arrived, what is not here is at others.
+        if entry.owner == own && entry.is_hydrated() {
             let record = sealed.get(&entry.id).filter(|record| record.epoch == entry.epoch);
             let root = record.map_or(entry.published.root, |record| record.root);
             all.push((entry.name.to_string(), held(root, entry.size)));

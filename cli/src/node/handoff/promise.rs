@@ -8,7 +8,7 @@
 //! * after an error nobody knows which promise is durable, and nothing is promised, or rests on one, until the node has been started
 //!   anew.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
@@ -59,6 +59,8 @@ pub(in crate::node) struct Promises {
     storage: Arc<Storage>,
     /// Those that were looked at or made since the start: one for each volume that was handed over.
     known: Mutex<HashMap<VolumeId, Known>>,
+    /// Those that this node has released, and of which it may keep something still.
+    released: Mutex<BTreeSet<VolumeId>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -77,7 +79,7 @@ impl Promise {
 impl Promises {
     /// Those of `node`, whose index is in `storage`.
     pub(in crate::node) fn new(node: NodeId, storage: Arc<Storage>) -> Self {
-        Self { node, storage, known: Mutex::default() }
+        Self { node, storage, known: Mutex::default(), released: Mutex::default() }
     }
 
     /// What was promised last about a volume. Blocks for a read of the index, the first time.
@@ -123,12 +125,35 @@ impl Promises {
         }
     }
 
+    /// The volumes that this node has released since its start, or was seen to have, and of which it may keep something still.
+    pub(in crate::node) fn released(&self) -> BTreeSet<VolumeId> {
+        self.all_released().clone()
+    }
+
+    /// Notes that this node has released a volume, and keeps something of it.
+    pub(in crate::node) fn note_released(&self, volume: VolumeId) {
+        self.all_released().insert(volume);
+    }
+
+    /// Notes that this node keeps nothing of a volume that it had released, or has it again.
+    pub(in crate::node) fn forget_released(&self, volume: VolumeId) {
+        self.all_released().remove(&volume);
+    }
+
+    fn all_released(&self) -> MutexGuard<'_, BTreeSet<VolumeId>> {
+        self.released.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Makes a promise. Durable on return. Blocks for a sync of the index.
     ///
     /// # Errors
     /// [`PromiseError`]; what was promised is then unknown.
     pub(in crate::node) fn make(&self, volume: VolumeId, promise: Promise) -> Result<(), PromiseError> {
-        self.note(volume, promise, |bytes| self.storage.make_pledge(volume, bytes))
+        self.note(volume, promise, |bytes| self.storage.make_pledge(volume, bytes))?;
+        if promise.pledge.choice == Choice::Released {
+            self.note_released(volume);
+        }
+        Ok(())
     }
 
     /// Makes the promise that a volume is here, and takes it over. Durable on return, both or neither. Blocks for a sync of the

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
+use std::ops::Range;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -16,7 +17,9 @@ use sterna_consensus::state::volume::Volume as VolumeEntry;
 use sterna_proto::node::handoff_client::HandoffClient;
 use sterna_proto::node::{BlockRange, FetchTailReply, FetchTailRequest};
 use sterna_runtime::work::blocking;
+use sterna_storage_node::chunk_store::{ChunkStore, StoreError};
 use sterna_storage_node::gaps::Wanted;
+use sterna_storage_node::map::MapError;
 use sterna_storage_node::volume::{Absence, Supplied, Supply, Volume};
 use sterna_transport::Lane;
 use sterna_types::{BLOCK_SIZE, ChunkId, DeviceError, Epoch, NodeId, VolumeId};
@@ -102,6 +105,8 @@ impl Supplier {
             return Err(Arc::new(FetchError::Ended));
         }
         let sources = Sources::of(&metadata, volume.id(), node.metadata.id());
+        // Others may have brought it by now, all of it, and then nobody keeps it for this node any more.
+        let absence = still_absent(&node, volume, absence).await?;
         if !absence.blocks.is_empty() {
             let turn = Arc::clone(lock(&self.tails).entry(volume.id()).or_default());
             let _turn = turn.lock().await;
@@ -188,13 +193,36 @@ impl InFlight {
     }
 }
 
+/// What of an absence is still absent.
+async fn still_absent(node: &Arc<Node>, volume: &Arc<Volume>, absence: &Absence) -> Result<Absence, FetchError> {
+    let (store, volume, absence) = (Arc::clone(&node.engine.store), Arc::clone(volume), absence.clone());
+    let looking = blocking(move || {
+        let pin = store.pin();
+        let mut chunks = BTreeSet::new();
+        for chunk in absence.chunks {
+            if !store.keep(chunk.id, &pin)? {
+                chunks.insert(chunk);
+            }
+        }
+        let tail = volume.tail();
+        let mut blocks = Vec::new();
+        for absent in tail.data() {
+            let shared = |asked: &Range<u64>| asked.start.max(absent.start)..asked.end.min(absent.end);
+            blocks.extend(absence.blocks.iter().map(shared).filter(|shared| !shared.is_empty()));
+        }
+        Ok::<_, StoreError>(Absence { chunks, blocks })
+    });
+    let looked = looking.await.map_err(|_| FetchError::Pull(PullError::Panicked))?;
+    looked.map_err(|error| FetchError::Pull(PullError::Map(MapError::Store(error))))
+}
+
 /// Fetches data of a volume's tail into it.
 pub(super) async fn fetch_tail(
     node: &Arc<Node>,
     volume: &Arc<Volume>,
     source: Option<(NodeId, Epoch)>,
     lane: Lane,
-    blocks: &[std::ops::Range<u64>],
+    blocks: &[Range<u64>],
 ) -> Result<(), FetchError> {
     let failed = |what: String| FetchError::Tail { what, is_final: false };
     let (source, epoch) = source
@@ -204,8 +232,7 @@ pub(super) async fn fetch_tail(
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .accept_compressed(CompressionEncoding::Zstd);
     for blocks in blocks.chunks(MAX_RANGES) {
-        let asked =
-            |blocks: &std::ops::Range<u64>| BlockRange { first: blocks.start, count: blocks.end - blocks.start };
+        let asked = |blocks: &Range<u64>| BlockRange { first: blocks.start, count: blocks.end - blocks.start };
         let blocks_asked = blocks.iter().map(asked).collect();
         let request = FetchTailRequest { volume: volume.id().0, epoch: epoch.number(), blocks: blocks_asked };
         let of_source = |status: tonic::Status| failed(format!("node {source}: {}", status.message()));

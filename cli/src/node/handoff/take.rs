@@ -113,8 +113,8 @@ fn take_over(
     let (node, spec, release) = (Arc::clone(node), spec_of(entry), release.clone());
     let taking = tokio::spawn(async move {
         let spec = spec.ok_or_else(|| Status::failed_precondition("its format is unknown to this program"))?;
-        let Release { passing, contents, tail } = release;
-        let Published { root, generation, written_blocks, .. } = contents;
+        let Release { passing, contents, written_blocks, tail } = release;
+        let Published { root, generation, .. } = contents;
         let epoch = passing.epoch.next();
         let spec = VolumeSpec { epoch, root, generation: generation.0, written_blocks, ..spec };
         let promise = Promise { pledge, epoch: passing.epoch, received: Some(contents) };

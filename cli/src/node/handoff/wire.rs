@@ -20,12 +20,14 @@ pub(super) struct Passing {
 }
 
 /// A volume that is released.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Release {
     /// Which, and by which handoff.
     pub(super) passing: Passing,
     /// What is in its root.
     pub(super) contents: Published,
+    /// How many blocks of data writes are in that and in the tail.
+    pub(super) written_blocks: u64,
     /// What is newer.
     pub(super) tail: Tail,
 }
@@ -56,16 +58,17 @@ impl Passing {
 impl Release {
     /// What was `released`, as of now.
     pub(super) fn new(passing: Passing, released: Released, at: UnixTime) -> Self {
-        let Released { sealed, tail } = released;
+        let Released { sealed, written_blocks, tail } = released;
         let generation = Generation(sealed.generation);
         let contents = Published { root: sealed.root, generation, written_blocks: sealed.written_blocks, at: Some(at) };
-        Self { passing, contents, tail }
+        Self { passing, contents, written_blocks, tail }
     }
 
     /// As a message.
     pub(super) fn to_message(&self) -> node::ReleasedVolume {
         let Published { root, generation, written_blocks, at } = self.contents;
         node::ReleasedVolume {
+            all_written_blocks: self.written_blocks,
             handoff: Some(self.passing.to_message()),
             root: root.top().map(|top| top.as_bytes().to_vec()).unwrap_or_default(),
             generation: generation.0,
@@ -76,7 +79,8 @@ impl Release {
     }
 
     fn parse(message: node::ReleasedVolume) -> Result<Self, Status> {
-        let node::ReleasedVolume { handoff, root, generation, written_blocks, at_unix_ms, tail } = message;
+        let node::ReleasedVolume { handoff, root, generation, written_blocks, all_written_blocks, at_unix_ms, tail } =
+            message;
         let passing = Passing::parse(handoff.ok_or_else(|| Status::invalid_argument("no handoff is named"))?)?;
         let root = match (root.is_empty(), <[u8; 32]>::try_from(root)) {
             (true, _) => Root::EMPTY,
@@ -86,7 +90,7 @@ impl Release {
         let at = (at_unix_ms > 0).then_some(UnixTime { unix_ms: at_unix_ms });
         let contents = Published { root, generation: Generation(generation), written_blocks, at };
         let tail = Tail::parse(&tail).map_err(|error| Status::invalid_argument(format!("its tail: {error}")))?;
-        Ok(Self { passing, contents, tail })
+        Ok(Self { passing, contents, written_blocks: all_written_blocks, tail })
     }
 
     /// From the messages of one request: some, each volume once, at most [`MAX_VOLUMES_PER_HANDOFF`].
@@ -128,10 +132,13 @@ mod tests {
     fn a_release_reads_back_as_it_was_written() {
         for root in [Root::EMPTY, Root::at(ChunkId::from_bytes([7; 32]))] {
             let sealed = SealedState { root, generation: 5, written_blocks: 6 };
-            let release = Release::new(passing(1), Released { sealed, tail: Tail::EMPTY }, UnixTime { unix_ms: 9 });
+            let release = Release::new(
+                passing(1),
+                Released { sealed, written_blocks: 8, tail: Tail::EMPTY },
+                UnixTime { unix_ms: 9 },
+            );
             let read = Release::parse_all(vec![release.to_message()]).expect("a release");
-            let [Release { passing, contents, tail }] = &read[..] else { panic!("{read:?}") };
-            assert_eq!((*passing, *contents, tail), (release.passing, release.contents, &release.tail));
+            assert_eq!(read, [release]);
         }
     }
 
@@ -139,7 +146,8 @@ mod tests {
     fn what_is_no_release_is_refused() {
         let good = || {
             let sealed = SealedState { root: Root::EMPTY, generation: 5, written_blocks: 6 };
-            Release::new(passing(1), Released { sealed, tail: Tail::EMPTY }, UnixTime { unix_ms: 9 }).to_message()
+            Release::new(passing(1), Released { sealed, written_blocks: 8, tail: Tail::EMPTY }, UnixTime { unix_ms: 9 })
+                .to_message()
         };
         let refused = |messages| Release::parse_all(messages).expect_err("it is wrong").message().to_owned();
         assert!(refused(vec![]).starts_with("0 volumes"));

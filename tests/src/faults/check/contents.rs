@@ -3,7 +3,7 @@
 //! Each block is a register of its own: a write that was acknowledged is what later reads find until there is another one; a
 //! write that was not may have been done by the time at which its client knew that there is no answer, and not later; a block
 //! that was never written holds zeroes. That a node is killed or restarted changes nothing of this. A failover does, and says
-//! exactly what: the epoch that it begins holds the first so many of all writes before.
+//! exactly what: the epoch that it begins holds the first so many of all writes before. A handoff loses none of them.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -11,7 +11,7 @@ use super::epochs::Epochs;
 use super::lineage::Lineage;
 use super::linear::{self, Call, NotLinear, RegisterOp, Registers};
 use super::{Promise, Violation};
-use crate::faults::history::{Does, Kept, Operation, Outcome, Record, Setting, Takeover};
+use crate::faults::history::{Does, Handoff, Kept, Operation, Outcome, Record, Setting, Takeover};
 use crate::faults::mark::{Found, Mark};
 use crate::oracle::block::BLOCK_BYTES;
 
@@ -38,8 +38,12 @@ pub fn check(setting: &Setting, records: &[Record], epochs: &Epochs) -> Vec<Viol
             Record::Kept(kept) if kept.volume == volume => Some((kept.epoch, kept)),
             _ => None,
         });
+        let handoff = records.iter().find_map(|record| match record {
+            Record::Handoff(handoff) if handoff.volume == volume => Some(handoff),
+            _ => None,
+        });
         let (takeovers, kept) = (takeovers.collect(), kept.collect());
-        let volume = Volume { number: volume, blocks, takeovers, kept, violations: Vec::new() };
+        let volume = Volume { number: volume, blocks, takeovers, handoff, kept, violations: Vec::new() };
         violations.extend(volume.check(&by_epoch));
     }
     violations
@@ -51,6 +55,8 @@ struct Volume<'a> {
     blocks: u64,
     /// By the epoch that each began.
     takeovers: BTreeMap<u64, &'a Takeover>,
+    /// The first that was asked for. One that was not answered may be what began an epoch, and so may each behind it.
+    handoff: Option<&'a Handoff>,
     /// By the epoch that each is left of.
     kept: BTreeMap<u64, &'a Kept>,
     violations: Vec<Violation>,
@@ -81,6 +87,9 @@ impl<'a> Volume<'a> {
     /// What the volume may have been through when this epoch began; nothing where the failover's report cannot be right.
     fn fall_back(&mut self, epoch: u64, lineages: &[Lineage], operations: &[&Operation]) -> Vec<Lineage> {
         let Some(takeover) = self.takeovers.get(&epoch).copied() else {
+            if self.handoff.is_some() {
+                return self.go_on(epoch, lineages, operations);
+            }
             if let Some(operation) = operations.iter().find(|operation| operation.does != Does::Attach) {
                 let what = format!("nothing tells how epoch {epoch} began: {operation}");
                 self.violations.push(Violation { promise: Promise::Contents, at_ns: operation.invoked_ns, what });
@@ -123,6 +132,30 @@ impl<'a> Volume<'a> {
             report(format!(
                 "fell back to none of the {count} states that it reports; block, found and reported: {differs:?}"
             ));
+        }
+        found
+    }
+
+    /// What the volume may have been through when this epoch began by a handoff: all that was written before.
+    fn go_on(&mut self, epoch: u64, lineages: &[Lineage], operations: &[&Operation]) -> Vec<Lineage> {
+        let possible: Vec<_> = lineages.iter().flat_map(Lineage::whole).collect();
+        let seen = first_seen(operations);
+        let differing = |lineage: &Lineage| {
+            let contents = lineage.contents(self.blocks);
+            seen.iter()
+                .find(|(block, found)| contents.get(**block) != Some(found))
+                .map(|(block, found)| (*block, *found, contents.get(*block).copied().flatten()))
+        };
+        let found: Vec<_> = possible.iter().filter(|lineage| differing(lineage).is_none()).cloned().collect();
+        if found.is_empty() {
+            let (number, count) = (self.number, possible.len());
+            let differs = possible.first().and_then(differing);
+            let what = format!(
+                "volume {number} was handed over, and epoch {epoch} did not begin with all that was written before, for \
+                 certain and perhaps; {count} states are possible; block, found and written: {differs:?}"
+            );
+            let at_ns = operations.first().map_or(0, |first| first.invoked_ns);
+            self.violations.push(Violation { promise: Promise::Contents, at_ns, what });
         }
         found
     }

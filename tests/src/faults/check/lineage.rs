@@ -37,10 +37,20 @@ impl Lineage {
     /// Each volume that has had exactly so many of the writes done, and none of those behind them: more than one where it is not
     /// known which were.
     pub fn first(&self, blocks: u64) -> Vec<Self> {
+        self.until(|so_far, _| so_far.writes.len() as u64 == blocks)
+    }
+
+    /// Each volume that has had all of the writes done: more than one where it is not known of some whether they were.
+    pub fn whole(&self) -> Vec<Self> {
+        self.until(|_, at| at == self.writes.len())
+    }
+
+    /// Each volume that has had the writes done which come before such a place.
+    fn until(&self, is_end: impl Fn(&Self, usize) -> bool) -> Vec<Self> {
         let mut found = BTreeSet::new();
         let mut open = vec![(Self::default(), 0)];
         while let Some((so_far, at)) = open.pop() {
-            if so_far.writes.len() as u64 == blocks {
+            if is_end(&so_far, at) {
                 found.insert(so_far);
                 continue;
             }

@@ -1,9 +1,10 @@
 //! Each check finds nothing wrong with a history that is right, and what is wrong with one that is not.
 
+use super::contents::ESHUTDOWN;
 use super::{Promise, Violation, check};
 use crate::faults::history::{
-    Decision, Does, Kept, NodeEvent, NodeRecord, Operation, Outcome, Record, Setting, Takeover, VERSION, VolumeSetting,
-    What,
+    Decision, Does, Handoff, Kept, NodeEvent, NodeRecord, Operation, Outcome, Record, Setting, Takeover, VERSION,
+    VolumeSetting, What,
 };
 use crate::faults::mark::{Found, Mark};
 
@@ -280,6 +281,34 @@ fn a_loss_report_that_is_not_exact_is_found() {
     fallen_back(2, 3, None).does(1, read([3, 2]), 1_300, DONE).violates(Promise::LossReport, 1_190);
     // What nobody has reported did not happen.
     taken_over().does(1, read([1, 0]), 1_300, DONE).violates(Promise::Contents, 1_300);
+}
+
+/// The first node has written to both blocks, and then handed the volume over: while its session lasts.
+fn handed_over() -> Story {
+    let mut story = Story::begun()
+        .does(0, write(0, 1), 100, DONE)
+        .does(0, write(1, 2), 200, DONE)
+        .does(0, write(0, 3), 300, Outcome::Failed(ESHUTDOWN))
+        .opens(1, 1, 50)
+        .lasts(1, 1, 60, 9_000)
+        .serves(1, 2, 400)
+        .attaches(1, 410);
+    let (volume, epoch) = (0, Some(2));
+    story.records.push(Record::Handoff(Handoff { volume, from: 0, to: 1, epoch, invoked_ns: 310, answered_ns: 405 }));
+    story
+}
+
+#[test]
+fn a_handoff_loses_nothing() {
+    handed_over().does(1, read([1, 2]), 500, DONE).holds();
+    // What was not acknowledged may have been done before.
+    handed_over().does(1, read([3, 2]), 500, DONE).holds();
+    handed_over().does(1, read([1, 0]), 500, DONE).violates(Promise::Contents, 410);
+    handed_over().does(1, read([0, 2]), 500, DONE).violates(Promise::Contents, 410);
+    let later = handed_over().does(1, read([1, 2]), 500, DONE).does(1, read([3, 2]), 600, DONE);
+    later.violates(Promise::Contents, 610);
+    // Whoever has handed it over acknowledges nothing more.
+    handed_over().does(1, read([1, 2]), 500, DONE).does(0, read([1, 2]), 600, DONE).violates(Promise::OneWriter, 610);
 }
 
 #[test]
