@@ -114,7 +114,7 @@ async fn publish_one_left(node: &Arc<Node>, id: VolumeId) -> Result<()> {
     let open = slot.volume(&spec_of(entry).context("its format is not known")?).await?;
     let volume = Arc::clone(&open.volume);
     let sealed = node.background.upkeep(move || volume.seal()).await??;
-    if sealed.generation > entry.published.generation.0 {
+    if sealed.generation > entry.published.generation.0 && open.volume.has_sealed_tail() {
         let publication = publication(id, open.epoch, sealed, &metadata);
         let outcome = node.metadata.propose(Command::PublishRoots(vec![publication])).await?;
         if let Outcome::Published { refused } = outcome

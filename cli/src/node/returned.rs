@@ -12,15 +12,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use sterna_consensus::ProposeError;
 use sterna_consensus::state::command::{Branch, Command};
 use sterna_consensus::state::refusal::Refusal;
 use sterna_consensus::state::volume::{Generation, Published, Volume as VolumeEntry};
 use sterna_runtime::work::blocking;
 use sterna_storage_node::chunking::ChunkingParameters;
-use sterna_storage_node::volume::{SealedState, Storage, Volume, VolumeError, VolumeSpec};
-use sterna_types::{Epoch, NodeId, SnapshotName, VolumeId};
+use sterna_storage_node::gaps;
+use sterna_storage_node::volume::{SealedState, Storage, Volume, VolumeSpec};
+use sterna_types::{Epoch, NodeId, Root, SnapshotName, VolumeId};
 
 use super::clock::now;
 use super::node::Node;
@@ -121,7 +122,15 @@ async fn settle(node: &Arc<Node>, id: VolumeId) -> Result<()> {
     // What its size was then cannot be more than it is now.
     let (own, size) = (Arc::clone(&storage), entry.size);
     let spec = VolumeSpec { size, ..VolumeSpec::of_kept(&kept, id, chunking)? };
-    let sealed = node.background.upkeep(move || seal(&own, &spec)).await??;
+    let came_by_handoff = promises.last(id)?.is_some_and(|last| last.accepts(kept.epoch));
+    let sealing = node.background.upkeep(move || {
+        let sealed = seal(&own, &spec)?;
+        if came_by_handoff {
+            check_complete(&own, sealed.root)?;
+        }
+        anyhow::Ok(sealed)
+    });
+    let sealed = sealing.await??;
     let has_more = superseded.is_none_or(|superseded| superseded.resumed.root != sealed.root);
     tell(node, &entry, kept.epoch, has_more.then_some(sealed)).await?;
     blocking(move || storage.remove_volume(id)).await??;
@@ -142,11 +151,21 @@ async fn settle_unopened(node: &Node, entry: &VolumeEntry) -> Result<()> {
 }
 
 /// Step 2.
-fn seal(storage: &Arc<Storage>, spec: &VolumeSpec) -> Result<SealedState, VolumeError> {
+fn seal(storage: &Arc<Storage>, spec: &VolumeSpec) -> Result<SealedState> {
     let volume = Volume::open(storage, spec)?;
-    let sealed = volume.seal();
+    let (sealed, has_tail) = (volume.seal(), volume.has_sealed_tail());
     volume.close();
-    sealed
+    let sealed = sealed?;
+    ensure!(has_tail, "what was handed to this node had not all arrived when it was taken over");
+    Ok(sealed)
+}
+
+/// Fails where a part of a root is not here: a volume that was handed to this node, and taken over before all of it had arrived. What is
+/// kept under a name has to be whole.
+fn check_complete(storage: &Arc<Storage>, root: Root) -> Result<()> {
+    let is_complete = gaps::complete(storage.store(), Root::EMPTY, root)?.is_some();
+    ensure!(is_complete, "what was handed to this node had not all arrived when it was taken over");
+    Ok(())
 }
 
 /// Step 3.

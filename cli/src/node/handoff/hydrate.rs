@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use sterna_consensus::state::command::Command;
 use sterna_consensus::state::volume::Volume as VolumeEntry;
 use sterna_storage_node::volume::{SealedState, Volume};
@@ -70,6 +70,7 @@ async fn fetch_all_of_tail(node: &Arc<Node>, volume: &Arc<Volume>, sources: &Sou
         }
         let blocks: Vec<_> = tail.data().collect();
         fetch_tail(node, volume, sources.tail, Lane::Bulk, &blocks).await?;
+        ensure!(volume.tail() != tail, "what was asked for of its tail has not come");
     }
 }
 

@@ -70,6 +70,11 @@ enum Known {
 }
 
 impl Promise {
+    /// Whether this node has accepted the volume, which begins this epoch.
+    pub(in crate::node) fn accepts(&self, epoch: Epoch) -> bool {
+        self.pledge.choice == Choice::Activated && self.epoch.next() == epoch
+    }
+
     /// Whether this node has released the volume, which ends this epoch.
     pub(in crate::node) fn releases(&self, epoch: Epoch) -> bool {
         self.pledge.choice == Choice::Released && self.epoch == epoch
@@ -177,7 +182,12 @@ impl Promises {
         let damaged = |error: serde_json::Error| PromiseError::Damaged { volume, what: error.to_string() };
         let bytes = serde_json::to_vec(&promise).map_err(damaged)?;
         let written = write(bytes);
-        let known = if written.is_ok() { Known::Is(Some(promise)) } else { Known::Unknown };
+        let known = match &written {
+            Ok(()) => Known::Is(Some(promise)),
+            // Refused before anything was written.
+            Err(VolumeError::OtherEpoch { .. }) => return Ok(written?),
+            Err(_) => Known::Unknown,
+        };
         self.known().insert(volume, known);
         Ok(written?)
     }

@@ -80,7 +80,8 @@ fn begin_due(node: &Arc<Node>, tasks: &mut JoinSet<()>) {
         let Some(in_hand) = node.handoffs.take_in_hand(entry.id) else { continue };
         tasks.spawn(carry_out(Arc::clone(node), entry.id, task, in_hand));
     }
-    for (id, open) in node.volumes.open() {
+    for id in node.volumes.promises().released() {
+        let Some(open) = node.volumes.get(id) else { continue };
         let is_back =
             || metadata.volume(id).and_then(|entry| node.volumes.promises().serves(entry)) == Some(open.epoch);
         if open.volume.is_released()
@@ -204,7 +205,7 @@ fn under_way(node: &Node, id: VolumeId) -> Option<(Arc<VolumeEntry>, Passing)> {
 /// How many handoffs are seen to at a time; those that fetch hold some messages each.
 const TASKS_AT_ONCE: usize = 16;
 const RETRY: Duration = Duration::from_secs(1);
-/// Small beside what a handoff takes.
-const PAUSE: Duration = Duration::from_millis(50);
+/// Nobody waits for what is begun here.
+const PAUSE: Duration = Duration::from_millis(200);
 /// Sessions come and go without a change of any volume.
 const LOOK: Duration = Duration::from_secs(1);

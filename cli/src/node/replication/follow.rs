@@ -113,6 +113,8 @@ fn due(metadata: &Metadata, volume: &Volume, own: NodeId) -> Option<Work> {
         let published = volume.published;
         let has_it = |other: &&Replica| other.complete.is_some_and(|other| other.contents.root == published.root);
         let others = volume.replicas.values().filter(has_it).map(|other| other.node);
+        // What the owner has not fetched yet is with those who have handed the volume over.
+        let others = others.chain(volume.sources.iter().rev().map(|source| source.node));
         (What::Published(published), published.root, std::iter::once(volume.owner).chain(others).collect::<Vec<_>>())
     };
     let is_live = |node: &NodeId| metadata.node(*node).and_then(|node| node.session).is_some_and(|s| s.is_live());
