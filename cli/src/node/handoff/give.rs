@@ -155,8 +155,14 @@ impl Giver {
             Ok(Err(status)) => status.message().to_owned(),
             Err(_) => format!("it has not answered within {ANSWER_PATIENCE:?}"),
         };
-        ensure!(obstacle.is_empty(), "node {} does not take it: {obstacle}", self.to);
+        ensure!(obstacle.is_empty(), "{} does not take it: {obstacle}", self.recipient());
         Ok(())
+    }
+
+    /// What the node that they go to is called.
+    fn recipient(&self) -> String {
+        let metadata = self.node.metadata.read();
+        metadata.node(self.to).map_or_else(|| format!("node {}", self.to), |node| node.name.to_string())
     }
 
     /// Ends what has begun: nothing was released. What fails of it is done again by [`super::settle`].
@@ -202,7 +208,7 @@ impl Giver {
                 End::HandedBack => given.open.resume(),
             }
         }
-        ensure!(ends.iter().all(|end| *end == End::Passed), "node {} has declined it", self.to);
+        ensure!(ends.iter().all(|end| *end == End::Passed), "{} has declined it", self.recipient());
         let volumes = self.given.iter().zip(&releases).map(|(given, release)| {
             (given.entry.name.clone(), given.entry.epoch.next(), release.tail.data_blocks() * BLOCK_SIZE)
         });

@@ -5,6 +5,7 @@
 //!
 //! Invariants:
 //! * nothing follows from a promise that is not durable;
+//! * there is one about a handoff, and never another one;
 //! * after an error nobody knows which promise is durable, and nothing is promised, or rests on one, until the node has been started
 //!   anew.
 
@@ -43,6 +44,12 @@ pub(in crate::node) enum PromiseError {
         volume: VolumeId,
         /// What is wrong with it.
         what: String,
+    },
+    /// It would be the second about one handoff.
+    #[error("this node has promised something else about this handoff of volume {volume}")]
+    Bound {
+        /// The volume.
+        volume: VolumeId,
     },
     /// It failed before.
     #[error("a promise about volume {volume} may be on the disk or not: restart the node")]
@@ -176,8 +183,10 @@ impl Promises {
         promise: Promise,
         write: impl FnOnce(Vec<u8>) -> Result<(), VolumeError>,
     ) -> Result<(), PromiseError> {
-        if self.last(volume)? == Some(promise) {
-            return Ok(());
+        match self.last(volume)? {
+            Some(last) if last == promise => return Ok(()),
+            Some(last) if last.pledge.handoff == promise.pledge.handoff => return Err(PromiseError::Bound { volume }),
+            _ => {}
         }
         let damaged = |error: serde_json::Error| PromiseError::Damaged { volume, what: error.to_string() };
         let bytes = serde_json::to_vec(&promise).map_err(damaged)?;
@@ -195,5 +204,64 @@ impl Promises {
     fn known(&self) -> MutexGuard<'_, HashMap<VolumeId, Known>> {
         // Whatever panicked while it was held has put in all of a promise or nothing.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sterna_consensus::state::ownership::HandoffNumber;
+    use sterna_consensus::state::volume::Generation;
+    use sterna_storage_node::chunk_store::MemoryChunkStore;
+    use sterna_storage_node::chunk_store::index::{MemoryIndex, VolumeRecords};
+    use sterna_storage_node::disk::SimulatedDisk;
+    use sterna_storage_node::journal::SaltSource;
+    use sterna_storage_node::volume::StorageOptions;
+    use sterna_types::Root;
+
+    #[test]
+    fn a_promise_is_written_down_as_it_ever_was() {
+        let pledge = |choice| Pledge { handoff: HandoffNumber(3), choice };
+        let released = Promise { pledge: pledge(Choice::Released), epoch: Epoch::FIRST, received: None };
+        let text = r#"{"pledge":{"handoff":3,"choice":"released"},"epoch":1}"#;
+        assert_eq!(serde_json::to_string(&released).expect("JSON"), text);
+        assert!(released.releases(Epoch::FIRST) && !released.releases(Epoch::FIRST.next()));
+        for (choice, name) in
+            [(Choice::Aborting, "aborting"), (Choice::Activated, "activated"), (Choice::Declined, "declined")]
+        {
+            let text = format!(r#"{{"pledge":{{"handoff":3,"choice":"{name}"}},"epoch":1}}"#);
+            let read: Promise = serde_json::from_str(&text).expect("a promise");
+            assert_eq!(read, Promise { pledge: pledge(choice), ..released });
+        }
+        let received = Some(Published::of(Root::EMPTY, Generation(5)));
+        let accepted = Promise { pledge: pledge(Choice::Activated), epoch: Epoch::FIRST, received };
+        let text = serde_json::to_string(&accepted).expect("JSON");
+        assert_eq!(serde_json::from_str::<Promise>(&text).expect("a promise"), accepted);
+        assert!(accepted.accepts(Epoch::FIRST.next()) && !accepted.releases(Epoch::FIRST));
+    }
+
+    #[test]
+    fn there_is_one_promise_about_a_handoff_and_a_start_knows_it() {
+        let disk = Arc::new(SimulatedDisk::new());
+        let records = VolumeRecords::new(Arc::new(MemoryIndex::new()));
+        let (salts, options) = (SaltSource::new([7; 32]), StorageOptions::default());
+        let storage = Storage::new(disk, Arc::new(MemoryChunkStore::new()), records, salts, options).expect("storage");
+        let volume = VolumeId(1);
+        let promise = |number, choice| Promise {
+            pledge: Pledge { handoff: HandoffNumber(number), choice },
+            epoch: Epoch::FIRST,
+            received: None,
+        };
+        let promises = Promises::new(NodeId::FIRST, Arc::clone(&storage));
+        assert_eq!(promises.last(volume).expect("an answer"), None);
+        promises.make(volume, promise(1, Choice::Released)).expect("a promise");
+        promises.make(volume, promise(1, Choice::Released)).expect("the same");
+        for promises in [promises, Promises::new(NodeId::FIRST, Arc::clone(&storage))] {
+            let bound = promises.make(volume, promise(1, Choice::Aborting));
+            assert!(matches!(bound, Err(PromiseError::Bound { .. })), "{bound:?}");
+            assert_eq!(promises.last(volume).expect("an answer"), Some(promise(1, Choice::Released)));
+        }
+        let again = Promises::new(NodeId::FIRST, storage);
+        again.make(volume, promise(2, Choice::Aborting)).expect("of the next handoff");
     }
 }
