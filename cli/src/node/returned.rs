@@ -2,8 +2,9 @@
 //!
 //! What it has handed over it keeps for as long as the owner lacks something, and then forgets it: the owner has all of that.
 //!
-//! What others have taken over is kept as a snapshot, so that nothing vanishes, and only then forgotten (design section 5). Of an epoch in which it never opened the volume that is what was published then. Of another, the steps, and what a start makes
-//! of a crash behind each of them:
+//! What others have taken over is kept as a snapshot, so that nothing vanishes, and only then forgotten (design section 5). Of an
+//! epoch in which it never opened the volume that is what was published then. Of another, the steps, and what a start makes of a
+//! crash behind each of them:
 //! 1. What is open of it is closed: nobody was answered any more. *It is here as it was left.*
 //! 2. It is opened in the epoch that it was written in, sealed, and closed. *The same, with less in the journal.*
 //! 3. The metadata is told: as a snapshot where that is more than what was gone on with. *It is told again, and knows.*

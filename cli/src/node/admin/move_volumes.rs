@@ -3,14 +3,13 @@
 use std::sync::Arc;
 
 use sterna_consensus::Metadata;
-use sterna_consensus::state::cluster::Node as NodeEntry;
 use sterna_consensus::state::volume::Volume as VolumeEntry;
 use sterna_proto::admin;
 use sterna_types::{NodeId, SiteName, VolumeName};
 use tonic::Status;
 
 use super::lookup::{held_volume, metadata, own_volume, spec, subject};
-use super::replica::{any_live_node, has_session, node_of};
+use super::replica::{any_live_node, live_nodes, node_of};
 use super::reply::node_name;
 use super::request::parsed;
 use super::status::IntoStatus;
@@ -55,11 +54,8 @@ pub(super) async fn move_volumes(
 /// The node that keeps a replica of the most of them; of those that keep none, any that can.
 fn best_node(metadata: &Metadata, entries: &[&Arc<VolumeEntry>], site: &SiteName) -> Result<NodeId, Status> {
     let keeper = |entry: &&Arc<VolumeEntry>| entry.replicas.get(site).map(|replica| replica.node);
-    let can = |node: &&Arc<NodeEntry>| {
-        node.site == *site && has_session(node) && !metadata.layout().draining.contains(&node.id)
-    };
     let kept = |node: &NodeId| entries.iter().filter(|entry| keeper(entry) == Some(*node)).count();
-    let keepers = metadata.nodes().filter(can).map(|node| node.id).filter(|node| kept(node) > 0);
+    let keepers = live_nodes(metadata, site).map(|node| node.id).filter(|node| kept(node) > 0);
     match keepers.max_by_key(kept) {
         Some(keeper) => Ok(keeper),
         None => any_live_node(metadata, site),

@@ -115,11 +115,14 @@ fn any_node_of(metadata: &Metadata, entry: &VolumeEntry, site: &SiteName) -> Res
     }
 }
 
-/// Of the nodes of a site that have a session and do not drain, the one that has the fewest volumes.
+/// The nodes of a site that have a session and do not drain.
+pub(super) fn live_nodes<'a>(metadata: &'a Metadata, site: &'a SiteName) -> impl Iterator<Item = &'a Arc<NodeEntry>> {
+    let draining = &metadata.layout().draining;
+    metadata.nodes().filter(move |node| node.site == *site && has_session(node) && !draining.contains(&node.id))
+}
+
+/// Of these, the one that has the fewest volumes.
 pub(super) fn any_live_node(metadata: &Metadata, site: &SiteName) -> Result<NodeId, Status> {
-    let can = |node: &&Arc<NodeEntry>| {
-        node.site == *site && has_session(node) && !metadata.layout().draining.contains(&node.id)
-    };
     let load = |node: &&Arc<NodeEntry>| {
         let keeps = |volume: &&Arc<VolumeEntry>| {
             volume.owner == node.id || volume.replicas.values().any(|replica| replica.node == node.id)
@@ -131,7 +134,7 @@ pub(super) fn any_live_node(metadata: &Metadata, site: &SiteName) -> Result<Node
     }
     let nobody =
         || Status::failed_precondition(format!("no node of site '{site}' has a session and does not drain: start one"));
-    metadata.nodes().filter(can).min_by_key(load).map(|node| node.id).ok_or_else(nobody)
+    live_nodes(metadata, site).min_by_key(load).map(|node| node.id).ok_or_else(nobody)
 }
 
 pub(super) fn node_of(metadata: &Metadata, name: &NodeName, site: &SiteName) -> Result<NodeId, Status> {

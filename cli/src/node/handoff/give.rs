@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use sterna_consensus::ProposeError;
-use sterna_consensus::handoff::Choice;
+use sterna_consensus::handoff::{Choice, Pledge};
 use sterna_consensus::state::command::Command;
 use sterna_consensus::state::handoffs::VolumeHandoff;
 use sterna_consensus::state::outcome::Outcome;
@@ -21,10 +21,10 @@ use tokio::time::{Instant, timeout};
 use tonic::codec::CompressionEncoding;
 use tonic::transport::Channel;
 
-use super::promise::Promise;
+use super::InHand;
+use super::promise::{Promise, PromiseError};
 use super::service::MAX_RELEASE_BYTES;
 use super::wire::{Passing, Release};
-use super::{InHand, promise::PromiseError};
 use crate::node::clock::now;
 use crate::node::node::Node;
 use crate::node::volumes::{HeldSlot, OpenVolume};
@@ -244,9 +244,9 @@ async fn release_all(volumes: Vec<Arc<Volume>>) -> Result<Vec<Released>> {
     Ok(releasing.await??)
 }
 
-/// Makes a promise of this node, the owner, where it may. Blocks for a sync.
+/// Makes a promise of this node. Blocks for a sync.
 pub(super) fn promise(node: &Node, passing: Passing, choice: Choice) -> Result<(), PromiseError> {
-    let pledge = sterna_consensus::handoff::Pledge { handoff: passing.handoff, choice };
+    let pledge = Pledge { handoff: passing.handoff, choice };
     let promise = Promise { pledge, epoch: passing.epoch, received: None };
     node.volumes.promises().make(passing.volume, promise)
 }

@@ -16,8 +16,8 @@
 //! 12 forgets what it had                                                  A: forgets it
 //! ```
 //!
-//! On the way from 4 to 8 lie two syncs and one message. What a node may promise, and when it serves, is decided by
-//! `sterna_consensus::handoff`; what a promise is on the disk, by [`promise`].
+//! On the way from 4 to 8 lie two syncs and one message. When a node serves, and what it may accept, is decided by
+//! `sterna_consensus::handoff`; that there is one promise about a handoff, and what it is on the disk, by [`promise`].
 //!
 //! * `give`: the steps of A. `take`: those of B, and `service`: how it hears of them.
 //! * `settle`: what is left to do of handoffs that nobody sees to any more, such as those of an earlier run.

@@ -26,7 +26,6 @@ use tokio::task::JoinSet;
 use super::InHand;
 use super::give::{End, abort, deliver, promise};
 use super::hydrate::hydrate;
-use super::take::decline;
 use super::wire::{Passing, Release};
 use crate::node::clock::now;
 use crate::node::node::{Node, spec_of};
@@ -177,7 +176,7 @@ async fn settle_taken(node: &Arc<Node>, id: VolumeId) -> Result<()> {
             if node.volumes.promises().last(id)?.is_some_and(|last| last.pledge.handoff == passing.handoff) {
                 return Ok(());
             }
-            blocking(move || decline(&own, passing)).await??;
+            blocking(move || promise(&own, passing, Choice::Declined)).await??;
             declined(by, passing)
         }
     };

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sterna_consensus::Metadata;
-use sterna_consensus::handoff::{Choice, Pledge};
+use sterna_consensus::handoff::Pledge;
 use sterna_consensus::state::volume::{Published, Volume as VolumeEntry};
 use sterna_runtime::work::blocking;
 use sterna_storage_node::volume::{Inheritance, VolumeSpec};
@@ -162,12 +162,6 @@ fn has_taken(metadata: &Metadata, own: NodeId, passing: Passing) -> bool {
         let is_it = entry.owner == own && entry.epoch == passing.epoch.next() && entry.last_handoff == passing.handoff;
         is_it && !entry.was_taken_over()
     })
-}
-
-/// Promises never to take a volume in this handoff. Blocks for a sync.
-pub(super) fn decline(node: &Node, passing: Passing) -> Result<(), PromiseError> {
-    let pledge = Pledge { handoff: passing.handoff, choice: Choice::Declined };
-    node.volumes.promises().make(passing.volume, Promise { pledge, epoch: passing.epoch, received: None })
 }
 
 fn failed<E: std::fmt::Display>(error: E) -> Status {
