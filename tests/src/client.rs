@@ -129,6 +129,8 @@ pub struct Described {
     pub size_bytes: u64,
     /// Its transmission flags.
     pub flags: u16,
+    /// Whether its description says that it is in standby.
+    pub is_standby: bool,
 }
 
 /// One connection.
@@ -233,7 +235,7 @@ impl<S: Read + Write> Client<S> {
     /// # Errors
     /// The server refuses.
     pub fn go(&mut self, style: Style, export: &str) -> Result<Described> {
-        let replies = self.option(option::GO, &export_request(export, &[]))?;
+        let replies = self.option(option::GO, &export_request(export, &[info::DESCRIPTION]))?;
         ensure!(replies.last().is_some_and(|reply| !reply.is_error()), "GO was refused: {replies:?}");
         self.style = style;
         described(&replies)
@@ -365,15 +367,20 @@ pub fn meta_query(export: &str, queries: &[&str]) -> Vec<u8> {
     data
 }
 
-/// Size and flags, as the replies to INFO or GO have them.
+/// What the replies to INFO or GO say of an export.
 ///
 /// # Errors
-/// They have not exactly one piece of information of that kind.
+/// They do not have size and flags exactly once.
 pub fn described(replies: &[OptionReply]) -> Result<Described> {
-    let mut exports = replies.iter().filter_map(|reply| {
-        let rest = reply.data.strip_prefix(&info::EXPORT.to_be_bytes()).filter(|_| reply.kind == option_reply::INFO)?;
+    let about = |kind: u16| {
+        let informs = replies.iter().filter(|reply| reply.kind == option_reply::INFO);
+        informs.filter_map(move |reply| reply.data.strip_prefix(&kind.to_be_bytes()))
+    };
+    let is_standby = about(info::DESCRIPTION).any(|text| text.starts_with(b"standby"));
+    let mut exports = about(info::EXPORT).filter_map(|rest| {
         let (size, flags) = rest.split_first_chunk()?;
-        Some(Described { size_bytes: u64::from_be_bytes(*size), flags: u16::from_be_bytes(flags.try_into().ok()?) })
+        let (size_bytes, flags) = (u64::from_be_bytes(*size), u16::from_be_bytes(flags.try_into().ok()?));
+        Some(Described { size_bytes, flags, is_standby })
     });
     match (exports.next(), exports.next()) {
         (Some(export), None) => Ok(export),

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use crate::client::{Client, READ_LIMIT, Style};
+use crate::client::{Client, Described, READ_LIMIT, Style};
 use crate::tool::Tool;
 
 /// A process that serves disks over NBD, and that can be killed and started again.
@@ -62,11 +62,20 @@ impl Disk {
     /// # Errors
     /// The server does not accept it.
     pub fn attach(&self, style: Style) -> Result<(Client<UnixStream>, u64)> {
+        let (client, described) = self.attach_described(style)?;
+        Ok((client, described.size_bytes))
+    }
+
+    /// The same, with all that it says of itself.
+    ///
+    /// # Errors
+    /// The server does not accept it.
+    pub fn attach_described(&self, style: Style) -> Result<(Client<UnixStream>, Described)> {
         let stream = UnixStream::connect(&self.socket).context("cannot connect to the server")?;
         stream.set_read_timeout(Some(READ_LIMIT))?;
         let mut client = Client::greet(stream)?;
         let described = client.attach(style, &[], &self.export)?;
-        Ok((client, described.size_bytes))
+        Ok((client, described))
     }
 
     /// Fills it from a raw file, which is no longer than the disk, and flushes it.

@@ -3,7 +3,7 @@
 //! * [`server`]: a running `sterna nbd serve` in a directory of its own.
 //! * [`disk_server`]: what tests that kill need of any server. * [`guest`]: a real machine on its disks.
 //! * [`oracle`]: what a disk may hold after a crash, and the loop that kills and looks. * [`random`]: repeatable choices.
-//! * [`fio_loop`]: the same with fio as the judge.
+//! * [`fio_loop`]: the same with fio as the judge. [`fsx`]: random requests of any alignment, each checked byte by byte.
 //! * [`cluster`]: several nodes that have joined each other.
 //! * [`node`]: a running `sterna node`, and commands for it. [`small_disk`]: a file system for it that can be filled.
 //! * [`flush`]: one connection flushes what another has written. [`tree`]: what is in a directory.
@@ -27,6 +27,7 @@ pub mod disk_server;
 pub mod faults;
 pub mod fio_loop;
 pub mod flush;
+pub mod fsx;
 pub mod guest;
 pub mod model;
 pub mod mutations;

@@ -86,6 +86,7 @@ impl Session {
             VolumeCommand::List => self.list().await,
             VolumeCommand::Show(show) => self.show(show).await,
             VolumeCommand::Resize(resize) => self.resize(resize).await,
+            VolumeCommand::Set(set) => self.set(set).await,
             VolumeCommand::Delete(delete) => self.delete(delete).await,
             VolumeCommand::Snapshot(snapshot) => self.snapshot(snapshot).await,
             VolumeCommand::Clone(clone) => self.clone_volume(clone).await,

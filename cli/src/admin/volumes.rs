@@ -1,4 +1,4 @@
-//! Volumes and snapshots by name: create, list, show, resize, delete, snapshot, clone.
+//! Volumes and snapshots by name: create, list, show, resize, set, delete, snapshot, clone.
 
 use anyhow::{Context, Result};
 use serde::Serialize;
@@ -9,7 +9,7 @@ use sterna_types::ByteSize;
 use super::Session;
 use super::client::CallError;
 use super::views::{MapView, OpenView, SnapshotView, VolumeView};
-use crate::args::volume::{Clone, Create, Delete, Resize, Show, Snapshot};
+use crate::args::volume::{Clone, Create, Delete, Resize, Set, Show, Snapshot};
 use crate::console::table::{Facts, Table};
 use crate::console::text::{about, count};
 
@@ -98,6 +98,14 @@ impl Session {
         let volume = self.node.client.resize_volume(request).await.map_err(CallError::from)?.into_inner();
         let volume = VolumeView::from(volume);
         let text = format!("{} has {} now", volume.name, volume.size());
+        self.output.result(&volume, text)
+    }
+
+    pub(super) async fn set(&mut self, set: Set) -> Result<()> {
+        let request = admin::SetVolumeRequest { name: set.name.to_string(), attach: set.attach.to_string() };
+        let volume = self.node.client.set_volume(request).await.map_err(CallError::from)?.into_inner();
+        let volume = VolumeView::from(volume);
+        let text = format!("{} is attached by '{}' now", volume.name, volume.attach);
         self.output.result(&volume, text)
     }
 

@@ -25,6 +25,8 @@ pub(crate) enum VolumeCommand {
     Show(Show),
     /// Make a volume larger, also while it is in use.
     Resize(Resize),
+    /// Choose anew what was chosen when a volume was made.
+    Set(Set),
     /// Delete a volume, or one snapshot of it.
     Delete(Delete),
     /// Keep what a volume holds now under a name; NAME@SNAPSHOT is where to find it, and how to delete it.
@@ -144,6 +146,16 @@ pub(crate) struct Resize {
     /// Its new size, which is not below the one that it has.
     #[arg(long, value_parser = volume_size)]
     pub(crate) size: VolumeSize,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Set {
+    /// The volume.
+    pub(crate) name: VolumeName,
+
+    /// What a write does where the volume is not owned: 'manual' refuses it, 'auto' moves the volume there.
+    #[arg(long)]
+    pub(crate) attach: AttachPolicy,
 }
 
 #[derive(Debug, clap::Args)]

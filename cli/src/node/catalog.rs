@@ -1,17 +1,18 @@
-//! The exports of the node: each volume that is complete and that it owns, under its name.
+//! The exports of the node: each volume that is complete, under its name. Those that other nodes own are in standby.
 
 use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
 use sterna_consensus::session::SessionNews;
-use sterna_consensus::state::volume::{Volume, VolumeState};
+use sterna_consensus::state::volume::VolumeState;
 use sterna_nbd_server::export::{CatalogFuture, ExportListing};
 use sterna_nbd_server::{Catalog, Client, Export, ExportName};
 use sterna_storage_node::volume::VolumeSpec;
 use sterna_types::VolumeName;
 use tokio::sync::watch;
 
+use super::handoff::StandbyDevice;
 use super::nbd_access::AccessList;
 use super::node::{Node, spec_of};
 
@@ -43,8 +44,8 @@ impl VolumeCatalog {
         })
     }
 
-    /// The export of a volume, which is opened for it.
-    async fn attach(&self, client: &Client, name: &VolumeName) -> Option<Export> {
+    /// The export of a volume, which is opened for it where it is this node's; and whether it is.
+    pub(super) async fn attach(&self, client: &Client, name: &VolumeName) -> Option<Attached> {
         let refused = |why: &dyn Display| tracing::warn!(volume = %name, %client, "a client was refused: {why}");
         // Before anything else: whoever may not have it learns nothing by how long it takes.
         let Some(mode) = self.access.mode(client, name) else {
@@ -61,36 +62,42 @@ impl VolumeCatalog {
             refused(&"its import is not complete");
             return None;
         }
+        let Some(spec) = spec_of(volume) else {
+            refused(&"its format is unknown to this program: a later one made it");
+            return None;
+        };
+        let name = ExportName::try_from(name.as_str().as_bytes()).ok()?;
         // It may be here before the metadata says so, and away as well.
         let Some(epoch) = self.node.volumes.promises().serves(volume) else {
             let called =
                 |id| metadata.node(id).map(|node| format!("{} at {}", node.name, node.site)).unwrap_or_default();
-            refused(&match volume.moving_to {
-                Some(to) => format!("it is being handed over from {} to {}", called(volume.owner), called(to)),
-                None => format!("it is owned by {}", called(volume.owner)),
-            });
-            return None;
+            let standing = match volume.moving_to {
+                Some(to) => format!("standby: handed over from {} to {}", called(volume.owner), called(to)),
+                None => format!("standby: owned by {}", called(volume.owner)),
+            };
+            tracing::info!(volume = %name, %client, "a client has it in {standing}");
+            let description = standing.parse().ok();
+            let device = Arc::new(StandbyDevice::new(Arc::clone(&self.node), volume));
+            return Some(Attached::Standby(Export { name, description, mode, requires_tls: false, device }));
         };
-        let Some(spec) = spec_of(volume).map(|spec| VolumeSpec { epoch, ..spec }) else {
-            refused(&"its format is unknown to this program: a later one made it");
-            return None;
-        };
-        let device = slot.attach(&spec).await.inspect_err(|error| refused(error)).ok()?;
-        Some(Export {
-            name: ExportName::try_from(name.as_str().as_bytes()).ok()?,
-            description: None,
-            mode,
-            requires_tls: false,
-            device: Arc::new(device),
-        })
+        let device = slot.attach(&VolumeSpec { epoch, ..spec }).await.inspect_err(|error| refused(error)).ok()?;
+        let device = Arc::new(device);
+        Some(Attached::Owned(Export { name, description: None, mode, requires_tls: false, device }))
     }
+}
+
+/// The export of a volume.
+pub(super) enum Attached {
+    /// Which this node serves.
+    Owned(Export),
+    /// Which it may serve later.
+    Standby(Export),
 }
 
 impl Catalog for VolumeCatalog {
     fn list<'a>(&'a self, client: &'a Client) -> CatalogFuture<'a, Vec<ExportListing>> {
         let metadata = self.node.metadata.read();
-        let is_served = |volume: &Volume| self.node.volumes.promises().serves(volume).is_some();
-        let ready = metadata.volumes().filter(|volume| volume.state == VolumeState::Ready && is_served(volume));
+        let ready = metadata.volumes().filter(|volume| volume.state == VolumeState::Ready);
         let given = ready.filter(|volume| self.access.mode(client, &volume.name).is_some());
         let listing = given.filter_map(|volume| {
             let name = ExportName::try_from(volume.name.as_str().as_bytes()).ok()?;
@@ -103,7 +110,7 @@ impl Catalog for VolumeCatalog {
     fn find<'a>(&'a self, client: &'a Client, name: &'a ExportName) -> CatalogFuture<'a, Option<Export>> {
         Box::pin(async move {
             let name: VolumeName = name.as_str().parse().ok()?;
-            self.attach(client, &name).await
+            self.attach(client, &name).await.map(|(Attached::Owned(export) | Attached::Standby(export))| export)
         })
     }
 }

@@ -19,11 +19,12 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use sterna_consensus::session::Lease;
+use sterna_runtime::BootTime;
 use sterna_storage_node::volume::VolumeDevice;
 use sterna_types::device::{
     Allocation, DeviceFuture, Geometry, Inline, Persistence, ReadData, ReadOutcome, Residency, StatusRun, ZeroRequest,
@@ -40,6 +41,10 @@ pub(super) struct Ownership {
     standing: AtomicU8,
     /// Told when it is no longer paused.
     decided: Notify,
+    /// How many changes that clients have asked for are under way.
+    changing: AtomicU32,
+    /// When the last one was answered: nanoseconds of [`BootTime`], which has begun long before any.
+    changed_at: AtomicU64,
 }
 
 const HELD: u8 = 0;
@@ -49,7 +54,21 @@ const OVER: u8 = 2;
 impl Ownership {
     /// Under this lease, and held.
     pub(super) fn new(lease: Arc<Lease>) -> Self {
-        Self { lease, standing: AtomicU8::new(HELD), decided: Notify::new() }
+        let (standing, decided) = (AtomicU8::new(HELD), Notify::new());
+        Self { lease, standing, decided, changing: AtomicU32::new(0), changed_at: AtomicU64::new(0) }
+    }
+
+    /// How long ago a client has changed something last; nothing while it does.
+    pub(super) fn quiet_for(&self) -> Duration {
+        let is_changing = self.changing.load(Ordering::Acquire) > 0;
+        let changed_at = BootTime::from_nanoseconds(self.changed_at.load(Ordering::Acquire));
+        if is_changing { Duration::ZERO } else { changed_at.until(BootTime::now()) }
+    }
+
+    /// Notes that a client changes something, for as long as what is returned lives.
+    fn change(&self) -> Change<'_> {
+        self.changing.fetch_add(1, Ordering::AcqRel);
+        Change(self)
     }
 
     /// Another node owns the volume, or none does: nothing is acknowledged for it any more. Whether it was held until now.
@@ -76,23 +95,33 @@ impl Ownership {
         was_paused
     }
 
+    /// Notes that a client has changed something. Seldom a store: many connections share its cache line.
     #[inline]
-    fn check<T>(&self, outcome: Result<T, DeviceError>) -> Result<T, DeviceError> {
-        if self.lease.is_valid() && !self.is_over() { outcome } else { Err(DeviceError::NotOwner) }
-    }
-
-    #[inline]
-    fn check_inline<T>(&self, outcome: Inline<T>) -> Inline<T> {
-        match outcome {
-            // It is done once more, when it is known who does it.
-            Inline::Done(_) if self.is_paused() => Inline::Later,
-            Inline::Done(outcome) => Inline::Done(self.check(outcome)),
-            Inline::Later => Inline::Later,
+    fn note_changed(&self, now: BootTime) {
+        let noted = BootTime::from_nanoseconds(self.changed_at.load(Ordering::Relaxed));
+        if noted.until(now) > CHANGE_RESOLUTION {
+            self.changed_at.store(now.nanoseconds(), Ordering::Release);
         }
     }
 
     #[inline]
-    fn is_paused(&self) -> bool {
+    fn check<T>(&self, outcome: Result<T, DeviceError>, now: BootTime) -> Result<T, DeviceError> {
+        if self.lease.is_valid_at(now) && !self.is_over() { outcome } else { Err(DeviceError::NotOwner) }
+    }
+
+    #[inline]
+    fn check_inline<T>(&self, outcome: Inline<T>, now: BootTime) -> Inline<T> {
+        match outcome {
+            // It is done once more, when it is known who does it.
+            Inline::Done(_) if self.is_paused() => Inline::Later,
+            Inline::Done(outcome) => Inline::Done(self.check(outcome, now)),
+            Inline::Later => Inline::Later,
+        }
+    }
+
+    /// Whether it is not known now who answers for the volume.
+    #[inline]
+    pub(super) fn is_paused(&self) -> bool {
         self.standing.load(Ordering::Acquire) == PAUSED
     }
 
@@ -111,6 +140,17 @@ impl Ownership {
     }
 }
 
+/// A change that a client has asked for.
+#[derive(Debug)]
+struct Change<'a>(&'a Ownership);
+
+impl Drop for Change<'_> {
+    fn drop(&mut self) {
+        self.0.changed_at.store(BootTime::now().nanoseconds(), Ordering::Release);
+        self.0.changing.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 /// A volume's device as clients have it.
 #[derive(Debug)]
 pub(super) struct OwnedDevice {
@@ -126,21 +166,37 @@ impl OwnedDevice {
 
     /// Has an operation carried out, and says so only if it may. One that a pause comes into is carried out again behind it: nobody
     /// was told of it, and until somebody is, it is under way.
+    async fn carry_out<T, F>(&self, operation: impl Fn() -> F) -> Result<T, DeviceError>
+    where
+        F: Future<Output = Result<T, DeviceError>>,
+    {
+        loop {
+            if self.ownership.is_paused() {
+                self.ownership.until_decided().await?;
+            }
+            let outcome = operation().await;
+            if !self.ownership.is_paused() {
+                return self.ownership.check(outcome, BootTime::now());
+            }
+        }
+    }
+
     fn checked<'a, T, F>(&'a self, operation: impl Fn() -> F + Send + 'a) -> DeviceFuture<'a, T>
     where
         T: Send + 'a,
         F: Future<Output = Result<T, DeviceError>> + Send + 'a,
     {
+        Box::pin(self.carry_out(operation))
+    }
+
+    /// The same, of a change.
+    fn changing<'a, F>(&'a self, operation: impl Fn() -> F + Send + 'a) -> DeviceFuture<'a, ()>
+    where
+        F: Future<Output = Result<(), DeviceError>> + Send + 'a,
+    {
         Box::pin(async move {
-            loop {
-                if self.ownership.is_paused() {
-                    self.ownership.until_decided().await?;
-                }
-                let outcome = operation().await;
-                if !self.ownership.is_paused() {
-                    return self.ownership.check(outcome);
-                }
-            }
+            let _change = self.ownership.change();
+            self.carry_out(operation).await
         })
     }
 }
@@ -151,11 +207,16 @@ impl BlockDevice for OwnedDevice {
     }
 
     fn try_read(&self, at: ByteOffset, into: &mut [u8]) -> Inline<ReadOutcome> {
-        self.ownership.check_inline(self.device.try_read(at, into))
+        self.ownership.check_inline(self.device.try_read(at, into), BootTime::now())
     }
 
     fn try_write(&self, at: ByteOffset, data: &[u8], persistence: Persistence) -> Inline<()> {
-        self.ownership.check_inline(self.device.try_write(at, data, persistence))
+        let written = self.device.try_write(at, data, persistence);
+        let now = BootTime::now();
+        if matches!(written, Inline::Done(_)) {
+            self.ownership.note_changed(now);
+        }
+        self.ownership.check_inline(written, now)
     }
 
     fn read(&self, range: ByteRange) -> DeviceFuture<'_, ReadData> {
@@ -163,15 +224,15 @@ impl BlockDevice for OwnedDevice {
     }
 
     fn write(&self, at: ByteOffset, data: Bytes, persistence: Persistence) -> DeviceFuture<'_, ()> {
-        self.checked(move || self.device.write(at, data.clone(), persistence))
+        self.changing(move || self.device.write(at, data.clone(), persistence))
     }
 
     fn write_zeroes(&self, request: ZeroRequest) -> DeviceFuture<'_, ()> {
-        self.checked(move || self.device.write_zeroes(request))
+        self.changing(move || self.device.write_zeroes(request))
     }
 
     fn trim(&self, range: ByteRange, persistence: Persistence) -> DeviceFuture<'_, ()> {
-        self.checked(move || self.device.trim(range, persistence))
+        self.changing(move || self.device.trim(range, persistence))
     }
 
     fn flush(&self) -> DeviceFuture<'_, ()> {
@@ -179,7 +240,7 @@ impl BlockDevice for OwnedDevice {
     }
 
     fn try_flush(&self) -> Inline<()> {
-        self.ownership.check_inline(self.device.try_flush())
+        self.ownership.check_inline(self.device.try_flush(), BootTime::now())
     }
 
     fn prefetch(&self, range: ByteRange) -> DeviceFuture<'_, ()> {
@@ -195,6 +256,8 @@ impl BlockDevice for OwnedDevice {
     }
 }
 
+/// How exactly it is known when a client has changed something last.
+const CHANGE_RESOLUTION: Duration = Duration::from_millis(10);
 /// What a client waits at most to be told who goes on with its volume: until another node has had time to answer, or this one to
 /// see that it does not. Whoever serves disks to machines gives up later than this.
-const PAUSE_PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PAUSE_PATIENCE: Duration = Duration::from_secs(20);

@@ -13,7 +13,7 @@ use sterna_consensus::state::outcome::Outcome;
 use sterna_consensus::state::token::Digest;
 use sterna_consensus::state::volume::UnixTime;
 use sterna_consensus::{Metadata, MetadataConfig, MetadataNode};
-use sterna_nbd_server::{Catalog, Client, ExportName};
+use sterna_nbd_server::Client;
 use sterna_runtime::chance;
 use sterna_storage_node::chunk_store::PackStoreOptions;
 use sterna_storage_node::chunk_store::index::Index;
@@ -25,7 +25,7 @@ use tokio::runtime::Handle;
 
 use super::admin::direct;
 use super::background::Background;
-use super::catalog::VolumeCatalog;
+use super::catalog::{Attached, VolumeCatalog};
 use super::config::ClusterConfig;
 use super::duties::Duties;
 use super::format::Identity;
@@ -225,10 +225,12 @@ impl NodeHandle {
         Ok(self.node.metadata.propose(command).await?)
     }
 
-    /// The volume as a client of this machine has it; `None` where it is refused.
+    /// The volume as a client of this machine has it; `None` where this node does not serve it.
     pub async fn attach(&self, volume: &str) -> Option<Arc<dyn BlockDevice>> {
-        let name = ExportName::try_from(volume.as_bytes()).ok()?;
-        self.catalog.find(&Client::Local, &name).await.map(|export| export.device)
+        match self.catalog.attach(&Client::Local, &volume.parse().ok()?).await? {
+            Attached::Owned(export) => Some(export.device),
+            Attached::Standby(_) => None,
+        }
     }
 
     /// `sterna volume create`.

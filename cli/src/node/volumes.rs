@@ -58,6 +58,11 @@ pub(super) struct OpenVolume {
 }
 
 impl OpenVolume {
+    /// Its device for a client, which is answered as long as this node owns the volume.
+    pub(super) fn device(&self) -> OwnedDevice {
+        OwnedDevice::new(Arc::new(VolumeDevice::new(Arc::clone(&self.volume))), Arc::clone(&self.ownership))
+    }
+
     /// Acknowledges nothing from now on: it is about to be released.
     pub(super) fn pause(&self) {
         if self.ownership.pause() {

@@ -27,7 +27,9 @@ impl Lease {
         BootTime::now().until(self.end())
     }
 
-    fn is_valid_at(&self, now: BootTime) -> bool {
+    /// Whether it lasts at this moment, which is now.
+    #[inline]
+    pub fn is_valid_at(&self, now: BootTime) -> bool {
         now < self.end()
     }
 

@@ -11,7 +11,7 @@ use sterna_types::device::{
     Allocation, DeviceFuture, Geometry, Inline, Persistence, ReadData, ReadOutcome, StatusRun, ZeroRequest,
     checked_range,
 };
-use sterna_types::{BlockDevice, ByteOffset, ByteRange, DeviceError};
+use sterna_types::{BlockDevice, ByteOffset, ByteRange, ByteSize, DeviceError};
 use tokio::time::Instant;
 
 use super::error::VolumeError;
@@ -29,6 +29,18 @@ impl VolumeDevice {
     /// The device in front of `volume`.
     pub fn new(volume: Arc<Volume>) -> Self {
         Self { volume, is_quick: Arc::default() }
+    }
+
+    /// Size and manner of the device of a volume of this size.
+    pub fn geometry_of(size: ByteSize) -> Geometry {
+        Geometry {
+            size,
+            minimum_io_bytes: 1,
+            preferred_io_bytes: 4096,
+            read_only: false,
+            can_judge_fast_zeroes: true,
+            rotational: false,
+        }
     }
 
     /// The volume behind the device.
@@ -106,14 +118,7 @@ fn inline<T>(answer: Option<Result<T, VolumeError>>) -> Inline<T> {
 
 impl BlockDevice for VolumeDevice {
     fn geometry(&self) -> Geometry {
-        Geometry {
-            size: self.volume.size(),
-            minimum_io_bytes: 1,
-            preferred_io_bytes: 4096,
-            read_only: false,
-            can_judge_fast_zeroes: true,
-            rotational: false,
-        }
+        Self::geometry_of(self.volume.size())
     }
 
     fn try_read(&self, at: ByteOffset, into: &mut [u8]) -> Inline<ReadOutcome> {

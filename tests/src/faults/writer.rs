@@ -1,7 +1,7 @@
 //! A client of one volume at one node. It tries for ever to be let in; once it is, it reads all of the volume, and then writes,
 //! flushes and reads. It sends one request at a time, and takes down all that it asks and hears.
 //!
-//! It is refused as long as the node does not own the volume: a client at each node is how it is found out that two nodes serve
+//! It goes away again as long as the node has the volume in standby: a client at each node is how it is found out that two nodes serve
 //! one volume.
 
 use std::io::{self, ErrorKind};
@@ -104,13 +104,14 @@ impl<'a> Writer<'a> {
     fn attach(&mut self) -> Result<Option<Client<UnixStream>>> {
         self.connection += 1;
         let invoked_ns = now_ns();
-        let attached = self.disk.attach(Style::Structured);
+        let attached = self.disk.attach_described(Style::Structured);
         let outcome = match &attached {
+            Ok((_, described)) if described.is_standby => Outcome::Refused,
             Ok(_) => Outcome::Done,
             Err(error) => outcome_of(error).unwrap_or(Outcome::Refused),
         };
         self.tell(Does::Attach, invoked_ns, outcome)?;
-        Ok(attached.ok().map(|(client, _)| client))
+        Ok(attached.ok().filter(|_| outcome == Outcome::Done).map(|(client, _)| client))
     }
 
     fn work(&mut self, client: &mut Client<UnixStream>, stop: &AtomicBool) -> Result<Ended> {

@@ -30,6 +30,7 @@ mod request;
 mod resize;
 mod scrub;
 mod service;
+mod set;
 mod show;
 mod snapshot;
 mod status;

@@ -11,7 +11,7 @@ use tonic::{Request, Response, Status};
 use super::work::{Replies, to_the_end};
 use super::{
     clone, collect, create, delete, diff, export, failover, import, map, move_volumes, node_status, replica, resize,
-    scrub, show, snapshot, verify,
+    scrub, set, show, snapshot, verify,
 };
 use crate::node::node::Node;
 
@@ -68,6 +68,10 @@ impl Admin for Service {
 
     async fn resize_volume(&self, request: Request<admin::ResizeVolumeRequest>) -> Reply<admin::Volume> {
         to_the_end(resize::resize(self.node(), request.into_inner())).await.map(Response::new)
+    }
+
+    async fn set_volume(&self, request: Request<admin::SetVolumeRequest>) -> Reply<admin::Volume> {
+        to_the_end(set::set(self.node(), request.into_inner())).await.map(Response::new)
     }
 
     async fn delete_volume(&self, request: Request<admin::DeleteVolumeRequest>) -> Reply<admin::DeleteVolumeReply> {

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use sterna_consensus::ProposeError;
-use sterna_consensus::handoff::{Choice, Pledge};
+use sterna_consensus::handoff::{Holder, Pledge};
 use sterna_consensus::state::command::Command;
 use sterna_consensus::state::handoffs::VolumeHandoff;
 use sterna_consensus::state::outcome::Outcome;
+use sterna_consensus::state::ownership::Ownership;
 use sterna_consensus::state::volume::Volume as VolumeEntry;
 use sterna_proto::node::handoff_client::HandoffClient;
 use sterna_proto::node::{PrepareRequest, ReleaseRequest};
@@ -34,6 +35,8 @@ use crate::node::volumes::{HeldSlot, OpenVolume};
 pub(in crate::node) struct Given {
     entry: Arc<VolumeEntry>,
     open: OpenVolume,
+    /// What clients must not have changed it for; nothing where they may.
+    quiet: Duration,
     /// Nobody opens, closes, deletes or changes it meanwhile.
     _slot: HeldSlot,
 }
@@ -41,7 +44,12 @@ pub(in crate::node) struct Given {
 impl Given {
     /// The volume of which the metadata says this, open in its epoch, and in its slot.
     pub(in crate::node) fn new(entry: Arc<VolumeEntry>, open: OpenVolume, slot: HeldSlot) -> Self {
-        Self { entry, open, _slot: slot }
+        Self { entry, open, quiet: Duration::ZERO, _slot: slot }
+    }
+
+    /// The same, kept where a client has changed something within this time when it comes to that.
+    pub(super) fn if_quiet_for(self, quiet: Duration) -> Self {
+        Self { quiet, ..self }
     }
 }
 
@@ -179,8 +187,16 @@ impl Giver {
             open.pause();
         }
         let volumes = self.given.iter().map(|given| Arc::clone(&given.open.volume)).collect();
-        let released = match release_all(volumes).await {
-            Ok(released) => released,
+        let releasing = async {
+            let busy = self.given.iter().find(|given| given.open.ownership.quiet_for() < given.quiet);
+            if let Some(Given { entry, .. }) = busy {
+                bail!("a client of its owner writes to volume '{}'", entry.name);
+            }
+            let released = release_all(volumes).await?;
+            anyhow::Ok((released, self.may_release().await?))
+        };
+        let (released, promises) = match releasing.await {
+            Ok(both) => both,
             Err(error) => {
                 self.resume();
                 self.abort().await;
@@ -196,7 +212,7 @@ impl Giver {
             .collect();
         // From here on the way is forward. Where a sync fails it is not known whether it was released: nothing more is answered,
         // and a start makes it known.
-        self.promise(&releases).await?;
+        self.promise(promises).await?;
         let delivering = deliver(&self.node, self.to, &releases);
         let delivered = timeout(DELIVERY_PATIENCE, delivering).await;
         let not_known = "it is released, and not known yet to have been taken: it goes on by itself";
@@ -221,14 +237,24 @@ impl Giver {
         }
     }
 
+    /// What this node promises with a release: for all of them, or none.
+    async fn may_release(&self) -> Result<Vec<Promise>> {
+        let (node, passings) = (Arc::clone(&self.node), self.passings.clone());
+        let asking = move || passings.iter().map(|passing| may(&node, *passing, Holder::may_release)).collect();
+        let promises: Result<Option<Vec<_>>, PromiseError> = blocking(asking).await?;
+        promises?.context("the handoff has ended meanwhile")
+    }
+
     /// Step 5, for all of them at once. The tail is durable with the promise: another node is about to ask for it.
-    async fn promise(&self, releases: &[Release]) -> Result<()> {
+    async fn promise(&self, promises: Vec<Promise>) -> Result<()> {
         let mut syncs = JoinSet::new();
-        for (given, release) in self.given.iter().zip(releases) {
-            let (node, passing, volume) = (Arc::clone(&self.node), release.passing, Arc::clone(&given.open.volume));
+        for (given, promise) in self.given.iter().zip(promises) {
+            let (node, volume) = (Arc::clone(&self.node), Arc::clone(&given.open.volume));
             syncs.spawn(async move {
-                blocking(move || promise(&node, passing, Choice::Released)).await?.map_err(anyhow::Error::from)
+                let id = volume.id();
+                blocking(move || node.volumes.promises().make(id, promise)).await?.map_err(anyhow::Error::from)
             });
+            let volume = Arc::clone(&given.open.volume);
             syncs.spawn(async move { Ok(blocking(move || volume.flush()).await??) });
         }
         while let Some(synced) = syncs.join_next().await {
@@ -244,20 +270,43 @@ async fn release_all(volumes: Vec<Arc<Volume>>) -> Result<Vec<Released>> {
     Ok(releasing.await??)
 }
 
-/// Makes a promise of this node. Blocks for a sync.
-pub(super) fn promise(node: &Node, passing: Passing, choice: Choice) -> Result<(), PromiseError> {
-    let pledge = Pledge { handoff: passing.handoff, choice };
-    let promise = Promise { pledge, epoch: passing.epoch, received: None };
-    node.volumes.promises().make(passing.volume, promise)
+/// What this node promises about a handoff, where by the protocol it `may`; `None` where the handoff has ended, or it has promised
+/// something else. Blocks as [`Promises::last`](super::Promises::last).
+pub(super) fn may(
+    node: &Node,
+    passing: Passing,
+    may: impl FnOnce(&Holder, &Ownership) -> Option<Pledge>,
+) -> Result<Option<Promise>, PromiseError> {
+    let metadata = node.metadata.read();
+    let entry = metadata.volume(passing.volume).filter(|entry| entry.epoch == passing.epoch);
+    let Some(view) = entry.map(|entry| entry.ownership()) else { return Ok(None) };
+    let pledge = may(&node.volumes.promises().holder(passing.volume)?, &view);
+    let pledge = pledge.filter(|pledge| pledge.handoff == passing.handoff);
+    Ok(pledge.map(|pledge| Promise { pledge, epoch: passing.epoch, received: None }))
 }
 
-/// Promises never to release these, and has their handoffs ended.
+/// Makes the promise that this node [`may`] make; whether it has. Durable on return. Blocks for a sync.
+pub(super) fn promise(
+    node: &Node,
+    passing: Passing,
+    by: impl FnOnce(&Holder, &Ownership) -> Option<Pledge>,
+) -> Result<bool, PromiseError> {
+    match may(node, passing, by)? {
+        Some(promise) => node.volumes.promises().make(passing.volume, promise).map(|()| true),
+        None => Ok(false),
+    }
+}
+
+/// Promises never to release these, and has their handoffs ended: those that have not ended already.
 pub(super) async fn abort(node: &Arc<Node>, passings: &[Passing]) -> Result<()> {
+    let mut aborting = Vec::new();
     for passing in passings.iter().copied() {
         let own = Arc::clone(node);
-        blocking(move || promise(&own, passing, Choice::Aborting)).await??;
+        if blocking(move || promise(&own, passing, Holder::may_abort)).await?? {
+            aborting.push(passing);
+        }
     }
-    let command = Command::AbortHandoff { by: node.metadata.id(), volumes: handoffs(passings) };
+    let command = Command::AbortHandoff { by: node.metadata.id(), volumes: handoffs(&aborting) };
     match node.metadata.propose(command).await? {
         Outcome::HandoffsEnded { refused } => {
             for (volume, refusal) in refused {

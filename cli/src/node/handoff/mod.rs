@@ -16,21 +16,24 @@
 //! 12 forgets what it had                                                  A: forgets it
 //! ```
 //!
-//! On the way from 4 to 8 lie two syncs and one message. When a node serves, and what it may accept, is decided by
+//! On the way from 4 to 8 lie two syncs and one message. When a node serves, and what it may promise, is decided by
 //! `sterna_consensus::handoff`; that there is one promise about a handoff, and what it is on the disk, by [`promise`].
 //!
 //! * `give`: the steps of A. `take`: those of B, and `service`: how it hears of them.
 //! * `settle`: what is left to do of handoffs that nobody sees to any more, such as those of an earlier run.
+//! * `standby`: what clients have of a volume where it is not served, and `ask`: giving it to where one of them writes.
 //! * `supply`: bringing what a guest needs and is not here. `hydrate`: bringing all the rest, 10 to 11.
 //! * `wire`: what A and B tell each other.
 //!
 //! Whoever sees to a handoff of a volume, or fetches all of it, has it in hand ([`Handoffs::take_in_hand`]): nobody else does meanwhile.
 
+mod ask;
 mod give;
 mod hydrate;
 mod promise;
 mod service;
 mod settle;
+mod standby;
 mod supply;
 mod take;
 mod wire;
@@ -46,6 +49,7 @@ pub(super) use give::{Given, give};
 pub(super) use promise::Promises;
 pub(super) use service::service;
 pub(super) use settle::run;
+pub(super) use standby::StandbyDevice;
 pub(super) use supply::Supplier;
 
 /// The handoffs of a node that somebody sees to.
@@ -55,6 +59,8 @@ pub(super) struct Handoffs {
     /// Those that this node has released, and the other one has said that it has: the metadata is about to know it.
     delivered: Mutex<BTreeMap<VolumeId, HandoffNumber>>,
     news: Notify,
+    /// Told when this node has accepted volumes.
+    accepted: Notify,
 }
 
 /// The right to see to a volume's handoff, for as long as it lives.
@@ -79,6 +85,12 @@ impl Handoffs {
     /// Whether the other node has said, since this one was started, that it has a volume.
     fn is_delivered(&self, volume: VolumeId, handoff: HandoffNumber) -> bool {
         self.delivered.lock().unwrap_or_else(PoisonError::into_inner).get(&volume) == Some(&handoff)
+    }
+
+    /// Notes that this node has accepted volumes.
+    fn note_accepted(&self) {
+        self.accepted.notify_waiters();
+        self.wake();
     }
 
     /// Has what is left to do looked for at once.

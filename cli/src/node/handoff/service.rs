@@ -4,30 +4,36 @@ use std::sync::Arc;
 
 use sterna_proto::node::handoff_server::{Handoff, HandoffServer};
 use sterna_proto::node::{
-    BlockRange, FetchTailReply, FetchTailRequest, PrepareReply, PrepareRequest, ReleaseReply, ReleaseRequest,
+    AskReply, AskRequest, BlockRange, FetchTailReply, FetchTailRequest, PrepareReply, PrepareRequest, ReadReply,
+    ReadRequest, ReleaseReply, ReleaseRequest,
 };
 use sterna_runtime::work::blocking;
 use sterna_storage_node::chunking::ChunkingParameters;
 use sterna_storage_node::volume::{Volume, VolumeSpec};
-use sterna_types::{BLOCK_SIZE, ByteOffset, ByteRange, Epoch, VolumeId};
+use sterna_types::device::ReadData;
+use sterna_types::{BLOCK_SIZE, BlockDevice, ByteOffset, ByteRange, Epoch, VolumeId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::codec::CompressionEncoding;
 use tonic::{Request, Response, Status};
 
+use super::ask::ask;
 use super::take;
 use super::wire::{Passing, Release};
-use crate::node::node::Node;
+use crate::node::node::{Node, spec_of};
+use crate::node::ownership::OwnedDevice;
 
 /// Answers other nodes of the cluster.
 pub(in crate::node) struct HandoffService {
     node: Arc<Node>,
     streams: Arc<Semaphore>,
+    reads: Arc<Semaphore>,
 }
 
 /// The service of `node`, for the server that listens to other nodes.
 pub(in crate::node) fn service(node: Arc<Node>) -> HandoffServer<HandoffService> {
-    HandoffServer::new(HandoffService { node, streams: Arc::new(Semaphore::new(MAX_STREAMS)) })
+    let (streams, reads) = (Arc::new(Semaphore::new(MAX_STREAMS)), Arc::new(Semaphore::new(MAX_READS)));
+    HandoffServer::new(HandoffService { node, streams, reads })
         .max_decoding_message_size(MAX_RELEASE_BYTES)
         .accept_compressed(CompressionEncoding::Zstd)
         .send_compressed(CompressionEncoding::Zstd)
@@ -36,6 +42,7 @@ pub(in crate::node) fn service(node: Arc<Node>) -> HandoffServer<HandoffService>
 #[tonic::async_trait]
 impl Handoff for HandoffService {
     type FetchTailStream = ReceiverStream<Result<FetchTailReply, Status>>;
+    type ReadStream = ReceiverStream<Result<ReadReply, Status>>;
 
     async fn prepare(&self, request: Request<PrepareRequest>) -> Result<Response<PrepareReply>, Status> {
         let from = self.node.metadata.caller(&request)?;
@@ -66,6 +73,73 @@ impl Handoff for HandoffService {
         let (replies, stream) = mpsc::channel(MESSAGES_AHEAD);
         drop(tokio::spawn(send_all(volume, ranges, replies, turn)));
         Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn read(&self, request: Request<ReadRequest>) -> Result<Response<Self::ReadStream>, Status> {
+        self.node.metadata.caller(&request)?;
+        let ReadRequest { volume, offset, length } = request.into_inner();
+        if length > MAX_READ_BYTES {
+            return Err(Status::invalid_argument(format!("{length} bytes in one read; {MAX_READ_BYTES} are the most")));
+        }
+        let range =
+            ByteRange::new(ByteOffset(offset), length).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let device = served(&self.node, VolumeId(volume)).await?;
+        let stopping = |_| Status::unavailable("this node is shutting down");
+        let turn = Arc::clone(&self.reads).acquire_owned().await.map_err(stopping)?;
+        let (replies, stream) = mpsc::channel(MESSAGES_AHEAD);
+        drop(tokio::spawn(send_contents(device, range, replies, turn)));
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn ask(&self, request: Request<AskRequest>) -> Result<Response<AskReply>, Status> {
+        let from = self.node.metadata.caller(&request)?;
+        let volume = VolumeId(request.into_inner().volume);
+        // Who has asked may go away; what has begun is carried out.
+        let asking = tokio::spawn(ask(Arc::clone(&self.node), volume, from));
+        let answer = asking.await.map_err(|panic| Status::internal(panic.to_string()))?;
+        let (obstacle, passes) =
+            answer.err().map_or((String::new(), false), |obstacle| (obstacle.what, obstacle.passes));
+        Ok(Response::new(AskReply { obstacle, passes }))
+    }
+}
+
+/// The device of a volume that this node serves, as its clients have it; it is opened where it rests.
+async fn served(node: &Arc<Node>, id: VolumeId) -> Result<OwnedDevice, Status> {
+    let elsewhere = || Status::failed_precondition("this node does not serve the volume");
+    if let Some(open) = node.volumes.get(id) {
+        // Whoever waits there finds out where it is.
+        let is_here = !open.ownership.is_paused() && !open.ownership.is_over();
+        return is_here.then(|| open.device()).ok_or_else(elsewhere);
+    }
+    let mut slot = node.volumes.hold(id).await;
+    let entry = node.metadata.read().volume(id).cloned().ok_or_else(elsewhere)?;
+    let epoch = node.volumes.promises().serves(&entry).ok_or_else(elsewhere)?;
+    let spec = spec_of(&entry).ok_or_else(elsewhere)?;
+    let open = slot.volume(&VolumeSpec { epoch, ..spec }).await;
+    open.map(|open| open.device()).map_err(|error| Status::unavailable(error.to_string()))
+}
+
+/// Reads a range, and sends it in order, until the caller has gone away.
+async fn send_contents(
+    device: OwnedDevice,
+    range: ByteRange,
+    replies: mpsc::Sender<Result<ReadReply, Status>>,
+    _turn: OwnedSemaphorePermit,
+) {
+    let (mut at, end) = (range.start(), range.end());
+    while at < end {
+        let Ok(room) = replies.reserve().await else { return };
+        let next = ByteOffset(end.0.min(at.0 + MESSAGE_BYTES));
+        let part = ByteRange::between(at, next);
+        match device.read(part).await {
+            Ok(ReadData::Bytes(data)) => room.send(Ok(ReadReply { data: data.to_vec() })),
+            Ok(ReadData::Zeroes) => {
+                let zeroes = usize::try_from(part.length()).map(|length| vec![0; length]);
+                room.send(zeroes.map(|data| ReadReply { data }).map_err(|error| Status::internal(error.to_string())));
+            }
+            Err(error) => return room.send(Err(Status::unavailable(error.to_string()))),
+        }
+        at = next;
     }
 }
 
@@ -145,6 +219,10 @@ pub(super) const MAX_RANGES: usize = 4096;
 pub(super) const MAX_RELEASE_BYTES: usize = 320 << 20;
 /// How many fetch from this node at a time: each holds some messages.
 const MAX_STREAMS: usize = 32;
+/// How many others read from volumes of this node at a time; more wait. Each holds some messages.
+const MAX_READS: usize = 64;
+/// What a client of a disk reads at most in one request.
+const MAX_READ_BYTES: u64 = 32 << 20;
 /// Bytes of data in one message.
 const MESSAGE_BYTES: u64 = 1 << 20;
 /// Messages that wait for the network, of each stream.

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use sterna_consensus::Metadata;
-use sterna_consensus::handoff::Choice;
+use sterna_consensus::handoff::{Choice, Holder};
 use sterna_consensus::state::command::Command;
 use sterna_consensus::state::handoffs::{ReceivedVolume, VolumeHandoff};
 use sterna_consensus::state::outcome::Outcome;
@@ -135,11 +135,17 @@ async fn settle_given(node: &Arc<Node>, id: VolumeId, to: NodeId) -> Result<()> 
     let volume = Arc::clone(&open.volume);
     let releasing = blocking(move || {
         let released = volume.release()?;
-        promise(&own, passing, Choice::Released)?;
+        // As at the first time: it may have ended meanwhile.
+        let is_under_way = promise(&own, passing, Holder::may_release)?;
         volume.flush()?;
-        anyhow::Ok(released)
+        anyhow::Ok(is_under_way.then_some(released))
     });
-    let release = Release::new(passing, releasing.await??, now());
+    let Some(released) = releasing.await?? else {
+        // Whether it comes back is seen by whoever looks through all that was released.
+        node.volumes.promises().note_released(id);
+        return Ok(());
+    };
+    let release = Release::new(passing, released, now());
     for end in deliver(node, to, &[release]).await? {
         match end {
             End::Passed => drop(open.ownership.end()),
@@ -173,10 +179,9 @@ async fn settle_taken(node: &Arc<Node>, id: VolumeId) -> Result<()> {
             let own = Arc::clone(node);
             // Nobody accepts it meanwhile.
             let _slot = node.volumes.hold(id).await;
-            if node.volumes.promises().last(id)?.is_some_and(|last| last.pledge.handoff == passing.handoff) {
+            if !blocking(move || promise(&own, passing, Holder::may_decline)).await?? {
                 return Ok(());
             }
-            blocking(move || promise(&own, passing, Choice::Declined)).await??;
             declined(by, passing)
         }
     };

@@ -99,7 +99,7 @@ pub(super) async fn accept(node: &Arc<Node>, from: NodeId, mut releases: Vec<Rel
             "a volume was handed to this node"
         );
     }
-    node.handoffs.wake();
+    node.handoffs.note_accepted();
     Ok(true)
 }
 
