@@ -6,7 +6,8 @@
 //! * [`images`]: two Debian root disks, what they share, import and export. * [`scale`]: very many volumes and snapshots.
 //! * [`state`]: the metadata of very many nodes and volumes.
 //! * [`soak`]: random writes for an hour. * [`crash`]: `kill -9` under load.
-//! * [`wan`]: the emulated network that tests run on. [`metadata`]: a cluster on it. [`facts`] holds the figures of these seven.
+//! * [`wan`]: the emulated network that tests run on. [`metadata`]: a cluster on it. [`handoff`]: volumes that change site.
+//! * [`facts`] holds the figures of these eight.
 //! * [`goal`]: what a figure is to reach.
 //!
 //! `scripts/bench` builds and runs this. No figure here decides whether a test passes.
@@ -16,6 +17,7 @@ mod data;
 mod facts;
 mod fio;
 mod goal;
+mod handoff;
 mod images;
 mod lean;
 mod measure;
@@ -87,6 +89,8 @@ enum Command {
     },
     /// A cluster of three sites on an emulated network: what a decision costs, and when others see it. Needs root.
     Metadata(metadata::Measure),
+    /// Volumes that change site on an emulated network: how long nobody answers, whatever the other site has not got. Needs root.
+    Handoff(handoff::Measure),
     /// The emulated network that tests run on, beside what is asked of it: delays, rates, loss. Needs root.
     Wan(wan::Measure),
 }
@@ -102,6 +106,7 @@ fn main() -> Result<()> {
         Command::Soak(soak) => publish(&soak::measure(soak)?, json),
         Command::Crash { cycles, seed } => publish(&crash::measure(cycles, seed)?, json),
         Command::Metadata(metadata) => publish(&metadata::measure(metadata)?, json),
+        Command::Handoff(handoff) => publish(&handoff::measure(&handoff)?, json),
         Command::Wan(wan) => publish(&wan::measure(wan)?, json),
     }
 }

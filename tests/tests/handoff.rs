@@ -2,12 +2,17 @@
 //! give a volume away keeps it.
 
 use std::io::{Read, Write};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use serde_json::Value;
 use sterna_tests::client::{Client, Request, Style};
 use sterna_tests::cluster::Cluster;
 use sterna_tests::disk_server::DiskServer;
+use sterna_tests::random::Random;
+use sterna_tests::wan::{Change, Rate, Settings, Topology, Wan, Ways};
 
 const SITES: [&str; 3] = ["ams", "chi", "icn"];
 const BLOCK: u64 = 4096;
@@ -175,3 +180,70 @@ fn heavy_several_volumes_move_in_one_cut() -> Result<()> {
     }
     Ok(())
 }
+
+/// What a MiB of the disk holds: nothing that compresses, or is there twice.
+fn mebibyte(number: u64) -> Vec<u8> {
+    let mut random = Random::new(number);
+    (0..MIB / 8).flat_map(|_| random.bits().to_le_bytes()).collect()
+}
+
+fn check_mebibyte<S: Read + Write>(client: &mut Client<S>, number: u64) -> Result<()> {
+    let answer = client.call(Request::read(number * MIB, MIB))?;
+    ensure!(answer.error() == 0, "a read of MiB {number} was answered with {}", answer.error());
+    ensure!(answer.data() == mebibyte(number), "MiB {number} is another one");
+    Ok(())
+}
+
+#[test]
+fn heavy_a_link_that_is_cut_holds_up_what_has_not_arrived_and_nothing_else() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let wan = Arc::new(Wan::start(Topology::of(&SITES, Settings { delay: "5ms".parse()?, ..Settings::default() })?)?);
+    let mut cluster = Cluster::start_on(Arc::clone(&wan), directory.path(), &SITES)?;
+    cluster.nodes[AMS].create("disk", SIZE)?;
+    let (mut old, _) = cluster.nodes[AMS].disk("disk").attach(Style::Structured)?;
+    for number in 0..MEBIBYTES {
+        ensure!(old.call(Request::write(number * MIB, mebibyte(number)))?.error() == 0);
+    }
+    flush(&mut old)?;
+    // So slow that most of it is still on its way when the link is cut.
+    let slow = Change { rate: Some("20M".parse()?), ..Change::default() };
+    wan.set(SITES[AMS], SITES[CHI], Ways::Both, &slow)?;
+    cluster.nodes[AMS].sterna(["volume", "move", "disk", "--to", "chi"]).succeed()?;
+    let (mut client, _) = cluster.nodes[CHI].disk("disk").attach(Style::Structured)?;
+    let (mut other, _) = cluster.nodes[CHI].disk("disk").attach(Style::Structured)?;
+    // A read does not wait behind what nobody has asked for.
+    check_mebibyte(&mut client, MEBIBYTES - 1)?;
+
+    wan.cut(SITES[AMS], SITES[CHI], Ways::Both)?;
+    check_mebibyte(&mut client, MEBIBYTES - 1)?;
+    write(&mut client, 7, 0..10)?;
+    flush(&mut client)?;
+    thread::scope(|scope| {
+        // Whatever the order in which it arrives, not all of it has.
+        let reading = scope.spawn(move || -> Result<Instant> {
+            (1..MEBIBYTES).try_for_each(|number| check_mebibyte(&mut other, number))?;
+            Ok(Instant::now())
+        });
+        thread::sleep(CUT_FOR);
+        // It is served meanwhile.
+        check_mebibyte(&mut client, MEBIBYTES - 1)?;
+        let healed = Instant::now();
+        wan.heal(SITES[AMS], SITES[CHI], Ways::Both)?;
+        let quick = Change { rate: Some(Rate::UNLIMITED), ..Change::default() };
+        wan.set(SITES[AMS], SITES[CHI], Ways::Both, &quick)?;
+        let read = reading.join().expect("a thread")?;
+        ensure!(read > healed, "all of it was there before the link was");
+        anyhow::Ok(())
+    })?;
+    wait_until_all_is_there(&cluster, ICN, "chi-1")?;
+    cluster.nodes[AMS].kill()?;
+    (1..MEBIBYTES).try_for_each(|number| check_mebibyte(&mut client, number))?;
+    write(&mut client, 8, 5..15)?;
+    flush(&mut client)?;
+    check(&mut client, 15, |number| if number < 5 { 7 } else { 8 })
+}
+
+const MIB: u64 = 1 << 20;
+const MEBIBYTES: u64 = SIZE / MIB;
+/// Longer than anything takes that is not held up.
+const CUT_FOR: Duration = Duration::from_secs(3);

@@ -117,6 +117,18 @@ impl JournalPool {
         Ok(JournalFile { file, header, length: self.file_bytes, path })
     }
 
+    /// Has a file ready for the next volume that takes one.
+    ///
+    /// # Errors
+    /// As [`JournalPool::take`].
+    pub fn stock(&self) -> Result<(), JournalError> {
+        if self.idle().files.is_empty() {
+            let made = self.make()?;
+            self.idle().files.push(made);
+        }
+        Ok(())
+    }
+
     /// Takes a file back that no overlay, reader or replay knows any more.
     ///
     /// # Errors

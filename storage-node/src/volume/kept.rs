@@ -81,6 +81,7 @@ impl Storage {
     pub fn remove_volume(&self, volume: VolumeId) -> Result<(), VolumeError> {
         // The record first: a record without its journal would be taken for an older state of the volume.
         self.records.remove(volume).map_err(StoreError::from)?;
+        self.forget_directory(volume);
         let directory = volume_directory(volume);
         let failed = |source| StoreError::Io { path: directory.clone(), source };
         let unless_absent = |done: io::Result<()>| match done {

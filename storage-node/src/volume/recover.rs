@@ -16,10 +16,9 @@ use sterna_types::Epoch;
 use super::error::VolumeError;
 use super::overlay::{BlockSet, Overlay, Source};
 use super::record::VolumeRecord;
-use super::storage::{Slot, Storage, journal_directory, lock};
+use super::storage::{Slot, Storage, lock};
 use super::tail::Tail;
 use super::volume::{Layers, Volume, VolumeSpec};
-use crate::chunk_store::StoreError;
 use crate::journal::record::{HEADER_BYTES, RecordHeader, RecordKind, Sequence};
 use crate::journal::{FileNumber, Journal, JournalFile, Replay, replay};
 
@@ -57,9 +56,7 @@ impl Volume {
             }
             None => (first_record(spec), Tail::EMPTY),
         };
-        let directory = journal_directory(spec.id);
-        let failed = |source| StoreError::Io { path: directory.clone(), source };
-        storage.disk.create_dir(&directory).map_err(failed)?;
+        let directory = storage.make_directory(spec.id)?;
         let begin = Replay { volume: spec.id, sealed_through: sealed.sealed_through, from: sealed.replay_from };
         let replayed = replay(&storage.pool, &directory, begin)?;
         let (newer, mut unsealed_bytes) = overlay_of(&replayed.records);
@@ -118,6 +115,8 @@ mod tests {
     use sterna_types::{ByteOffset, Root, VolumeId};
 
     use super::*;
+    use crate::chunk_store::StoreError;
+    use crate::volume::storage::journal_directory;
     use crate::volume::tests::{Machine, contents, spec};
 
     #[test]

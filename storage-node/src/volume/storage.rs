@@ -1,6 +1,6 @@
 //! What the volumes of a node share.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -63,6 +63,8 @@ pub struct Storage {
     pub(super) options: StorageOptions,
     /// The volumes that are open, so that none is twice. A slot is held while its volume is opened; the table never is.
     open: Mutex<HashMap<VolumeId, Slot>>,
+    /// The volumes whose journal's directory is durable: those that were opened, or expected, since the start.
+    with_directory: Mutex<HashSet<VolumeId>>,
 }
 
 /// A place for one volume: the one that is open, if it is.
@@ -85,7 +87,34 @@ impl Storage {
         disk.create_dir(VOLUMES)?;
         let nodes = NodeCache::new(options.node_cache_bytes);
         let segments = SegmentCache::new(options.segment_cache_bytes);
-        Ok(Arc::new(Self { disk, store, records, pool, nodes, segments, options, open: Mutex::default() }))
+        let (open, with_directory) = (Mutex::default(), Mutex::default());
+        Ok(Arc::new(Self { disk, store, records, pool, nodes, segments, options, open, with_directory }))
+    }
+
+    /// Has all ready that does not depend on what a volume holds, for one that is to come here: its journal's directory, and a file.
+    /// What is not needed is nothing: an empty directory, and a file of the pool.
+    ///
+    /// # Errors
+    /// [`super::VolumeError`].
+    pub fn expect(&self, volume: VolumeId) -> Result<(), super::VolumeError> {
+        self.make_directory(volume)?;
+        Ok(self.pool.stock()?)
+    }
+
+    /// Makes the directory of a volume's journal, durably, where it has not been made since the start.
+    pub(super) fn make_directory(&self, volume: VolumeId) -> Result<String, super::VolumeError> {
+        let directory = journal_directory(volume);
+        if !lock(&self.with_directory).contains(&volume) {
+            let failed = |source| StoreError::Io { path: directory.clone(), source };
+            self.disk.create_dir(&directory).map_err(failed)?;
+            lock(&self.with_directory).insert(volume);
+        }
+        Ok(directory)
+    }
+
+    /// Notes that the directory of a volume's journal is about to go.
+    pub(super) fn forget_directory(&self, volume: VolumeId) {
+        lock(&self.with_directory).remove(&volume);
     }
 
     /// The chunks.

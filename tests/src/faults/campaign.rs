@@ -1,15 +1,18 @@
-//! Faults one upon the other under clients that write, and in the end a judgement.
+//! Faults one upon the other under clients that write, while all volumes are handed over again and again; and in the end a judgement.
 //!
 //! The ways between the sites are shorter than between continents, and sessions shorter than what they are by themselves: so
 //! there are many faults in a minute, and sessions lapse. Nothing but that is other than in the product.
 
 use std::path::PathBuf;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 
 use super::check;
+use super::handoff::move_about;
 use super::inflict::Target;
 use super::plan::{Plan, Planned};
 use super::report::Report;
@@ -47,7 +50,21 @@ impl Campaign {
         let played = stage.under_clients(|stop| {
             let Stage { nodes, wan, recorder, failovers, .. } = &stage;
             let target = Target { sites: &SITES, nodes, wan, pairs: &pairs, usual, failovers, recorder, stop };
-            target.inflict(&plan, tell)
+            let is_over = AtomicBool::new(false);
+            thread::scope(|scope| {
+                let (volumes, sites, is_over) = (0..u8::try_from(SITES.len())?, u8::try_from(SITES.len())?, &is_over);
+                let movers: Vec<_> = volumes
+                    .map(|volume| {
+                        scope.spawn(move || move_about(failovers, recorder, (volume, sites), self.seed, is_over))
+                    })
+                    .collect();
+                let inflicted = target.inflict(&plan, tell);
+                is_over.store(true, Ordering::Relaxed);
+                for mover in movers {
+                    mover.join().map_err(|_| anyhow!("a mover has panicked"))??;
+                }
+                inflicted
+            })
         });
         let records = stage.end(played)?;
         Report::of(&records, check::check(&records)?, begun.elapsed())

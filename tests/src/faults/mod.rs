@@ -1,7 +1,7 @@
 //! Faults by chance, under clients that write; and programs that judge what the clients saw (`docs/faults.md`).
 //!
 //! * [`plan`]: which faults, when and for how long, from a seed. * `inflict`: does that to nodes and network;
-//!   `failover`: has volumes go on elsewhere.
+//!   `failover`: has volumes go on elsewhere, without their owners; `handoff`: by them.
 //! * [`writer`]: a client of one volume at one node, which tries for ever to write it. * [`mark`]: what it writes.
 //! * [`history`]: all that was asked and answered, as it is kept in a file. * [`node_log`]: what nodes tell of their sessions.
 //! * [`check`]: pure functions from a history to what is wrong with it.
@@ -13,6 +13,7 @@
 pub mod campaign;
 pub mod check;
 mod failover;
+mod handoff;
 pub mod history;
 mod inflict;
 pub mod mark;

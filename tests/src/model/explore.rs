@@ -78,11 +78,11 @@ pub fn short() -> Vec<Bounds> {
 
 /// Those of a long look.
 pub fn long() -> Vec<Bounds> {
-    let few = Bounds { crashes: 1, opens: 1, lapses: 2, handoffs: 1, takeovers: 1, writes: 2, publications: 1 };
+    let none = Bounds::default();
     vec![
-        few,
-        Bounds { crashes: 0, handoffs: 2, writes: 1, publications: 0, ..few },
-        Bounds { lapses: 0, takeovers: 0, handoffs: 2, crashes: 2, ..few },
+        Bounds { handoffs: 1, takeovers: 1, lapses: 2, opens: 1, crashes: 1, writes: 2, ..none },
+        Bounds { handoffs: 2, takeovers: 1, lapses: 1, opens: 1, writes: 1, ..none },
+        Bounds { handoffs: 2, crashes: 2, opens: 1, writes: 1, ..none },
     ]
 }
 

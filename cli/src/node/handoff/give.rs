@@ -22,10 +22,10 @@ use tokio::time::{Instant, timeout};
 use tonic::codec::CompressionEncoding;
 use tonic::transport::Channel;
 
-use super::InHand;
 use super::promise::{Promise, PromiseError};
 use super::service::MAX_RELEASE_BYTES;
 use super::wire::{Passing, Release};
+use super::{InHand, tell};
 use crate::node::clock::now;
 use crate::node::node::Node;
 use crate::node::volumes::{HeldSlot, OpenVolume};
@@ -157,6 +157,7 @@ impl Giver {
     async fn prepare(&self) -> Result<()> {
         let volumes = self.passings.iter().map(|passing| passing.to_message()).collect();
         let mut client = client(&self.node, self.to)?;
+        tell("prepare", self.to);
         let asked = timeout(ANSWER_PATIENCE, client.prepare(PrepareRequest { volumes })).await;
         let obstacle = match asked {
             Ok(Ok(reply)) => reply.into_inner().obstacle,
@@ -372,6 +373,7 @@ pub(super) async fn deliver(node: &Arc<Node>, to: NodeId, releases: &[Release]) 
 /// Whether they were accepted.
 async fn send(node: &Arc<Node>, to: NodeId, releases: &[&Release]) -> Result<bool> {
     let volumes = releases.iter().map(|release| release.to_message()).collect();
+    tell("release", to);
     let reply = timeout(ANSWER_PATIENCE, client(node, to)?.release(ReleaseRequest { volumes })).await;
     let reply = reply.context("no answer in time")?;
     Ok(reply.map_err(|status| anyhow::anyhow!("{}", status.message()))?.into_inner().accepted)

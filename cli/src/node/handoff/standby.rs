@@ -37,6 +37,7 @@ use tokio::time::{Instant, timeout};
 use tonic::codec::CompressionEncoding;
 use tonic::transport::Channel;
 
+use super::tell;
 use crate::node::node::{Node, spec_of};
 use crate::node::ownership::{OwnedDevice, PAUSE_PATIENCE};
 
@@ -128,6 +129,7 @@ impl StandbyDevice {
         let request = ReadRequest { volume: self.volume.0, offset: range.start().0, length: range.length() };
         let of_server = |status: tonic::Status| format!("node {server}: {}", status.message());
         let mut client = self.client(server, Lane::Demand)?;
+        tell("read", server);
         let mut replies = client.read(request).await.map_err(of_server)?.into_inner();
         let length = usize::try_from(range.length()).map_err(|error| error.to_string())?;
         let mut read = BytesMut::with_capacity(length);
@@ -175,6 +177,7 @@ impl StandbyDevice {
     /// Asks the owner for the volume.
     async fn ask(&self, owner: NodeId) -> Result<AskReply, String> {
         let mut client = self.client(owner, Lane::Control)?;
+        tell("ask", owner);
         let reply = client.ask(AskRequest { volume: self.volume.0 }).await;
         reply.map(tonic::Response::into_inner).map_err(|status| format!("node {owner}: {}", status.message()))
     }

@@ -26,6 +26,7 @@ use sterna_types::{BLOCK_SIZE, ChunkId, DeviceError, Epoch, NodeId, VolumeId};
 use tonic::codec::CompressionEncoding;
 
 use super::service::MAX_RANGES;
+use super::tell;
 use crate::node::node::Node;
 use crate::node::replication::{PullError, fetch};
 
@@ -179,6 +180,7 @@ impl InFlight {
             let (node, sources, own) = (Arc::clone(node), sources.to_vec(), Arc::clone(self));
             let ids: Vec<_> = new.iter().map(|chunk| chunk.id).collect();
             let named = ids.clone();
+            sources.first().iter().for_each(|source| tell("fetch", **source));
             let fetching = async move {
                 let fetched = fetch(&node, &sources, Lane::Demand, new).await;
                 let mut table = lock(&own.0);
@@ -236,6 +238,7 @@ pub(super) async fn fetch_tail(
         let blocks_asked = blocks.iter().map(asked).collect();
         let request = FetchTailRequest { volume: volume.id().0, epoch: epoch.number(), blocks: blocks_asked };
         let of_source = |status: tonic::Status| failed(format!("node {source}: {}", status.message()));
+        tell("fetch-tail", source);
         let mut replies = client.fetch_tail(request).await.map_err(of_source)?.into_inner();
         while let Some(FetchTailReply { first_block, data }) = replies.message().await.map_err(of_source)? {
             let end = first_block.saturating_add(data.len() as u64 / BLOCK_SIZE);

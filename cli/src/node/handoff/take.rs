@@ -33,6 +33,8 @@ pub(super) async fn prepare(node: &Arc<Node>, from: NodeId, passings: &[Passing]
             return Err(Status::failed_precondition("it has declined"));
         }
         make_room(node, &mut slot, &entry).await?;
+        let (storage, volume) = (Arc::clone(&node.engine.storage), passing.volume);
+        blocking(move || storage.expect(volume)).await.map_err(failed)?.map_err(failed)?;
     }
     Ok(())
 }
