@@ -85,6 +85,8 @@ async fn settle(node: &Arc<Node>, id: VolumeId) -> Result<()> {
     let kept = blocking(move || reading.kept(id)).await??;
     let (own, promises) = (node.metadata.id(), node.volumes.promises());
     let released = promises.last(id)?.filter(|last| kept.is_some_and(|kept| last.releases(kept.epoch)));
+    // It has come back, and nobody has had its clients answered again yet: whoever does looks for it among these.
+    let is_stopped = node.volumes.get(id).is_some_and(|open| open.volume.is_released() && open.epoch == entry.epoch);
     match released {
         // It is looked at again until it is gone, or stays here: what this node knows now may be old.
         Some(last)
@@ -92,6 +94,7 @@ async fn settle(node: &Arc<Node>, id: VolumeId) -> Result<()> {
         {
             promises.note_released(id);
         }
+        _ if is_stopped => promises.note_released(id),
         _ => promises.forget_released(id),
     }
     // Its own of now is nobody's past.

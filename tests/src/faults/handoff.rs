@@ -51,8 +51,8 @@ pub(super) fn move_about(
     }
 }
 
-/// Between two.
-const MOST_PAUSE_MS: u64 = 6_000;
+/// Between two: of those that are asked for while something is struck most do not begin.
+const MOST_PAUSE_MS: u64 = 1_500;
 const PAUSE: Duration = Duration::from_millis(200);
 /// For all that holds it up to be over.
 const END_PATIENCE: Duration = Duration::from_secs(180);

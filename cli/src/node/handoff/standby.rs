@@ -130,10 +130,14 @@ impl StandbyDevice {
         let of_server = |status: tonic::Status| format!("node {server}: {}", status.message());
         let mut client = self.client(server, Lane::Demand)?;
         tell("read", server);
-        let mut replies = client.read(request).await.map_err(of_server)?.into_inner();
+        let silent = |_| format!("node {server} has not answered");
+        let begun = timeout(STALL, client.read(request)).await.map_err(silent)?;
+        let mut replies = begun.map_err(of_server)?.into_inner();
         let length = usize::try_from(range.length()).map_err(|error| error.to_string())?;
         let mut read = BytesMut::with_capacity(length);
-        while let Some(ReadReply { data }) = replies.message().await.map_err(of_server)? {
+        while let Some(ReadReply { data }) =
+            timeout(STALL, replies.message()).await.map_err(silent)?.map_err(of_server)?
+        {
             if data.len() > length - read.len() {
                 return Err(format!("node {server} has sent more than was asked for"));
             }
@@ -333,5 +337,7 @@ impl<'a> Waiting<'a> {
 const PATIENCE: Duration = PAUSE_PATIENCE;
 /// Not all news come here.
 const AGAIN: Duration = Duration::from_millis(100);
+/// A link that brings nothing for so long is asked again, or for something else by then.
+const STALL: Duration = Duration::from_secs(5);
 /// A message has a MiB of data.
 const MAX_MESSAGE_BYTES: usize = 4 << 20;
