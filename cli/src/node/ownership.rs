@@ -15,7 +15,8 @@
 //!   └──another epoch is seen (before the lease is prolonged on that)──> over, for good
 //! ```
 //!
-//! While it is paused clients wait: they are answered once it is known who goes on with the volume.
+//! While it is paused clients wait: they are answered once it is known who goes on with the volume. It is noted when one of them has changed
+//! something last: a volume that is changed goes to nobody who asks for it.
 
 use std::future::Future;
 use std::sync::Arc;

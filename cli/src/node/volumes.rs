@@ -4,7 +4,7 @@
 //! seals does not. Invariants:
 //! * a volume that is open here has one [`Volume`], one device and one sealer;
 //! * the device is shared by the slot and by clients' connections only, so it is in use exactly if the slot does not hold
-//!   it alone.
+//!   it alone. A client elsewhere, which reads by another node, has one of its own meanwhile, and counts as no use.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
