@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use sterna_nbd_server::wire::command;
+use sterna_nbd_server::wire::{command, transmission_flag};
 use sterna_tests::client::{Client, Request, Style};
 use sterna_tests::cluster::Cluster;
 use sterna_tests::disk_server::DiskServer;
@@ -20,8 +20,6 @@ const SIZE: u64 = 8 << 20;
 const EPERM: u32 = 1;
 const EIO: u32 = 5;
 const ESHUTDOWN: u32 = 108;
-/// Of its transmission flags.
-const READ_ONLY: u16 = 1 << 1;
 const AMS: usize = 0;
 const CHI: usize = 1;
 const ICN: usize = 2;
@@ -29,7 +27,8 @@ const ICN: usize = 2;
 /// A new client at a node, and whether that has the volume in standby.
 fn attach(cluster: &Cluster, node: usize) -> Result<(Client<UnixStream>, bool)> {
     let (client, described) = cluster.nodes[node].disk("disk").attach_described(Style::Structured)?;
-    ensure!(described.flags & READ_ONLY == 0, "no hypervisor takes a read-only disk for a machine that is to arrive");
+    let is_read_only = described.flags & transmission_flag::READ_ONLY != 0;
+    ensure!(!is_read_only, "no hypervisor takes a read-only disk for a machine that is to arrive");
     ensure!(described.size_bytes == SIZE);
     Ok((client, described.is_standby))
 }
@@ -38,7 +37,7 @@ fn block(byte: u8) -> Vec<u8> {
     vec![byte; 4096]
 }
 
-/// The error numbers of a write to a block, of a flush, and of a read of what was written.
+/// The error numbers of a write to a block, and of a flush behind it.
 fn write(client: &mut Client<UnixStream>, number: u64, byte: u8) -> Result<[u32; 2]> {
     let written = client.call(Request::write(number * BLOCK, block(byte)))?.error();
     Ok([written, client.call(Request::flush())?.error()])

@@ -63,7 +63,7 @@ pub struct Storage {
     pub(super) options: StorageOptions,
     /// The volumes that are open, so that none is twice. A slot is held while its volume is opened; the table never is.
     open: Mutex<HashMap<VolumeId, Slot>>,
-    /// The volumes whose journal's directory is durable: those that were opened, or expected, since the start.
+    /// The volumes whose journal's directory is durable: those that were opened, or made ready for, since the start.
     with_directory: Mutex<HashSet<VolumeId>>,
 }
 
@@ -96,7 +96,7 @@ impl Storage {
     ///
     /// # Errors
     /// [`super::VolumeError`].
-    pub fn expect(&self, volume: VolumeId) -> Result<(), super::VolumeError> {
+    pub fn make_ready(&self, volume: VolumeId) -> Result<(), super::VolumeError> {
         self.make_directory(volume)?;
         Ok(self.pool.stock()?)
     }

@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use sterna_consensus::ProposeError;
-use sterna_consensus::handoff::{Holder, Pledge};
+use sterna_consensus::handoff::Holder;
 use sterna_consensus::state::command::Command;
 use sterna_consensus::state::handoffs::VolumeHandoff;
 use sterna_consensus::state::outcome::Outcome;
-use sterna_consensus::state::ownership::Ownership;
 use sterna_consensus::state::volume::Volume as VolumeEntry;
 use sterna_proto::node::handoff_client::HandoffClient;
 use sterna_proto::node::{PrepareRequest, ReleaseRequest};
@@ -22,7 +21,7 @@ use tokio::time::{Instant, timeout};
 use tonic::codec::CompressionEncoding;
 use tonic::transport::Channel;
 
-use super::promise::{Promise, PromiseError};
+use super::promise::{Promise, PromiseError, may, promise};
 use super::service::MAX_RELEASE_BYTES;
 use super::wire::{Passing, Release};
 use super::{InHand, tell};
@@ -269,33 +268,6 @@ impl Giver {
 async fn release_all(volumes: Vec<Arc<Volume>>) -> Result<Vec<Released>> {
     let releasing = blocking(move || volumes.iter().map(|volume| volume.release()).collect::<Result<Vec<_>, _>>());
     Ok(releasing.await??)
-}
-
-/// What this node promises about a handoff, where by the protocol it `may`; `None` where the handoff has ended, or it has promised
-/// something else. Blocks as [`Promises::last`](super::Promises::last).
-pub(super) fn may(
-    node: &Node,
-    passing: Passing,
-    may: impl FnOnce(&Holder, &Ownership) -> Option<Pledge>,
-) -> Result<Option<Promise>, PromiseError> {
-    let metadata = node.metadata.read();
-    let entry = metadata.volume(passing.volume).filter(|entry| entry.epoch == passing.epoch);
-    let Some(view) = entry.map(|entry| entry.ownership()) else { return Ok(None) };
-    let pledge = may(&node.volumes.promises().holder(passing.volume)?, &view);
-    let pledge = pledge.filter(|pledge| pledge.handoff == passing.handoff);
-    Ok(pledge.map(|pledge| Promise { pledge, epoch: passing.epoch, received: None }))
-}
-
-/// Makes the promise that this node [`may`] make; whether it has. Durable on return. Blocks for a sync.
-pub(super) fn promise(
-    node: &Node,
-    passing: Passing,
-    by: impl FnOnce(&Holder, &Ownership) -> Option<Pledge>,
-) -> Result<bool, PromiseError> {
-    match may(node, passing, by)? {
-        Some(promise) => node.volumes.promises().make(passing.volume, promise).map(|()| true),
-        None => Ok(false),
-    }
 }
 
 /// Promises never to release these, and has their handoffs ended: those that have not ended already.

@@ -14,9 +14,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use sterna_consensus::handoff::{Choice, Holder, Pledge};
+use sterna_consensus::state::ownership::Ownership;
 use sterna_consensus::state::volume::{Published, Volume as VolumeEntry};
 use sterna_storage_node::volume::{Inheritance, Storage, VolumeError};
 use sterna_types::{Epoch, NodeId, VolumeId};
+
+use super::wire::Passing;
+use crate::node::node::Node;
 
 /// What this node has promised last about a volume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -204,6 +208,33 @@ impl Promises {
     fn known(&self) -> MutexGuard<'_, HashMap<VolumeId, Known>> {
         // Whatever panicked while it was held has put in all of a promise or nothing.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What this node promises about a handoff, where by the protocol it `may`; `None` where the handoff has ended, or it has promised
+/// something else. Blocks as [`Promises::last`].
+pub(super) fn may(
+    node: &Node,
+    passing: Passing,
+    may: impl FnOnce(&Holder, &Ownership) -> Option<Pledge>,
+) -> Result<Option<Promise>, PromiseError> {
+    let metadata = node.metadata.read();
+    let entry = metadata.volume(passing.volume).filter(|entry| entry.epoch == passing.epoch);
+    let Some(view) = entry.map(|entry| entry.ownership()) else { return Ok(None) };
+    let pledge = may(&node.volumes.promises().holder(passing.volume)?, &view);
+    let pledge = pledge.filter(|pledge| pledge.handoff == passing.handoff);
+    Ok(pledge.map(|pledge| Promise { pledge, epoch: passing.epoch, received: None }))
+}
+
+/// Makes the promise that this node [`may`] make; whether it has. Durable on return. Blocks for a sync.
+pub(super) fn promise(
+    node: &Node,
+    passing: Passing,
+    by: impl FnOnce(&Holder, &Ownership) -> Option<Pledge>,
+) -> Result<bool, PromiseError> {
+    match may(node, passing, by)? {
+        Some(promise) => node.volumes.promises().make(passing.volume, promise).map(|()| true),
+        None => Ok(false),
     }
 }
 

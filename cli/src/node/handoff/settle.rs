@@ -24,8 +24,9 @@ use sterna_types::{NodeId, VolumeId};
 use tokio::task::JoinSet;
 
 use super::InHand;
-use super::give::{End, abort, deliver, promise};
+use super::give::{End, abort, deliver};
 use super::hydrate::hydrate;
+use super::promise::promise;
 use super::wire::{Passing, Release};
 use crate::node::clock::now;
 use crate::node::node::{Node, spec_of};

@@ -180,7 +180,9 @@ impl InFlight {
             let (node, sources, own) = (Arc::clone(node), sources.to_vec(), Arc::clone(self));
             let ids: Vec<_> = new.iter().map(|chunk| chunk.id).collect();
             let named = ids.clone();
-            sources.first().iter().for_each(|source| tell("fetch", **source));
+            if let Some(source) = sources.first() {
+                tell("fetch", *source);
+            }
             let fetching = async move {
                 let fetched = fetch(&node, &sources, Lane::Demand, new).await;
                 let mut table = lock(&own.0);

@@ -34,7 +34,7 @@ pub(super) async fn prepare(node: &Arc<Node>, from: NodeId, passings: &[Passing]
         }
         make_room(node, &mut slot, &entry).await?;
         let (storage, volume) = (Arc::clone(&node.engine.storage), passing.volume);
-        blocking(move || storage.expect(volume)).await.map_err(failed)?.map_err(failed)?;
+        blocking(move || storage.make_ready(volume)).await.map_err(failed)?.map_err(failed)?;
     }
     Ok(())
 }
