@@ -384,6 +384,7 @@ fn spec(id: u64, blocks: u64) -> VolumeSpec {
         generation: 0,
         written_blocks: 0,
         chunking: ChunkingParameters::default(),
+        reclaimed: None,
     }
 }
 

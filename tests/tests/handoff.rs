@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use serde_json::Value;
 use sterna_tests::client::{Client, Request, Style};
-use sterna_tests::cluster::Cluster;
+use sterna_tests::cluster::{Cluster, Options};
 use sterna_tests::disk_server::DiskServer;
 use sterna_tests::random::Random;
 use sterna_tests::wan::{Change, Rate, Settings, Topology, Wan, Ways};
@@ -241,6 +241,73 @@ fn heavy_a_link_that_is_cut_holds_up_what_has_not_arrived_and_nothing_else() -> 
     write(&mut client, 8, 5..15)?;
     flush(&mut client)?;
     check(&mut client, 15, |number| if number < 5 { 7 } else { 8 })
+}
+
+#[test]
+fn heavy_an_owner_takes_back_what_it_has_released_to_a_node_that_is_gone() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let wan = Arc::new(Wan::start(Topology::of(&SITES, Settings { delay: "5ms".parse()?, ..Settings::default() })?)?);
+    let options = Options {
+        wan: Some(Arc::clone(&wan)),
+        session: Some(Duration::from_secs(4)),
+        log: Some("info,sterna::handoff=debug"),
+        ..Options::default()
+    };
+    let mut cluster = Cluster::start_as(directory.path(), &SITES, options)?;
+    cluster.nodes[AMS].create("disk", SIZE)?;
+    let (mut old, _) = cluster.nodes[AMS].disk("disk").attach(Style::Structured)?;
+    write(&mut old, 1, 0..500)?;
+    flush(&mut old)?;
+    write(&mut old, 2, 10..20)?;
+    flush(&mut old)?;
+    cluster.nodes[AMS].refuses(["volume", "failover", "disk", "--to", "ams"], 1, &["at site 'ams' already"])?;
+
+    // A release is on its way for so long that the other node is gone before it comes.
+    wan.set(SITES[AMS], SITES[CHI], Ways::Both, &Change { delay: Some("500ms".parse()?), ..Change::default() })?;
+    let moving = cluster.nodes[AMS].sterna(["volume", "move", "disk", "--to", "chi"]);
+    let moving = thread::spawn(move || moving.run());
+    cluster.until("it is released", |cluster| Ok(cluster.nodes[AMS].log().contains("what=\"release\"")))?;
+    cluster.nodes[CHI].kill()?;
+    let back = ["volume", "failover", "disk", "--to", "ams", "--accept-loss"];
+    cluster.nodes[ICN].refuses(back, 1, &["chi-1", "its session has not ended"])?;
+    cluster.nodes[AMS].refuses(["volume", "failover", "disk", "--to", "icn"], 1, &["no complete replica"])?;
+    cluster.until("the session of chi-1 has ended", |cluster| {
+        let shown = cluster.nodes[ICN].value(["volume", "failover", "disk", "--to", "ams", "--dry-run"])?;
+        Ok(shown["obstacle"].is_null())
+    })?;
+    // What chi-1 has acknowledged, if anything, nobody knows.
+    let unsure = cluster.nodes[ICN].sterna(["volume", "failover", "disk", "--to", "ams"]).run()?;
+    ensure!(unsure.status.code() == Some(1) && unsure.stdout.contains("if it has taken the volume"), "{unsure}");
+    let taken = cluster.nodes[ICN].value(back)?;
+    ensure!(taken["is_reclaimed"] == true && taken["epoch"] == 3 && taken["to_node"] == "ams-1", "{taken}");
+    let moved = moving.join().expect("a thread")?;
+    ensure!(!moved.status.success(), "it says that it has moved: {moved:?}");
+    let newest = |number| match number {
+        10..20 => 2,
+        0..500 => 1,
+        _ => 0,
+    };
+    ensure!(old.call(Request::flush())?.error() == ESHUTDOWN, "a client of the epoch that is over goes on");
+    let (mut client, _) = cluster.nodes[AMS].disk("disk").attach(Style::Structured)?;
+    check(&mut client, 600, newest)?;
+    write(&mut client, 3, 15..30)?;
+    flush(&mut client)?;
+    let newest = |number| if (15..30).contains(&number) { 3 } else { newest(number) };
+    drop(client);
+    cluster.nodes[AMS].kill()?;
+    cluster.nodes[AMS].run()?;
+    cluster.until("it is served", |cluster| Ok(cluster.nodes[AMS].disk("disk").attach(Style::Structured).is_ok()))?;
+    let (mut client, _) = cluster.nodes[AMS].disk("disk").attach(Style::Structured)?;
+    check(&mut client, 600, newest)?;
+
+    // It comes back, has nothing of it, and can have it the next time.
+    wan.set(SITES[AMS], SITES[CHI], Ways::Both, &Change { delay: Some("5ms".parse()?), ..Change::default() })?;
+    cluster.nodes[CHI].run()?;
+    cluster.until("it is at chi", |cluster| {
+        Ok(cluster.nodes[AMS].sterna(["volume", "move", "disk", "--to", "chi"]).run()?.status.success())
+    })?;
+    let (mut client, _) = cluster.nodes[CHI].disk("disk").attach(Style::Structured)?;
+    check(&mut client, 600, newest)
 }
 
 const MIB: u64 = 1 << 20;

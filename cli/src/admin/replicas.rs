@@ -69,6 +69,8 @@ struct FailoverView {
     /// The epoch that has begun; none where nothing was done.
     epoch: Option<u64>,
     obstacle: Option<String>,
+    /// Whether the owner takes back what it was handing over to `from_node`.
+    is_reclaimed: bool,
 }
 
 impl Session {
@@ -137,6 +139,30 @@ impl Session {
 
 impl FailoverView {
     fn facts(&self) -> Vec<(&'static str, String)> {
+        let mut facts = if self.is_reclaimed { self.facts_of_reclaim() } else { self.facts_of_takeover() };
+        match (&self.epoch, &self.obstacle) {
+            (Some(epoch), _) => facts.push(("done", format!("epoch {epoch} has begun"))),
+            (None, Some(obstacle)) => facts.push(("not now", obstacle.clone())),
+            (None, None) => facts.push(("done", "nothing yet".to_owned())),
+        }
+        facts
+    }
+
+    fn facts_of_reclaim(&self) -> Vec<(&'static str, String)> {
+        let Self { from_node, from_site, from_epoch, to_node, to_site, .. } = self;
+        let lost = match self.all_is_published {
+            true => format!("nothing: {from_node} ended in good order"),
+            false => format!("whatever {from_node} acknowledged, if it has taken the volume"),
+        };
+        vec![
+            ("volume", self.volume.clone()),
+            ("handed over to", format!("{from_node} at {from_site}, epoch {from_epoch}")),
+            ("goes on", format!("{to_node} at {to_site}, with all that it had")),
+            ("lost", lost),
+        ]
+    }
+
+    fn facts_of_takeover(&self) -> Vec<(&'static str, String)> {
         let going_on = format!("{} at {}, with generation {}", self.to_node, self.to_site, self.complete.generation);
         let lost = match (self.lost_bytes, self.lost_ms) {
             (0, _) => "nothing that was published".to_owned(),
@@ -157,11 +183,6 @@ impl FailoverView {
         ];
         if !self.more_at.is_empty() {
             facts.push(("less is lost at", self.more_at.join(", ")));
-        }
-        match (&self.epoch, &self.obstacle) {
-            (Some(epoch), _) => facts.push(("done", format!("epoch {epoch} has begun"))),
-            (None, Some(obstacle)) => facts.push(("not now", obstacle.clone())),
-            (None, None) => facts.push(("done", "nothing yet".to_owned())),
         }
         facts
     }
@@ -240,6 +261,7 @@ impl TryFrom<admin::FailOverReply> for FailoverView {
             more_at: reply.more_at,
             epoch: (reply.epoch > 0).then_some(reply.epoch),
             obstacle: super::views::if_any(reply.obstacle),
+            is_reclaimed: reply.is_reclaimed,
         })
     }
 }

@@ -246,7 +246,7 @@ pub(crate) struct Failover {
     /// The volume.
     pub(crate) name: VolumeName,
 
-    /// The site to go on at, which keeps a replica.
+    /// The site to go on at, which keeps a replica; its owner's own where it was being handed over to a node that is gone.
     #[arg(long, value_name = "SITE")]
     pub(crate) to: SiteName,
 

@@ -261,6 +261,7 @@ pub(super) fn spec_of(volume: &VolumeEntry) -> Option<VolumeSpec> {
         generation: volume.published.generation.0,
         written_blocks: volume.published.written_blocks,
         chunking: ChunkingParameters::decode(volume.format.0.to_le_bytes()).ok()?,
+        reclaimed: volume.reclaimed,
     })
 }
 

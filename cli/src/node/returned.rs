@@ -97,8 +97,8 @@ async fn settle(node: &Arc<Node>, id: VolumeId) -> Result<()> {
         _ if is_stopped => promises.note_released(id),
         _ => promises.forget_released(id),
     }
-    // Its own of now is nobody's past.
-    let Some(kept) = kept.filter(|kept| kept.epoch < entry.epoch) else {
+    // Its own of now is nobody's past, nor is what it goes on with when it opens it the next time.
+    let Some(kept) = kept.filter(|kept| kept.epoch < entry.epoch && entry.reclaimed != Some(kept.epoch)) else {
         return settle_unopened(node, &entry).await;
     };
     if entry.sources.iter().any(|source| source.node == own && source.epoch == kept.epoch) {
@@ -109,7 +109,8 @@ async fn settle(node: &Arc<Node>, id: VolumeId) -> Result<()> {
         }
     }
     slot.close().await;
-    let superseded = entry.superseded.iter().find(|superseded| superseded.epoch == kept.epoch);
+    let superseded =
+        entry.superseded.iter().rfind(|superseded| superseded.owner == own && superseded.is_of(kept.epoch));
     if superseded.is_none() && released.is_some() {
         blocking(move || storage.remove_volume(id)).await??;
         promises.forget_released(id);
@@ -136,7 +137,8 @@ async fn settle(node: &Arc<Node>, id: VolumeId) -> Result<()> {
     });
     let sealed = sealing.await??;
     let has_more = superseded.is_none_or(|superseded| superseded.resumed.root != sealed.root);
-    tell(node, &entry, kept.epoch, has_more.then_some(sealed)).await?;
+    let epoch = superseded.map_or(kept.epoch, |superseded| superseded.epoch);
+    tell(node, &entry, epoch, has_more.then_some(sealed)).await?;
     blocking(move || storage.remove_volume(id)).await??;
     Ok(())
 }

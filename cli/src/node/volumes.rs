@@ -168,7 +168,7 @@ impl Volumes {
                 |volume: &Arc<VolumeEntry>| is_owner(volume) || self.promises.serves(volume) == Some(open.epoch);
             if !metadata.volume(id).is_some_and(is_own) && !open.ownership.is_over() {
                 if open.volume.is_released() {
-                    tracing::info!(volume = %id, epoch = %open.epoch, "the volume was handed over");
+                    tracing::info!(volume = %id, epoch = %open.epoch, "the epoch in which the volume was released is over");
                 } else {
                     tracing::warn!(volume = %id, epoch = %open.epoch, "this node does not own the volume any more");
                 }
@@ -366,6 +366,7 @@ mod tests {
             generation: 0,
             written_blocks: 0,
             chunking: ChunkingParameters::default(),
+            reclaimed: None,
         }
     }
 

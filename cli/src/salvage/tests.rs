@@ -49,6 +49,7 @@ fn data_directory() -> tempfile::TempDir {
         generation: 0,
         written_blocks: 0,
         chunking: ChunkingParameters::default(),
+        reclaimed: None,
     };
     let volume = Volume::open(&storage, &spec).expect("a volume");
     volume.write(ByteOffset(0), &[1; 8192]).expect("a write");

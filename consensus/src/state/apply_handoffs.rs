@@ -135,12 +135,14 @@ impl Metadata {
         let published = volume.published;
         self.change_volume(id, |volume| {
             volume.set_ownership(ownership);
+            volume.reclaimed = Some(epoch);
             // That node has published nothing of its epoch, and if it has not begun it there is nothing to keep.
             volume.supersede(Superseded {
                 epoch: epoch.next(),
                 owner: to,
                 published,
                 resumed: published,
+                reclaimed: None,
                 is_settled: false,
             });
         })?;

@@ -125,19 +125,20 @@ impl Metadata {
         let owner = self.known_node(volume.owner)?;
         let (former, former_site) = (owner.id, owner.site.clone());
         self.change_volume(id, |volume| {
-            let (published, moving_to) = (volume.published, volume.moving_to);
+            let (published, moving_to, reclaimed) = (volume.published, volume.moving_to, volume.reclaimed);
             volume.keep_holders(former);
             volume.replicas.remove(site);
             volume.replicas.insert(former_site, Replica { node: former, mode, complete: None });
             volume.set_ownership(ownership);
             volume.published = Published { generation: Generation(published.generation.0 + 1), ..contents };
             let resumed = contents;
-            volume.supersede(Superseded { epoch, owner: former, published, resumed, is_settled: false });
+            volume.supersede(Superseded { epoch, owner: former, published, resumed, reclaimed, is_settled: false });
             // Where it was being handed over, that node may have begun the epoch in between. It has published nothing of it, and if it
             // has not begun it there is nothing to keep.
             if let Some(owner) = moving_to {
                 let epoch = epoch.next();
-                volume.supersede(Superseded { epoch, owner, published: resumed, resumed, is_settled: false });
+                let (published, reclaimed) = (resumed, None);
+                volume.supersede(Superseded { epoch, owner, published, resumed, reclaimed, is_settled: false });
             }
             // The heir has all that it goes on with: there is nothing for it to fetch from those who had more.
             volume.sources.clear();

@@ -60,6 +60,7 @@ impl Metadata {
             last_handoff: HandoffNumber::NONE,
             moving_to: None,
             sources: Vec::new(),
+            reclaimed: None,
         };
         self.last_volume = number;
         self.names.insert(new.name.clone(), id);

@@ -65,6 +65,9 @@ pub enum BrokenInvariant {
     /// Those who have handed a volume over are not in order, or not there.
     #[error("volume {0} was handed over by nodes that there are not, or not one after the other")]
     Sources(VolumeId),
+    /// A volume goes on from another epoch than the one that its owner has left.
+    #[error("volume {0} was reclaimed, and no handoff of it has ended that way")]
+    Reclaimed(VolumeId),
     /// A snapshot is larger than its volume.
     #[error("snapshot '{1}' is larger than its volume {0}")]
     SnapshotTooLarge(VolumeId, SnapshotName),
@@ -184,6 +187,9 @@ impl Metadata {
             if !can_begin || !is_another || handoff == HandoffNumber::NONE {
                 return Err(BrokenInvariant::Handoff(volume.id));
             }
+        }
+        if volume.reclaimed.is_some_and(|left| left.next().next() != volume.epoch || !volume.was_taken_over()) {
+            return Err(BrokenInvariant::Reclaimed(volume.id));
         }
         let are_there = volume.sources.iter().all(|source| self.nodes.contains(&source.node));
         if are_there && volume.sources_are_in_order() { Ok(()) } else { Err(BrokenInvariant::Sources(volume.id)) }

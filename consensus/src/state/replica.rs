@@ -89,9 +89,21 @@ pub struct Superseded {
     pub published: Published,
     /// What the next epoch began with.
     pub resumed: Published,
+    /// Where the owner had reclaimed it: see [`Volume::reclaimed`]. Unless the owner has opened it since, it has what it left in that
+    /// epoch. Since version 4 of the metadata.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reclaimed: Option<Epoch>,
     /// Whether the owner has returned, and said what else it had.
     #[serde(default, skip_serializing_if = "super::cluster::is_default")]
     pub is_settled: bool,
+}
+
+impl Superseded {
+    /// Whether what its owner has kept of this epoch is of the superseded one: of that epoch itself, or of the one that it was to go on
+    /// with.
+    pub fn is_of(&self, kept: Epoch) -> bool {
+        self.epoch == kept || self.reclaimed == Some(kept)
+    }
 }
 
 /// What a failover to one site would lose.

@@ -6,7 +6,8 @@
 //! * its size never falls, and no snapshot of it is larger;
 //! * its replicas are at other sites than its owner, each kept by a node of its site;
 //! * it is handed over only when it is ready, to another node than its owner, and there is room for one more source then;
-//! * its sources owned it one after the other, each in an epoch that is over.
+//! * its sources owned it one after the other, each in an epoch that is over;
+//! * it was reclaimed from an epoch that is over, and only if the epoch in between ended without its owner.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -65,6 +66,9 @@ pub struct Volume {
     /// The nodes that have handed it over, the oldest first, until its owner has all of it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sources: Vec<Source>,
+    /// Where its owner has reclaimed it from a handoff: the epoch in which the owner left it, and goes on with it as it was left.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reclaimed: Option<Epoch>,
 }
 
 /// A number for how a volume's contents are cut into chunks and how its map is written down. The storage engine gives it
@@ -168,6 +172,9 @@ impl Volume {
     /// Notes who owns it from now on.
     pub(super) fn set_ownership(&mut self, ownership: Ownership) {
         let Ownership { owner, epoch, moving_to, last_handoff } = ownership;
+        if epoch != self.epoch {
+            self.reclaimed = None;
+        }
         (self.owner, self.epoch) = (owner, epoch);
         (self.moving_to, self.last_handoff) = (moving_to, last_handoff);
     }

@@ -76,6 +76,7 @@ fn spec(id: u64, root: Root) -> VolumeSpec {
         generation: 0,
         written_blocks: 0,
         chunking: ChunkingParameters::default(),
+        reclaimed: None,
     }
 }
 

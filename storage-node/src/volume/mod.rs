@@ -37,6 +37,8 @@ mod handoff;
 #[cfg(test)]
 mod handoff_tests;
 mod kept;
+#[cfg(test)]
+mod kept_tests;
 pub(crate) mod overlay;
 mod read;
 mod record;

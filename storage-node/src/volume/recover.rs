@@ -2,7 +2,9 @@
 //!
 //! 1. Read the volume's record: the root, and from which journal file on there is more. Without a record nothing was ever
 //!    sealed here; then the journal says what it stands on, and without a journal the metadata what the volume holds. Where
-//!    record or journal are of another epoch: refuse, and change nothing ([`VolumeError::OtherEpoch`]).
+//!    record or journal are of another epoch: refuse, and change nothing ([`VolumeError::OtherEpoch`]). Unless this node has
+//!    reclaimed the volume, and it is the epoch in which it was left here: then the record is put anew, durably, in the epoch of now.
+//!    *It was left as before, or is here as if it had always been of the new epoch: the record counts, not the journal's notes.*
 //! 2. Replay the journal from there ([`crate::journal::replay()`]), and put every record into the overlay, over the holes of a
 //!    tail that came with a handoff and were not sealed yet.
 //! 3. Go on writing in a new file of the journal, behind the newest record.
@@ -19,6 +21,7 @@ use super::record::VolumeRecord;
 use super::storage::{Slot, Storage, lock};
 use super::tail::Tail;
 use super::volume::{Layers, Volume, VolumeSpec};
+use crate::chunk_store::StoreError;
 use crate::journal::record::{HEADER_BYTES, RecordHeader, RecordKind, Sequence};
 use crate::journal::{FileNumber, Journal, JournalFile, Replay, replay};
 
@@ -50,6 +53,11 @@ impl Volume {
 
     fn recover(storage: &Arc<Storage>, spec: &VolumeSpec) -> Result<Arc<Self>, VolumeError> {
         let (sealed, tail) = match storage.kept_with_tail(spec.id)? {
+            Some((left, tail)) if spec.reclaimed == Some(left.epoch) => {
+                let record = VolumeRecord { epoch: spec.epoch, ..left };
+                storage.records.put(spec.id, record.encode(&tail)).map_err(StoreError::from)?;
+                (record, tail)
+            }
             Some((kept, tail)) => {
                 check_epoch(spec, kept.epoch)?;
                 (kept, tail)

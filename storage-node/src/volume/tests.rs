@@ -93,6 +93,7 @@ pub(super) fn spec(id: u64, size: u64, root: Root) -> VolumeSpec {
         generation: 0,
         written_blocks: 0,
         chunking: ChunkingParameters::default(),
+        reclaimed: None,
     }
 }
 

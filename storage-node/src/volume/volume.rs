@@ -34,6 +34,8 @@ pub struct VolumeSpec {
     pub written_blocks: u64,
     /// How its data is cut into chunks.
     pub chunking: ChunkingParameters,
+    /// Where this node has reclaimed it: the epoch in which it was left here, and with which this one goes on.
+    pub reclaimed: Option<Epoch>,
 }
 
 impl VolumeSpec {
@@ -52,6 +54,7 @@ impl VolumeSpec {
             generation: kept.generation,
             written_blocks: kept.written_blocks,
             chunking,
+            reclaimed: None,
         })
     }
 }

@@ -64,8 +64,10 @@ pub(in crate::node) struct Handed {
 /// How a handoff has ended, as the metadata says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
-    /// Another epoch has begun, or the volume is deleted.
+    /// The epoch that it begins has begun, or the volume is deleted.
     Passed,
+    /// A later epoch has begun: somebody has gone on with it since, or in its place.
+    Overtaken,
     /// The owner goes on with it.
     HandedBack,
 }
@@ -220,11 +222,12 @@ impl Giver {
         let paused = begun.elapsed();
         for (given, end) in self.given.iter().zip(&ends) {
             match end {
-                End::Passed => drop(given.open.ownership.end()),
+                End::Passed | End::Overtaken => drop(given.open.ownership.end()),
                 End::HandedBack => given.open.resume(),
             }
         }
-        ensure!(ends.iter().all(|end| *end == End::Passed), "{} has declined it", self.recipient());
+        ensure!(!ends.contains(&End::HandedBack), "{} has declined it", self.recipient());
+        ensure!(!ends.contains(&End::Overtaken), "it has gone on in a later epoch meanwhile: look who owns it now");
         let volumes = self.given.iter().zip(&releases).map(|(given, release)| {
             (given.entry.name.clone(), given.entry.epoch.next(), release.tail.data_blocks() * BLOCK_SIZE)
         });
@@ -353,9 +356,13 @@ async fn send(node: &Arc<Node>, to: NodeId, releases: &[&Release]) -> Result<boo
 
 /// How a handoff has ended, if it has.
 fn end_of(entry: Option<&Arc<VolumeEntry>>, passing: Passing) -> Option<End> {
-    let Some(entry) = entry.filter(|entry| entry.epoch == passing.epoch) else { return Some(End::Passed) };
+    let Some(entry) = entry else { return Some(End::Passed) };
     let is_under_way = entry.moving_to.is_some() && entry.last_handoff == passing.handoff;
-    (!is_under_way).then_some(End::HandedBack)
+    match entry.epoch {
+        epoch if epoch == passing.epoch => (!is_under_way).then_some(End::HandedBack),
+        epoch if epoch == passing.epoch.next() => Some(End::Passed),
+        _ => Some(End::Overtaken),
+    }
 }
 
 fn handoffs(passings: &[Passing]) -> Vec<VolumeHandoff> {

@@ -149,7 +149,7 @@ async fn settle_given(node: &Arc<Node>, id: VolumeId, to: NodeId) -> Result<()> 
     let release = Release::new(passing, released, now());
     for end in deliver(node, to, &[release]).await? {
         match end {
-            End::Passed => drop(open.ownership.end()),
+            End::Passed | End::Overtaken => drop(open.ownership.end()),
             End::HandedBack => open.resume(),
         }
     }

@@ -166,7 +166,7 @@ fn a_volume_is_taken_over_only_from_a_node_whose_session_has_ended_by_one_that_h
     assert_eq!((volume.owner, volume.epoch), (NodeId(2), next));
     assert_eq!(volume.published, Published { generation: Generation(5), ..published(2, 2) });
     let (published, resumed) = (published(4, 4), published(2, 2));
-    let superseded = Superseded { epoch: first, owner: OWNER, published, resumed, is_settled: false };
+    let superseded = Superseded { epoch: first, owner: OWNER, published, resumed, reclaimed: None, is_settled: false };
     assert_eq!(volume.superseded, [superseded]);
     let follows = Replica { node: OWNER, mode: ReplicaMode::Async, complete: None };
     assert_eq!(volume.replicas.get(&"ams".parse().unwrap()), Some(&follows), "its site keeps a replica now");

@@ -26,8 +26,9 @@ fn a_failover_in_a_handoff_waits_for_both_nodes_and_leaves_the_epoch_between_out
     let now = volume(&metadata);
     assert_eq!(now.ownership(), Ownership { last_handoff: FIRST, ..Ownership::of(C, e3) });
     let resumed = published(4, 4);
-    let of_owner = Superseded { epoch: E1, owner: OWNER, published: published(6, 6), resumed, is_settled: false };
-    let of_other = Superseded { epoch: e2, owner: B, published: resumed, resumed, is_settled: false };
+    let of_owner =
+        Superseded { epoch: E1, owner: OWNER, published: published(6, 6), resumed, reclaimed: None, is_settled: false };
+    let of_other = Superseded { epoch: e2, owner: B, published: resumed, resumed, reclaimed: None, is_settled: false };
     assert_eq!(now.superseded, [of_owner, of_other]);
     assert_eq!(now.published, Published { generation: Generation(7), ..resumed });
     // What was written in the epoch between counts no more, and is kept when its owner returns.
@@ -82,9 +83,10 @@ fn an_owner_takes_back_what_it_has_released_to_a_node_that_is_gone() {
 
     let now = volume(&metadata);
     assert_eq!(now.ownership(), Ownership { last_handoff: FIRST, ..Ownership::of(OWNER, e3) });
-    assert_eq!((now.published, now.sources.is_empty()), (published(4, 4), true));
+    assert_eq!((now.published, now.sources.is_empty(), now.reclaimed), (published(4, 4), true, Some(E1)));
     let contents = published(4, 4);
-    let superseded = Superseded { epoch: e2, owner: B, published: contents, resumed: contents, is_settled: false };
+    let superseded =
+        Superseded { epoch: e2, owner: B, published: contents, resumed: contents, reclaimed: None, is_settled: false };
     assert_eq!(now.superseded, [superseded]);
     assert!(!metadata.loss(now, &site(3)).unwrap().is_given_up, "its replicas are of the same history");
     let over = cannot(CannotPass::NotUnderWay { given: FIRST });
@@ -92,5 +94,23 @@ fn an_owner_takes_back_what_it_has_released_to_a_node_that_is_gone() {
     apply(&mut metadata, Command::PublishRoots(vec![publication(VOLUME, 3, 5, 5)])).unwrap();
     open_session(&mut metadata, B);
     apply(&mut metadata, begin(OWNER, B, 2)).unwrap();
+    assert_eq!(volume(&metadata).reclaimed, Some(E1), "the owner may not have opened it yet");
+    assert_eq!(metadata.check(), Ok(()));
+    assert_eq!(ended(&mut metadata, commit(B, 2, published(9, 9))), Ok(()));
+    assert_eq!((volume(&metadata).owner, volume(&metadata).reclaimed), (B, None));
+}
+
+#[test]
+fn what_an_owner_had_taken_back_is_known_to_be_its_own_when_it_is_taken_over() {
+    let mut metadata = moving();
+    lapse(&mut metadata, 2);
+    apply(&mut metadata, reclaim(OWNER, E1)).unwrap();
+    lapse(&mut metadata, 1);
+    let e3 = E1.next().next();
+    apply(&mut metadata, fail_over(3, e3, root(4))).unwrap();
+    let [_, of_owner] = volume(&metadata).superseded[..] else { panic!("two epochs have ended") };
+    assert_eq!((of_owner.epoch, of_owner.owner, of_owner.reclaimed), (e3, OWNER, Some(E1)));
+    assert_eq!([E1, E1.next(), e3].map(|kept| of_owner.is_of(kept)), [true, false, true]);
+    assert_eq!(volume(&metadata).reclaimed, None);
     assert_eq!(metadata.check(), Ok(()));
 }
