@@ -88,11 +88,16 @@ fn heavy_a_volume_goes_on_at_another_site_and_what_its_owner_still_had_is_kept()
     let directory = tempfile::tempdir()?;
     let mut cluster = Cluster::start(directory.path(), &SITES)?;
     cluster.nodes[AMS].create("disk", SIZE)?;
+    let exposed = |cluster: &Cluster| -> Result<Value> {
+        Ok(cluster.nodes[2].value(["volume", "show", "disk"])?["volume"]["exposed_bytes"].clone())
+    };
+    ensure!(exposed(&cluster)?.is_null(), "there is no replica, and something is not exposed");
     cluster.nodes[2].sterna(["volume", "replica", "disk", "set", "chi", "async"]).succeed()?;
     let (mut client, _) = cluster.nodes[AMS].disk("disk").attach(Style::Structured)?;
     write(&mut client, 0..100)?;
     cluster.nodes[AMS].sterna(["volume", "snapshot", "disk", "at-100"]).succeed()?;
     wait_for_replica(&cluster, 2, "disk", "chi", 100)?;
+    ensure!(exposed(&cluster)? == 0, "{} bytes are exposed, and the replica has all", exposed(&cluster)?);
     cluster.until("the snapshot is there, too", |cluster| {
         let shown = cluster.nodes[2].value(["volume", "show", "disk"])?;
         Ok(shown["snapshots"][0]["holders"].as_array().map(Vec::len) == Some(2))
@@ -105,6 +110,7 @@ fn heavy_a_volume_goes_on_at_another_site_and_what_its_owner_still_had_is_kept()
     cluster.until("the owner has published more", |cluster| {
         Ok(replicas(&cluster.nodes[2], "disk")?["published"]["written_bytes"] == 150 * BLOCK)
     })?;
+    ensure!(exposed(&cluster)? == 50 * BLOCK, "{} bytes are exposed, and not 50 blocks", exposed(&cluster)?);
     write(&mut client, 150..160)?;
     cluster.nodes[AMS].kill()?;
     cluster.nodes[CHI].run()?;

@@ -9,13 +9,15 @@ pub enum Lane {
     Control,
     /// What a guest waits for: data that it needs before it has arrived by itself.
     Demand,
+    /// What a guest is expected to need next.
+    Prefetch,
     /// Long transfers: snapshots.
     Bulk,
 }
 
 impl Lane {
     /// All lanes.
-    pub const ALL: [Self; 3] = [Self::Control, Self::Demand, Self::Bulk];
+    pub const ALL: [Self; 4] = [Self::Control, Self::Demand, Self::Prefetch, Self::Bulk];
 }
 
 impl fmt::Display for Lane {
@@ -23,6 +25,7 @@ impl fmt::Display for Lane {
         f.write_str(match self {
             Self::Control => "control",
             Self::Demand => "demand",
+            Self::Prefetch => "prefetch",
             Self::Bulk => "bulk",
         })
     }

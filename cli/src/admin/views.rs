@@ -24,6 +24,7 @@ pub(crate) struct VolumeView {
     pub(crate) open: bool,
     pub(crate) moving_to: Option<String>,
     pub(crate) sources: Vec<String>,
+    pub(crate) exposed_bytes: Option<u64>,
 }
 
 impl From<admin::Volume> for VolumeView {
@@ -44,6 +45,7 @@ impl From<admin::Volume> for VolumeView {
             open: volume.open,
             moving_to: if_any(volume.moving_to),
             sources: volume.sources,
+            exposed_bytes: volume.exposed_bytes,
         }
     }
 }

@@ -157,6 +157,12 @@ fn facts(shown: &Shown) -> Vec<(&'static str, String)> {
     if !volume.sources.is_empty() {
         facts.push(("parts still at", volume.sources.join(", ")));
     }
+    let exposed = match volume.exposed_bytes {
+        None => "all of it: no replica has any of it completely".to_owned(),
+        Some(0) => "nothing that is published".to_owned(),
+        Some(bytes) => format!("{} of writes, that no replica has yet", about(bytes)),
+    };
+    facts.push(("at one site only", exposed));
     if let Some(map) = &shown.map {
         let [segments, extents, chunks] =
             [(map.segments, "segment"), (map.extents, "extent"), (map.chunks, "chunk")].map(|(n, what)| count(n, what));

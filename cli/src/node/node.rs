@@ -27,6 +27,7 @@ use super::directory::DataDirectory;
 use super::format::Identity;
 use super::handoff::{Handoffs, Promises, Supplier};
 use super::imports::Imports;
+use super::replication::Precedence;
 use super::storage::Engine;
 use super::volumes::Volumes;
 
@@ -63,6 +64,8 @@ pub(super) struct Node {
     held: Mutex<BTreeMap<Root, usize>>,
     /// Who sees to which handoff.
     pub(super) handoffs: Handoffs,
+    /// What bulk waits for.
+    pub(super) precedence: Precedence,
     /// The volumes that are being filled.
     pub(super) imports: Arc<Imports>,
     /// When it was started.
@@ -160,6 +163,7 @@ impl Node {
             in_transit: Arc::default(),
             held: Mutex::default(),
             handoffs: Handoffs::default(),
+            precedence: Precedence::default(),
             imports: Arc::default(),
             started: Instant::now(),
             stopping: CancellationToken::new(),

@@ -162,6 +162,15 @@ impl Metadata {
 }
 
 impl Volume {
+    /// At most so many blocks of the data writes that were published are nowhere but at the owner's site, or are still where the volume
+    /// was handed over from: what is lost with one site. `None` where no replica has any of it completely, and so all of it is
+    /// exposed. What the owner has not published is, too. O(replicas).
+    pub fn exposed_blocks(&self) -> Option<u64> {
+        let complete = self.replicas.values().filter_map(|replica| replica.complete);
+        let kept = complete.filter(|complete| self.descends_from(complete)).map(|c| c.contents.written_blocks).max()?;
+        Some(self.published.written_blocks.saturating_sub(kept))
+    }
+
     /// Whether these contents were a state of what the volume is now: of each epoch that has ended without its owner, only what
     /// the next one began with was gone on with, and what came before that. Of an epoch before those that are remembered it is
     /// not known, which is no.

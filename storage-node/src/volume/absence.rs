@@ -5,7 +5,7 @@
 //! [`Supply`] bring it, and then the same is done again. So nothing that is absent is ever taken for zeroes, and no thread waits
 //! for a network.
 
-use std::collections::BTreeSet;
+use std::collections::HashSet;
 use std::fmt;
 use std::future::Future;
 use std::ops::Range;
@@ -24,10 +24,19 @@ use crate::map::{MapError, Part};
 /// What is needed, and not here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Absence {
-    /// Chunks: parts of the map, and data.
-    pub chunks: BTreeSet<Wanted>,
+    /// Chunks, each once: parts of the map, and data, in the order of the volume.
+    pub chunks: Vec<Wanted>,
     /// Blocks of the tail of a handoff, in order.
     pub blocks: Vec<Range<u64>>,
+}
+
+/// Whether anybody waits for what is absent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Urgency {
+    /// Somebody does.
+    Waited,
+    /// Somebody is expected to need it soon: it comes behind what is waited for, and is tried once.
+    Ahead,
 }
 
 /// Brings what a volume lacks.
@@ -40,7 +49,7 @@ pub trait Supply: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Cancel safety
     /// May be dropped at any time; others who wait for the same go on.
-    fn bring<'a>(&'a self, volume: &'a Arc<Volume>, absence: Absence) -> Supplied<'a>;
+    fn bring<'a>(&'a self, volume: &'a Arc<Volume>, absence: Absence, urgency: Urgency) -> Supplied<'a>;
 }
 
 /// See [`Supply::bring`].
@@ -49,7 +58,9 @@ pub type Supplied<'a> = Pin<Box<dyn Future<Output = Result<(), DeviceError>> + S
 impl Absence {
     /// These chunks.
     pub(super) fn of_chunks(chunks: impl IntoIterator<Item = Wanted>) -> Self {
-        Self { chunks: chunks.into_iter().collect(), blocks: Vec::new() }
+        let mut absence = Self::default();
+        absence.add_chunks(chunks);
+        absence
     }
 
     /// Whether nothing is absent.
@@ -59,8 +70,13 @@ impl Absence {
 
     /// Takes another one's in, which lies behind it.
     pub(super) fn add(&mut self, other: Self) {
-        self.chunks.extend(other.chunks);
+        self.add_chunks(other.chunks);
         self.blocks.extend(other.blocks);
+    }
+
+    fn add_chunks(&mut self, chunks: impl IntoIterator<Item = Wanted>) {
+        let mut known: HashSet<_> = self.chunks.iter().copied().collect();
+        self.chunks.extend(chunks.into_iter().filter(|chunk| known.insert(*chunk)));
     }
 
     /// The same as an error; nothing where it is empty.
@@ -82,6 +98,11 @@ impl fmt::Display for Absence {
 }
 
 impl VolumeError {
+    /// Whether the reason is that something is absent.
+    pub(super) fn is_absence(&self) -> bool {
+        matches!(self, Self::Absent(_) | Self::Map(MapError::Missing { .. }))
+    }
+
     /// What is absent, where that is the reason.
     pub fn absence(&self) -> Option<Absence> {
         match self {
@@ -108,10 +129,10 @@ impl Volume {
     ///
     /// # Cancel safety
     /// May be dropped at any time.
-    pub(super) async fn bring(self: &Arc<Self>, error: VolumeError) -> Result<(), DeviceError> {
+    pub(super) async fn bring(self: &Arc<Self>, error: VolumeError, urgency: Urgency) -> Result<(), DeviceError> {
         let supply = lock(&self.supply).clone();
         match (error.absence(), supply) {
-            (Some(absence), Some(supply)) => supply.bring(self, absence).await,
+            (Some(absence), Some(supply)) => supply.bring(self, absence, urgency).await,
             _ => Err(error.into()),
         }
     }
@@ -123,14 +144,18 @@ impl Volume {
     ///
     /// # Cancel safety
     /// May be dropped between two tries.
-    pub(super) async fn with_all_it_needs<T, F>(self: &Arc<Self>, carry_out: impl Fn() -> F) -> Result<T, DeviceError>
+    pub(super) async fn with_all_it_needs<T, F>(
+        self: &Arc<Self>,
+        urgency: Urgency,
+        carry_out: impl Fn() -> F,
+    ) -> Result<T, DeviceError>
     where
         F: Future<Output = Result<T, VolumeError>>,
     {
         for _ in 0..MAX_ROUNDS {
             match carry_out().await {
                 Ok(done) => return Ok(done),
-                Err(error) => self.bring(error).await?,
+                Err(error) => self.bring(error, urgency).await?,
             }
         }
         let what = format!("what it needs is still not here after it was brought {MAX_ROUNDS} times");

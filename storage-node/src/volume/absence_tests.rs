@@ -7,7 +7,7 @@ use sterna_types::device::{Allocation, Inline, Persistence, ReadData, ZeroReques
 use sterna_types::{BLOCK_SIZE, BlockDevice, ByteOffset, ByteRange, ChunkId, DeviceError, Root, SEGMENT_SIZE};
 use tokio::sync::Semaphore;
 
-use super::absence::{Absence, Supplied, Supply};
+use super::absence::{Absence, Supplied, Supply, Urgency};
 use super::storage::lock;
 use super::tests::{Machine, contents, range};
 use super::{Sealer, Volume, VolumeDevice, VolumeError};
@@ -22,12 +22,15 @@ const BLOCK: usize = 4096;
 pub(super) struct Courier {
     from: Arc<Volume>,
     brought: Mutex<Vec<Absence>>,
+    /// How many times somebody waited.
+    waits: Mutex<usize>,
     is_cut_off: Mutex<bool>,
 }
 
 impl Supply for Courier {
-    fn bring<'a>(&'a self, volume: &'a Arc<Volume>, absence: Absence) -> Supplied<'a> {
+    fn bring<'a>(&'a self, volume: &'a Arc<Volume>, absence: Absence, urgency: Urgency) -> Supplied<'a> {
         Box::pin(async move {
+            *lock(&self.waits) += usize::from(urgency == Urgency::Waited);
             if *lock(&self.is_cut_off) {
                 return Err(DeviceError::Io(std::io::Error::other("cut off")));
             }
@@ -41,7 +44,7 @@ impl Supply for Courier {
 impl Courier {
     pub(super) fn from(from: &Arc<Volume>) -> Arc<Self> {
         let from = Arc::clone(from);
-        Arc::new(Self { from, brought: Mutex::default(), is_cut_off: Mutex::new(false) })
+        Arc::new(Self { from, brought: Mutex::default(), waits: Mutex::default(), is_cut_off: Mutex::new(false) })
     }
 
     /// Has all of it at `volume`.
@@ -154,6 +157,35 @@ async fn what_is_read_is_brought_once_and_nothing_else_is() {
     let error = volume.read(at(0, 0), &mut into).expect_err("it is nowhere");
     assert!(matches!(error, VolumeError::Absent(_) | VolumeError::Map(_)), "{error}");
     assert!(device.read(at(0, 0)).await.is_err());
+}
+
+#[tokio::test]
+async fn who_reads_on_and_on_waits_seldom() {
+    let there = Machine::new();
+    let written_there = there.volume(1, SIZE, Root::EMPTY);
+    let mut bytes = vec![0; usize::try_from(2 * SEGMENT_SIZE).expect("short")];
+    let mut state = 1_u64;
+    for place in bytes.chunks_mut(8) {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        place.copy_from_slice(&state.to_le_bytes());
+    }
+    written_there.write(ByteOffset(0), &bytes).expect("a write");
+    written_there.seal().expect("a seal");
+    let here = Machine::new();
+    let volume = here.volume(1, SIZE, written_there.sealed().root);
+    let courier = Courier::from(&written_there);
+    volume.set_supply(Some(courier.clone()));
+    let device = VolumeDevice::new(volume);
+    for (number, expected) in (0..).zip(bytes.chunks(4 * BLOCK)) {
+        let found = read(&device, range(number * 4 * BLOCK_SIZE, 4 * BLOCK_SIZE)).await;
+        assert!(found == expected, "read {number} finds something else");
+    }
+    // This courier brings what two ask for twice.
+    let brought = std::mem::take(&mut *lock(&courier.brought));
+    let chunks: BTreeSet<_> = brought.iter().flat_map(|absence| &absence.chunks).collect();
+    let data = chunks.iter().filter(|chunk| chunk.kind == Data).count();
+    let waits = *lock(&courier.waits);
+    assert!(data > 100 && waits < data / 4, "{waits} waits for {data} chunks");
 }
 
 #[tokio::test]

@@ -12,8 +12,10 @@ use sterna_types::device::{
     checked_range,
 };
 use sterna_types::{BlockDevice, ByteOffset, ByteRange, ByteSize, DeviceError};
+use tokio::runtime::Handle;
 use tokio::time::Instant;
 
+use super::absence::Urgency;
 use super::error::VolumeError;
 use super::volume::Volume;
 
@@ -53,7 +55,7 @@ impl VolumeDevice {
         work: impl Fn(&Volume) -> Result<T, VolumeError> + Clone + Send + Sync + 'static,
     ) -> DeviceFuture<'_, T> {
         let volume = Arc::clone(&self.volume);
-        Box::pin(async move { on_a_thread(volume, work).await })
+        Box::pin(async move { on_a_thread(volume, Urgency::Waited, work).await })
     }
 
     /// As [`change`], once the journal has room.
@@ -76,7 +78,7 @@ async fn change(
     persistence: Persistence,
     change: impl Fn(&Volume) -> Result<(), VolumeError> + Clone + Send + Sync + 'static,
 ) -> Result<(), DeviceError> {
-    on_a_thread(volume, move |volume| {
+    on_a_thread(volume, Urgency::Waited, move |volume| {
         change(volume)?;
         match persistence {
             Persistence::AtNextFlush => Ok(()),
@@ -89,19 +91,55 @@ async fn change(
 /// Does it; again where something was not here, once that has been brought.
 async fn on_a_thread<T: Send + 'static>(
     volume: Arc<Volume>,
+    urgency: Urgency,
     work: impl Fn(&Volume) -> Result<T, VolumeError> + Clone + Send + Sync + 'static,
 ) -> Result<T, DeviceError> {
-    volume
-        .with_all_it_needs(|| {
-            let (volume, work) = (Arc::clone(&volume), work.clone());
-            async move {
-                match sterna_runtime::work::blocking(move || work(&volume)).await {
-                    Ok(result) => result,
-                    Err(join) => Err(DeviceError::Io(io::Error::other(join)).into()),
-                }
+    volume.with_all_it_needs(urgency, || once_on_a_thread(&volume, work.clone())).await
+}
+
+async fn once_on_a_thread<T: Send + 'static>(
+    volume: &Arc<Volume>,
+    work: impl Fn(&Volume) -> Result<T, VolumeError> + Send + 'static,
+) -> Result<T, VolumeError> {
+    let volume = Arc::clone(volume);
+    match sterna_runtime::work::blocking(move || work(&volume)).await {
+        Ok(result) => result,
+        Err(join) => Err(DeviceError::Io(io::Error::other(join)).into()),
+    }
+}
+
+fn read(volume: &Volume, range: ByteRange) -> Result<ReadData, VolumeError> {
+    let size = volume.size();
+    if !range.is_within(size) {
+        return Err(DeviceError::OutOfRange { range, size }.into());
+    }
+    let length = usize::try_from(range.length()).map_err(|_| DeviceError::NoSpace)?;
+    let mut bytes = vec![0; length];
+    Ok(match volume.read(range, &mut bytes)? {
+        ReadOutcome::Filled => ReadData::Bytes(bytes.into()),
+        ReadOutcome::Zeroes => ReadData::Zeroes,
+    })
+}
+
+/// Has what comes behind a range, some of which is not here or which comes to the mark, brought in tasks of their own, where a reader
+/// seems to come to it. Each ends when it has come, or does not come at once, or the volume is closed; who then reads it asks for it
+/// again, and is told what is wrong.
+#[cold]
+fn read_ahead(volume: &Arc<Volume>, range: ByteRange, is_missed: bool) {
+    let Ok(runtime) = Handle::try_current() else { return };
+    for (turn, ahead) in volume.reads_ahead(range, is_missed) {
+        let volume = Arc::clone(volume);
+        drop(runtime.spawn(async move {
+            let _turn = turn;
+            if let Err(error) = prefetch(&volume, ahead).await {
+                tracing::debug!(volume = %volume.id(), %error, "what a reader may come to is not here yet");
             }
-        })
-        .await
+        }));
+    }
+}
+
+async fn prefetch(volume: &Arc<Volume>, range: ByteRange) -> Result<(), DeviceError> {
+    on_a_thread(Arc::clone(volume), Urgency::Ahead, move |volume| volume.prefetch(range)).await
 }
 
 /// Does it, and notes whether it was quick.
@@ -123,7 +161,13 @@ impl BlockDevice for VolumeDevice {
 
     fn try_read(&self, at: ByteOffset, into: &mut [u8]) -> Inline<ReadOutcome> {
         match checked_range(at, into.len(), self.volume.size()) {
-            Ok(range) => inline(self.volume.read_now(range, into)),
+            Ok(range) => {
+                let found = inline(self.volume.read_now(range, into));
+                if self.volume.comes_to_mark(range) && matches!(found, Inline::Done(Ok(_))) {
+                    read_ahead(&self.volume, range, false);
+                }
+                found
+            }
             Err(error) => Inline::Done(Err(error)),
         }
     }
@@ -136,18 +180,15 @@ impl BlockDevice for VolumeDevice {
     }
 
     fn read(&self, range: ByteRange) -> DeviceFuture<'_, ReadData> {
-        self.blocking(move |volume| {
-            let size = volume.size();
-            if !range.is_within(size) {
-                return Err(DeviceError::OutOfRange { range, size }.into());
+        let volume = &self.volume;
+        Box::pin(volume.with_all_it_needs(Urgency::Waited, move || async move {
+            let found = once_on_a_thread(volume, move |volume| read(volume, range)).await;
+            let is_missed = found.as_ref().is_err_and(VolumeError::is_absence);
+            if is_missed || volume.comes_to_mark(range) {
+                read_ahead(volume, range, is_missed);
             }
-            let length = usize::try_from(range.length()).map_err(|_| DeviceError::NoSpace)?;
-            let mut bytes = vec![0; length];
-            Ok(match volume.read(range, &mut bytes)? {
-                ReadOutcome::Filled => ReadData::Bytes(bytes.into()),
-                ReadOutcome::Zeroes => ReadData::Zeroes,
-            })
-        })
+            found
+        }))
     }
 
     fn write(&self, at: ByteOffset, data: Bytes, persistence: Persistence) -> DeviceFuture<'_, ()> {
@@ -196,7 +237,7 @@ impl BlockDevice for VolumeDevice {
 
     fn prefetch(&self, range: ByteRange) -> DeviceFuture<'_, ()> {
         Box::pin(async move {
-            match self.blocking(move |volume| volume.prefetch(range)).await {
+            match prefetch(&self.volume, range).await {
                 Err(error @ DeviceError::OutOfRange { .. }) => Err(error),
                 // A hint: what cannot be read now is reported to whoever reads it.
                 _ => Ok(()),

@@ -41,6 +41,7 @@ mod kept;
 mod kept_tests;
 pub(crate) mod overlay;
 mod read;
+mod read_ahead;
 mod record;
 pub(crate) mod recover;
 mod rewrite;
@@ -56,7 +57,7 @@ mod tests;
 mod volume;
 mod write;
 
-pub use absence::{Absence, Supplied, Supply};
+pub use absence::{Absence, Supplied, Supply, Urgency};
 pub use device::VolumeDevice;
 pub(crate) use draft::{Draft, Drafted};
 pub use error::VolumeError;

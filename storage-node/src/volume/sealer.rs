@@ -9,6 +9,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::absence::Urgency;
 use super::error::VolumeError;
 use super::volume::{SealFailure, Volume};
 
@@ -72,7 +73,7 @@ async fn seal_in_time(volume: &Arc<Volume>, slots: &Semaphore) {
         match sealed {
             Ok(Ok(())) => {}
             Ok(Err(VolumeError::Closed)) => return,
-            Ok(Err(error)) => match volume.bring(error).await {
+            Ok(Err(error)) => match volume.bring(error, Urgency::Waited).await {
                 Ok(()) => is_under_way = true,
                 Err(error) => {
                     tracing::warn!(volume = %volume.id(), %error, "a seal has failed; it is tried again");

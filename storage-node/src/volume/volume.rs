@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 use super::absence::Supply;
 use super::error::VolumeError;
 use super::overlay::{BlockSet, Overlay};
+use super::read_ahead::Ahead;
 use super::record::VolumeRecord;
 use super::rewrite_cold::Fragmented;
 use super::storage::Storage;
@@ -93,6 +94,8 @@ pub struct Volume {
     pub(super) fragmented: Mutex<Fragmented>,
     /// Who brings what is not here.
     pub(super) supply: Mutex<Option<Arc<dyn Supply>>>,
+    /// Who reads on and on through what is not here.
+    pub(super) ahead: Ahead,
     closed: AtomicBool,
 }
 
@@ -201,6 +204,7 @@ impl Volume {
             superseded: Mutex::default(),
             fragmented: Mutex::default(),
             supply: Mutex::default(),
+            ahead: Ahead::default(),
             closed: AtomicBool::new(false),
         })
     }

@@ -6,7 +6,7 @@ use sterna_consensus::Metadata;
 use sterna_consensus::state::volume::{ClonedFrom, Snapshot as SnapshotEntry, Volume as VolumeEntry, VolumeState};
 use sterna_proto::admin;
 use sterna_storage_node::progress::Progress;
-use sterna_types::{NodeId, SnapshotName};
+use sterna_types::{BLOCK_SIZE, NodeId, SnapshotName};
 
 use super::work::Reporter;
 use crate::node::node::Node;
@@ -33,6 +33,7 @@ pub(super) fn volume(node: &Node, metadata: &Metadata, entry: &VolumeEntry) -> a
         open: node.volumes.get(entry.id).is_some(),
         moving_to: entry.moving_to.map(|to| node_name(metadata, to)).unwrap_or_default(),
         sources: entry.sources.iter().map(|source| node_name(metadata, source.node)).collect(),
+        exposed_bytes: entry.exposed_blocks().map(|blocks| blocks * BLOCK_SIZE),
     }
 }
 

@@ -16,7 +16,8 @@
 //! 12 forgets what it had                                                  A: forgets it
 //! ```
 //!
-//! On the way from 4 to 8 lie two syncs and one message. When a node serves, and what it may promise, is decided by
+//! On the way from 4 to 8 lie two syncs and one message. A little of what is newer than the root goes along with it; the rest is fetched
+//! first of all. When a node serves, and what it may promise, is decided by
 //! `sterna_consensus::handoff`; that there is one promise about a handoff, and what it is on the disk, by [`promise`].
 //!
 //! * `give`: the steps of A. `take`: those of B, and `service`: how it hears of them.

@@ -146,7 +146,7 @@ async fn settle_given(node: &Arc<Node>, id: VolumeId, to: NodeId) -> Result<()> 
         node.volumes.promises().note_released(id);
         return Ok(());
     };
-    let release = Release::new(passing, released, now());
+    let release = Release::new(passing, released, Vec::new(), now());
     for end in deliver(node, to, &[release]).await? {
         match end {
             End::Passed | End::Overtaken => drop(open.ownership.end()),

@@ -1,17 +1,19 @@
 //! Bringing what a volume lacks that somebody waits for: a guest's read, or a seal.
 //!
-//! Of each chunk there is one fetch at a time, whoever asks: who comes later waits for the same ([`InFlight`]). What does not come is asked
-//! for again, until it comes, or it is sure that it does not: a guest waits for a link that is cut, as it would for a disk.
+//! Of each chunk there is one fetch at a time, whoever asks: who comes later waits for the same, until that chunk has come, and not for
+//! what is fetched along with it ([`InFlight`]). What somebody waits for and does not come is asked for again, until it comes, or it is
+//! sure that it does not: a guest waits for a link that is cut, as it would for a disk. What nobody waits for yet is tried once.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::future::Future;
+use std::io;
 use std::ops::Range;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use futures_util::future::Shared;
+use futures_util::future::{Shared, try_join_all};
 use sterna_consensus::Metadata;
 use sterna_consensus::state::volume::Volume as VolumeEntry;
 use sterna_proto::node::handoff_client::HandoffClient;
@@ -20,9 +22,10 @@ use sterna_runtime::work::blocking;
 use sterna_storage_node::chunk_store::{ChunkStore, StoreError};
 use sterna_storage_node::gaps::Wanted;
 use sterna_storage_node::map::MapError;
-use sterna_storage_node::volume::{Absence, Supplied, Supply, Volume};
+use sterna_storage_node::volume::{Absence, Supplied, Supply, Urgency, Volume};
 use sterna_transport::Lane;
 use sterna_types::{BLOCK_SIZE, ChunkId, DeviceError, Epoch, NodeId, VolumeId};
+use tokio::sync::Notify;
 use tonic::codec::CompressionEncoding;
 
 use super::service::MAX_RANGES;
@@ -43,7 +46,16 @@ pub(in crate::node) struct Supplier {
 #[derive(Debug, Default)]
 struct InFlight(Mutex<HashMap<ChunkId, Fetching>>);
 
-type Fetching = Shared<Pin<Box<dyn Future<Output = Result<(), Arc<FetchError>>> + Send>>>;
+/// What whoever waits for a fetch carries on, and its end.
+type Carried = Pin<Box<dyn Future<Output = Result<(), Arc<FetchError>>> + Send>>;
+
+/// One fetch of some chunks. Whoever waits for it carries it on.
+#[derive(Clone, Debug)]
+struct Fetching {
+    ended: Shared<Carried>,
+    /// Told when some of them have come.
+    came: Arc<Notify>,
+}
 
 /// Why something did not come.
 #[derive(Debug, thiserror::Error)]
@@ -98,7 +110,7 @@ impl Supplier {
         Self { node, in_flight: Arc::default(), tails: Mutex::default() }
     }
 
-    async fn try_bring(&self, volume: &Arc<Volume>, absence: &Absence) -> Result<(), Arc<FetchError>> {
+    async fn try_bring(&self, volume: &Arc<Volume>, absence: &Absence, lane: Lane) -> Result<(), Arc<FetchError>> {
         let node = self.node.upgrade().ok_or(FetchError::Ended)?;
         let is_served = |entry: &Arc<VolumeEntry>| node.volumes.promises().serves(entry) == Some(volume.epoch());
         let metadata = node.metadata.read();
@@ -111,23 +123,28 @@ impl Supplier {
         if !absence.blocks.is_empty() {
             let turn = Arc::clone(lock(&self.tails).entry(volume.id()).or_default());
             let _turn = turn.lock().await;
-            fetch_tail(&node, volume, sources.tail, Lane::Demand, &absence.blocks).await?;
+            fetch_tail(&node, volume, sources.tail, lane, &absence.blocks).await?;
         }
-        for fetching in self.in_flight.all_of(&node, &sources.nodes, &absence.chunks) {
-            fetching.await?;
-        }
+        let fetching = self.in_flight.all_of(&node, &sources.nodes, lane, &absence.chunks);
+        let waiting = fetching.into_iter().map(|fetching| self.in_flight.until_here(&absence.chunks, fetching));
+        try_join_all(waiting).await?;
         Ok(())
     }
 }
 
 impl Supply for Supplier {
-    fn bring<'a>(&'a self, volume: &'a Arc<Volume>, absence: Absence) -> Supplied<'a> {
+    fn bring<'a>(&'a self, volume: &'a Arc<Volume>, absence: Absence, urgency: Urgency) -> Supplied<'a> {
         Box::pin(async move {
+            let lane = match urgency {
+                Urgency::Waited => Lane::Demand,
+                Urgency::Ahead => Lane::Prefetch,
+            };
             let mut told = false;
             let mut pause = SHORTEST_PAUSE;
             loop {
-                match self.try_bring(volume, &absence).await {
+                match self.try_bring(volume, &absence, lane).await {
                     Ok(()) => return Ok(()),
+                    Err(error) if urgency == Urgency::Ahead => return Err(DeviceError::Io(io::Error::other(error))),
                     Err(error) if error.is_final() => return Err(error.answer()),
                     Err(error) => {
                         if !std::mem::replace(&mut told, true) {
@@ -158,7 +175,7 @@ impl FetchError {
             Self::Ended => DeviceError::NotOwner,
             error => {
                 tracing::error!("a part of a volume is nowhere: {error}");
-                DeviceError::Io(std::io::Error::other(error.to_string()))
+                DeviceError::Io(io::Error::other(error.to_string()))
             }
         }
     }
@@ -166,12 +183,12 @@ impl FetchError {
 
 impl InFlight {
     /// What fetches all of these, each once.
-    fn all_of(self: &Arc<Self>, node: &Arc<Node>, sources: &[NodeId], wanted: &BTreeSet<Wanted>) -> Vec<Fetching> {
+    fn all_of(self: &Arc<Self>, node: &Arc<Node>, sources: &[NodeId], lane: Lane, wanted: &[Wanted]) -> Vec<Fetching> {
         let mut table = lock(&self.0);
         let (mut all, mut new) = (Vec::<Fetching>::new(), Vec::new());
         for chunk in wanted {
             match table.get(&chunk.id) {
-                Some(fetching) if all.iter().any(|other| other.ptr_eq(fetching)) => {}
+                Some(fetching) if all.iter().any(|other| other.is(fetching)) => {}
                 Some(fetching) => all.push(fetching.clone()),
                 None => new.push(*chunk),
             }
@@ -183,17 +200,55 @@ impl InFlight {
             if let Some(source) = sources.first() {
                 tell("fetch", *source);
             }
-            let fetching = async move {
-                let fetched = fetch(&node, &sources, Lane::Demand, new).await;
-                let mut table = lock(&own.0);
-                named.iter().for_each(|id| drop(table.remove(id)));
+            let came = Arc::new(Notify::new());
+            let telling = Arc::clone(&came);
+            let ended = async move {
+                let stored = |id| {
+                    let mut table = lock(&own.0);
+                    // It may have been collected since, and be fetched again.
+                    if table.get(&id).is_some_and(|fetching| Arc::ptr_eq(&fetching.came, &telling)) {
+                        table.remove(&id);
+                    }
+                    drop(table);
+                    telling.notify_waiters();
+                };
+                let fetched = fetch(&node, &sources, lane, new, &stored).await;
+                named.into_iter().for_each(stored);
                 fetched.map_err(|error| Arc::new(FetchError::from(error)))
             };
-            let fetching: Fetching = (Box::pin(fetching) as Pin<Box<dyn Future<Output = _> + Send>>).shared();
+            let ended = (Box::pin(ended) as Carried).shared();
+            let fetching = Fetching { ended, came };
             table.extend(ids.into_iter().map(|id| (id, fetching.clone())));
             all.push(fetching);
         }
         all
+    }
+
+    /// Waits until those of the chunks that this one fetches have come.
+    async fn until_here(&self, chunks: &[Wanted], fetching: Fetching) -> Result<(), Arc<FetchError>> {
+        let mut ended = fetching.ended.clone();
+        loop {
+            let mut came = pin!(fetching.came.notified());
+            came.as_mut().enable();
+            let is_awaited = {
+                let table = lock(&self.0);
+                chunks.iter().any(|chunk| table.get(&chunk.id).is_some_and(|other| other.is(&fetching)))
+            };
+            if !is_awaited {
+                // Where it has failed they have not come; then it has ended.
+                return ended.peek().cloned().unwrap_or(Ok(()));
+            }
+            tokio::select! {
+                ended = &mut ended => return ended,
+                () = came => {}
+            }
+        }
+    }
+}
+
+impl Fetching {
+    fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.came, &other.came)
     }
 }
 
@@ -202,10 +257,10 @@ async fn still_absent(node: &Arc<Node>, volume: &Arc<Volume>, absence: &Absence)
     let (store, volume, absence) = (Arc::clone(&node.engine.store), Arc::clone(volume), absence.clone());
     let looking = blocking(move || {
         let pin = store.pin();
-        let mut chunks = BTreeSet::new();
+        let mut chunks = Vec::new();
         for chunk in absence.chunks {
             if !store.keep(chunk.id, &pin)? {
-                chunks.insert(chunk);
+                chunks.push(chunk);
             }
         }
         let tail = volume.tail();

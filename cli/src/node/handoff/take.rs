@@ -7,13 +7,13 @@ use sterna_consensus::Metadata;
 use sterna_consensus::handoff::Pledge;
 use sterna_consensus::state::volume::{Published, Volume as VolumeEntry};
 use sterna_runtime::work::blocking;
-use sterna_storage_node::volume::{Inheritance, VolumeSpec};
+use sterna_storage_node::volume::{Inheritance, Volume, VolumeSpec};
 use sterna_types::NodeId;
 use tokio::time::timeout;
 use tonic::Status;
 
 use super::promise::{Promise, PromiseError};
-use super::wire::{Passing, Release};
+use super::wire::{Passing, Release, TailPart};
 use crate::node::node::{Node, spec_of};
 use crate::node::volumes::HeldSlot;
 
@@ -91,10 +91,12 @@ pub(super) async fn accept(node: &Arc<Node>, from: NodeId, mut releases: Vec<Rel
             continue;
         }
         let Some(spec) = spec_of(&entry) else { continue };
-        let opened = slot.volume(&VolumeSpec { epoch: release.passing.epoch.next(), ..spec }).await;
-        if let Err(error) = opened {
+        match slot.volume(&VolumeSpec { epoch: release.passing.epoch.next(), ..spec }).await {
+            Ok(open) => take_in(open.volume, release.tail_data).await,
             // It is opened again for the next client.
-            tracing::warn!(volume = %entry.name, %error, "a volume that was handed to this node cannot be opened");
+            Err(error) => {
+                tracing::warn!(volume = %entry.name, %error, "a volume that was handed to this node cannot be opened");
+            }
         }
         tracing::info!(
             volume = %entry.name, epoch = %release.passing.epoch.next(), tail_blocks = release.tail.data_blocks(),
@@ -103,6 +105,18 @@ pub(super) async fn accept(node: &Arc<Node>, from: NodeId, mut releases: Vec<Rel
     }
     node.handoffs.note_accepted();
     Ok(true)
+}
+
+/// Takes data of a tail in that came along. What cannot be is fetched, as if it had not come.
+async fn take_in(volume: Arc<Volume>, parts: Vec<TailPart>) {
+    if parts.is_empty() {
+        return;
+    }
+    let id = volume.id();
+    let take = move || parts.iter().try_for_each(|part| volume.take_in(part.first_block, &part.data));
+    if let Err(error) = blocking(take).await.map_err(failed).and_then(|taken| taken.map_err(failed)) {
+        tracing::warn!(volume = %id, error = error.message(), "what came along with a volume is fetched once more");
+    }
 }
 
 /// Step 7 for one of them, in a task of its own: they share the disk's syncs.
@@ -115,7 +129,7 @@ fn take_over(
     let (node, spec, release) = (Arc::clone(node), spec_of(entry), release.clone());
     let taking = tokio::spawn(async move {
         let spec = spec.ok_or_else(|| Status::failed_precondition("its format is unknown to this program"))?;
-        let Release { passing, contents, written_blocks, tail } = release;
+        let Release { passing, contents, written_blocks, tail, .. } = release;
         let Published { root, generation, .. } = contents;
         let epoch = passing.epoch.next();
         let spec = VolumeSpec { epoch, root, generation: generation.0, written_blocks, ..spec };

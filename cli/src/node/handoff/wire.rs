@@ -1,11 +1,14 @@
 //! What nodes tell each other about handoffs: domain types from messages, and back. Whatever is wrong with a message is refused here.
 
+use std::ops::Range;
+
 use sterna_consensus::limits::MAX_VOLUMES_PER_HANDOFF;
 use sterna_consensus::state::ownership::HandoffNumber;
 use sterna_consensus::state::volume::{Generation, Published, UnixTime};
 use sterna_proto::node;
-use sterna_storage_node::volume::{Released, Tail};
-use sterna_types::{ChunkId, Epoch, Root, VolumeId};
+use sterna_storage_node::volume::{Released, Tail, Volume, VolumeError};
+use sterna_types::device::ReadOutcome;
+use sterna_types::{BLOCK_SIZE, ByteOffset, ByteRange, ChunkId, Epoch, Root, VolumeId};
 use tonic::Status;
 
 /// One handoff of one volume, as its two nodes know it.
@@ -30,6 +33,17 @@ pub(super) struct Release {
     pub(super) written_blocks: u64,
     /// What is newer.
     pub(super) tail: Tail,
+    /// The data of that, where it is little; empty where it has to be fetched.
+    pub(super) tail_data: Vec<TailPart>,
+}
+
+/// Some data of a tail.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct TailPart {
+    /// Where it begins.
+    pub(super) first_block: u64,
+    /// Whole blocks.
+    pub(super) data: Vec<u8>,
 }
 
 impl Passing {
@@ -56,12 +70,12 @@ impl Passing {
 }
 
 impl Release {
-    /// What was `released`, as of now.
-    pub(super) fn new(passing: Passing, released: Released, at: UnixTime) -> Self {
+    /// What was `released`, as of now, with the data of its tail that is to go along.
+    pub(super) fn new(passing: Passing, released: Released, tail_data: Vec<TailPart>, at: UnixTime) -> Self {
         let Released { sealed, written_blocks, tail } = released;
         let generation = Generation(sealed.generation);
         let contents = Published { root: sealed.root, generation, written_blocks: sealed.written_blocks, at: Some(at) };
-        Self { passing, contents, written_blocks, tail }
+        Self { passing, contents, written_blocks, tail, tail_data }
     }
 
     /// As a message.
@@ -75,12 +89,21 @@ impl Release {
             written_blocks,
             at_unix_ms: at.map_or(0, |at| at.unix_ms),
             tail: self.tail.encode(),
+            tail_data: self.tail_data.iter().map(TailPart::to_message).collect(),
         }
     }
 
     fn parse(message: node::ReleasedVolume) -> Result<Self, Status> {
-        let node::ReleasedVolume { handoff, root, generation, written_blocks, all_written_blocks, at_unix_ms, tail } =
-            message;
+        let node::ReleasedVolume {
+            handoff,
+            root,
+            generation,
+            written_blocks,
+            all_written_blocks,
+            at_unix_ms,
+            tail,
+            tail_data,
+        } = message;
         let passing = Passing::parse(handoff.ok_or_else(|| Status::invalid_argument("no handoff is named"))?)?;
         let root = match (root.is_empty(), <[u8; 32]>::try_from(root)) {
             (true, _) => Root::EMPTY,
@@ -90,7 +113,8 @@ impl Release {
         let at = (at_unix_ms > 0).then_some(UnixTime { unix_ms: at_unix_ms });
         let contents = Published { root, generation: Generation(generation), written_blocks, at };
         let tail = Tail::parse(&tail).map_err(|error| Status::invalid_argument(format!("its tail: {error}")))?;
-        Ok(Self { passing, contents, written_blocks: all_written_blocks, tail })
+        let tail_data = tail_data.into_iter().map(TailPart::parse).collect::<Result<_, _>>()?;
+        Ok(Self { passing, contents, written_blocks: all_written_blocks, tail, tail_data })
     }
 
     /// From the messages of one request: some, each volume once, at most [`MAX_VOLUMES_PER_HANDOFF`].
@@ -99,6 +123,37 @@ impl Release {
         let all = messages.into_iter().map(Self::parse).collect::<Result<Vec<_>, _>>()?;
         check_each_once(all.iter().map(|release| release.passing.volume))?;
         Ok(all)
+    }
+}
+
+impl TailPart {
+    /// All data of the tail of a released volume. Blocks for reads of its journal.
+    pub(super) fn all_of(volume: &Volume, tail: &Tail) -> Result<Vec<Self>, VolumeError> {
+        let read = |blocks: Range<u64>| {
+            let range = ByteRange::between(ByteOffset(blocks.start * BLOCK_SIZE), ByteOffset(blocks.end * BLOCK_SIZE));
+            let mut data = vec![0; usize::try_from(range.length()).expect("who reads it knows that it is little")];
+            match volume.read(range, &mut data)? {
+                ReadOutcome::Filled => {}
+                ReadOutcome::Zeroes => data.fill(0),
+            }
+            Ok(Self { first_block: blocks.start, data })
+        };
+        tail.data().map(read).collect()
+    }
+
+    fn to_message(&self) -> node::TailPart {
+        node::TailPart { first_block: self.first_block, data: self.data.clone() }
+    }
+
+    fn parse(message: node::TailPart) -> Result<Self, Status> {
+        let node::TailPart { first_block, data } = message;
+        let length = data.len() as u64;
+        let is_possible = first_block.checked_mul(BLOCK_SIZE).and_then(|start| start.checked_add(length)).is_some();
+        if data.is_empty() || !length.is_multiple_of(BLOCK_SIZE) || !is_possible {
+            let what = format!("{length} bytes from block {first_block} on are no blocks of a volume");
+            return Err(Status::invalid_argument(what));
+        }
+        Ok(Self { first_block, data })
     }
 }
 
@@ -135,6 +190,7 @@ mod tests {
             let release = Release::new(
                 passing(1),
                 Released { sealed, written_blocks: 8, tail: Tail::EMPTY },
+                vec![TailPart { first_block: 3, data: vec![1; 8192] }],
                 UnixTime { unix_ms: 9 },
             );
             let read = Release::parse_all(vec![release.to_message()]).expect("a release");
@@ -146,8 +202,8 @@ mod tests {
     fn what_is_no_release_is_refused() {
         let good = || {
             let sealed = SealedState { root: Root::EMPTY, generation: 5, written_blocks: 6 };
-            Release::new(passing(1), Released { sealed, written_blocks: 8, tail: Tail::EMPTY }, UnixTime { unix_ms: 9 })
-                .to_message()
+            let released = Released { sealed, written_blocks: 8, tail: Tail::EMPTY };
+            Release::new(passing(1), released, Vec::new(), UnixTime { unix_ms: 9 }).to_message()
         };
         let refused = |messages| Release::parse_all(messages).expect_err("it is wrong").message().to_owned();
         assert!(refused(vec![]).starts_with("0 volumes"));
@@ -155,6 +211,11 @@ mod tests {
         assert_eq!(refused(vec![node::ReleasedVolume { root: vec![1; 31], ..good() }]), "a root has 32 bytes");
         assert!(refused(vec![node::ReleasedVolume { tail: vec![1; 8], ..good() }]).starts_with("its tail: 8 bytes"));
         assert_eq!(refused(vec![node::ReleasedVolume { handoff: None, ..good() }]), "no handoff is named");
+        for (first_block, length) in [(1, 0), (1, 4095), (u64::MAX / BLOCK_SIZE, 4096)] {
+            let tail_data = vec![node::TailPart { first_block, data: vec![1; length] }];
+            let what = format!("{length} bytes from block {first_block} on are no blocks of a volume");
+            assert_eq!(refused(vec![node::ReleasedVolume { tail_data, ..good() }]), what);
+        }
         let handoff = Some(node::VolumeHandoff { epoch: 0, ..passing(1).to_message() });
         assert_eq!(refused(vec![node::ReleasedVolume { handoff, ..good() }]), "no volume has epoch 0");
     }

@@ -13,13 +13,15 @@
 //! not: a collection may take parts of it, and they are pulled again.
 //!
 //! Nothing here is a replica's order of arrival or its share of a link: chunks come in the order of the map, over the lane for
-//! what nobody waits for.
+//! what nobody waits for, and stop while something is read ahead for a guest (`precedence`).
 
 mod follow;
+mod precedence;
 mod pull;
 mod report;
 mod source;
 
 pub(super) use follow::run;
+pub(super) use precedence::Precedence;
 pub(super) use pull::{PullError, Target, fetch, pull};
 pub(super) use source::service;

@@ -117,12 +117,13 @@ async fn fill(node: &Arc<Node>, target: &Target) -> Result<(), PullError> {
         gaps = back;
         match wanted? {
             None => return Ok(()),
-            Some(wanted) => fetch(node, &target.sources, Lane::Bulk, wanted).await?,
+            Some(wanted) => fetch(node, &target.sources, Lane::Bulk, wanted, &|_| {}).await?,
         }
     }
 }
 
-/// Fetches one group of chunks, each from the first of the `sources` that has it, and stores them.
+/// Fetches one group of chunks, each from the first of the `sources` that has it, and stores them; `stored` is told of each one then.
+/// In all lanes but that for bulk they are stored as they come, in the order in which they are asked for.
 ///
 /// # Errors
 /// [`PullError`]: [`PullError::Gone`] where all of the sources have answered, and none has it.
@@ -134,13 +135,15 @@ pub(in crate::node) async fn fetch(
     sources: &[NodeId],
     lane: Lane,
     mut wanted: Vec<Wanted>,
+    stored: &(dyn Fn(ChunkId) + Send + Sync),
 ) -> Result<(), PullError> {
+    let _preceding = (lane == Lane::Prefetch).then(|| node.precedence.precede());
     let (mut silent, mut asked) = (None, None);
     for source in sources {
         if wanted.is_empty() {
             break;
         }
-        match fetch_from(node, *source, lane, &mut wanted).await {
+        match fetch_from(node, *source, lane, &mut wanted, stored).await {
             Ok(()) => asked = Some(*source),
             Err(error @ PullError::Source { .. }) => silent = Some(error),
             Err(error) => return Err(error),
@@ -155,7 +158,13 @@ pub(in crate::node) async fn fetch(
 }
 
 /// Fetches from one node what it has of a group, and stores it; what it does not have stays in `wanted`.
-async fn fetch_from(node: &Arc<Node>, source: NodeId, lane: Lane, wanted: &mut Vec<Wanted>) -> Result<(), PullError> {
+async fn fetch_from(
+    node: &Arc<Node>,
+    source: NodeId,
+    lane: Lane,
+    wanted: &mut Vec<Wanted>,
+    stored: &(dyn Fn(ChunkId) + Send + Sync),
+) -> Result<(), PullError> {
     let failed = |status| PullError::Source { node: source, status: Box::new(status) };
     let channels = node.metadata.channels().ok_or(PullError::Alone)?;
     let mut client = ChunksClient::new(channels.channel(source, lane))
@@ -163,19 +172,25 @@ async fn fetch_from(node: &Arc<Node>, source: NodeId, lane: Lane, wanted: &mut V
         .accept_compressed(CompressionEncoding::Zstd);
     let ids = wanted.iter().map(|wanted| wanted.id.as_bytes().to_vec()).collect();
     let mut replies = client.fetch(FetchRequest { ids }).await.map_err(failed)?.into_inner();
+    // Somebody may wait for the first of them.
+    let batch_bytes = if lane == Lane::Bulk { BATCH_BYTES } else { 0 };
     let (mut batch, mut bytes) = (Vec::new(), 0);
-    while let Some(reply) = replies.message().await.map_err(failed)? {
+    loop {
+        if lane == Lane::Bulk {
+            node.precedence.until_clear().await;
+        }
+        let Some(reply) = replies.message().await.map_err(failed)? else { break };
         for chunk in reply.chunks {
             let Some((wanted, contents)) = take(wanted, chunk, source)? else { continue };
             bytes += contents.len();
             batch.push((wanted, contents));
         }
-        if bytes >= BATCH_BYTES {
+        if bytes >= batch_bytes {
             bytes = 0;
-            store(node, std::mem::take(&mut batch)).await?;
+            store(node, std::mem::take(&mut batch), stored).await?;
         }
     }
-    store(node, batch).await
+    store(node, batch, stored).await
 }
 
 /// What a chunk that came was wanted as; `None` where it was not there. Chunks come in the order in which they were asked for,
@@ -190,10 +205,20 @@ fn take(wanted: &mut Vec<Wanted>, chunk: Chunk, source: NodeId) -> Result<Option
     Ok(Some((wanted.remove(place), chunk.contents.into())))
 }
 
-async fn store(node: &Arc<Node>, chunks: Vec<(Wanted, Bytes)>) -> Result<(), PullError> {
+async fn store(
+    node: &Arc<Node>,
+    chunks: Vec<(Wanted, Bytes)>,
+    stored: &(dyn Fn(ChunkId) + Send + Sync),
+) -> Result<(), PullError> {
+    if chunks.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<_> = chunks.iter().map(|(wanted, _)| wanted.id).collect();
     let store: Arc<dyn ChunkStore> = Arc::clone(&node.engine.store) as _;
     let storing = node.background.upkeep(move || gaps::store_fetched(&store, &store.pin(), chunks));
-    Ok(storing.await.map_err(|_| PullError::Panicked)??)
+    storing.await.map_err(|_| PullError::Panicked)??;
+    ids.into_iter().for_each(stored);
+    Ok(())
 }
 
 /// Steps 2 and 3; `None` where a collection has come between.

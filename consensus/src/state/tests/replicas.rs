@@ -231,6 +231,24 @@ fn a_node_that_has_had_no_session_yet_may_be_serving() {
 }
 
 #[test]
+fn what_no_replica_has_is_exposed() {
+    let mut metadata = with_replicas();
+    let exposed = |metadata: &Metadata| metadata.volume(VOLUME).unwrap().exposed_blocks();
+    // Four have been published, with ten blocks each; the third site has three of them, and the second two.
+    assert_eq!(exposed(&metadata), Some(10));
+    apply(&mut metadata, report(2, Epoch::FIRST, published(4, 4))).unwrap();
+    assert_eq!(exposed(&metadata), Some(0));
+    let published = RootPublication { written_blocks: 47, ..publication(VOLUME, 1, 5, 5) };
+    apply(&mut metadata, Command::PublishRoots(vec![published])).unwrap();
+    assert_eq!(exposed(&metadata), Some(7));
+    // What the third site has of the first epoch is no state of what the second one has gone on with from less.
+    apply(&mut metadata, report(3, Epoch::FIRST, self::published(5, 5))).unwrap();
+    lapse(&mut metadata, 1);
+    apply(&mut metadata, fail_over(2, Epoch::FIRST, root(4))).unwrap();
+    assert_eq!(exposed(&metadata), None, "all of it");
+}
+
+#[test]
 fn what_a_failover_would_lose_is_what_was_published_and_is_not_there() {
     let mut metadata = with_replicas();
     let loss = |metadata: &Metadata, to: u64| metadata.loss(metadata.volume(VOLUME).unwrap(), &site(to)).unwrap();
