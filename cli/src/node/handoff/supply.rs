@@ -25,6 +25,7 @@ use sterna_storage_node::map::MapError;
 use sterna_storage_node::volume::{Absence, Supplied, Supply, Urgency, Volume};
 use sterna_transport::Lane;
 use sterna_types::{BLOCK_SIZE, ChunkId, DeviceError, Epoch, NodeId, VolumeId};
+use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tonic::codec::CompressionEncoding;
 
@@ -37,6 +38,9 @@ use crate::node::replication::{PullError, fetch};
 #[derive(Debug)]
 pub(in crate::node) struct Supplier {
     node: Weak<Node>,
+    /// Where fetches run, to their end, whether somebody still waits for them or not: what they have asked for takes room on the way
+    /// until it is read. Clients' connections live elsewhere.
+    runtime: Handle,
     in_flight: Arc<InFlight>,
     /// One fetch of blocks of a tail at a time, for each volume: they are few, and fetched first.
     tails: Mutex<HashMap<VolumeId, Arc<tokio::sync::Mutex<()>>>>,
@@ -46,13 +50,13 @@ pub(in crate::node) struct Supplier {
 #[derive(Debug, Default)]
 struct InFlight(Mutex<HashMap<ChunkId, Fetching>>);
 
-/// What whoever waits for a fetch carries on, and its end.
-type Carried = Pin<Box<dyn Future<Output = Result<(), Arc<FetchError>>> + Send>>;
+/// How a fetch ends.
+type End = Pin<Box<dyn Future<Output = Result<(), Arc<FetchError>>> + Send>>;
 
-/// One fetch of some chunks. Whoever waits for it carries it on.
+/// One fetch of some chunks.
 #[derive(Clone, Debug)]
 struct Fetching {
-    ended: Shared<Carried>,
+    ended: Shared<End>,
     /// Told when some of them have come.
     came: Arc<Notify>,
 }
@@ -105,9 +109,9 @@ impl Sources {
 }
 
 impl Supplier {
-    /// Brings what the volumes of `node` lack.
+    /// Brings what the volumes of `node` lack. Fetches run on the runtime that this is called on.
     pub(in crate::node) fn new(node: Weak<Node>) -> Self {
-        Self { node, in_flight: Arc::default(), tails: Mutex::default() }
+        Self { node, runtime: Handle::current(), in_flight: Arc::default(), tails: Mutex::default() }
     }
 
     async fn try_bring(&self, volume: &Arc<Volume>, absence: &Absence, lane: Lane) -> Result<(), Arc<FetchError>> {
@@ -118,6 +122,7 @@ impl Supplier {
             return Err(Arc::new(FetchError::Ended));
         }
         let sources = Sources::of(&metadata, volume.id(), node.metadata.id());
+        let _preceding = (lane == Lane::Prefetch).then(|| node.precedence.precede());
         // Others may have brought it by now, all of it, and then nobody keeps it for this node any more.
         let absence = still_absent(&node, volume, absence).await?;
         if !absence.blocks.is_empty() {
@@ -125,7 +130,7 @@ impl Supplier {
             let _turn = turn.lock().await;
             fetch_tail(&node, volume, sources.tail, lane, &absence.blocks).await?;
         }
-        let fetching = self.in_flight.all_of(&node, &sources.nodes, lane, &absence.chunks);
+        let fetching = self.in_flight.all_of(&self.runtime, &node, &sources.nodes, lane, &absence.chunks);
         let waiting = fetching.into_iter().map(|fetching| self.in_flight.until_here(&absence.chunks, fetching));
         try_join_all(waiting).await?;
         Ok(())
@@ -183,7 +188,14 @@ impl FetchError {
 
 impl InFlight {
     /// What fetches all of these, each once.
-    fn all_of(self: &Arc<Self>, node: &Arc<Node>, sources: &[NodeId], lane: Lane, wanted: &[Wanted]) -> Vec<Fetching> {
+    fn all_of(
+        self: &Arc<Self>,
+        runtime: &Handle,
+        node: &Arc<Node>,
+        sources: &[NodeId],
+        lane: Lane,
+        wanted: &[Wanted],
+    ) -> Vec<Fetching> {
         let mut table = lock(&self.0);
         let (mut all, mut new) = (Vec::<Fetching>::new(), Vec::new());
         for chunk in wanted {
@@ -212,12 +224,16 @@ impl InFlight {
                     drop(table);
                     telling.notify_waiters();
                 };
-                let fetched = fetch(&node, &sources, lane, new, &stored).await;
+                let fetched = tokio::select! {
+                    fetched = fetch(&node, &sources, lane, new, &stored) => fetched.map_err(FetchError::from),
+                    () = node.stopping.cancelled() => Err(FetchError::Ended),
+                };
                 named.into_iter().for_each(stored);
-                fetched.map_err(|error| Arc::new(FetchError::from(error)))
+                fetched.map_err(Arc::new)
             };
-            let ended = (Box::pin(ended) as Carried).shared();
-            let fetching = Fetching { ended, came };
+            let panicked = |_| Err(Arc::new(FetchError::Pull(PullError::Panicked)));
+            let ended = runtime.spawn(ended).map(move |ended| ended.unwrap_or_else(panicked));
+            let fetching = Fetching { ended: (Box::pin(ended) as End).shared(), came };
             table.extend(ids.into_iter().map(|id| (id, fetching.clone())));
             all.push(fetching);
         }

@@ -14,7 +14,7 @@ pub(in crate::node) struct Precedence {
 
 /// One of them, as long as it lives.
 #[derive(Debug)]
-pub(super) struct Preceding<'a>(&'a Precedence);
+pub(in crate::node) struct Preceding<'a>(&'a Precedence);
 
 impl Default for Precedence {
     fn default() -> Self {
@@ -24,7 +24,7 @@ impl Default for Precedence {
 
 impl Precedence {
     /// A fetch of what is read ahead begins.
-    pub(super) fn precede(&self) -> Preceding<'_> {
+    pub(in crate::node) fn precede(&self) -> Preceding<'_> {
         self.ahead.send_modify(|ahead| *ahead += 1);
         Preceding(self)
     }

@@ -137,7 +137,6 @@ pub(in crate::node) async fn fetch(
     mut wanted: Vec<Wanted>,
     stored: &(dyn Fn(ChunkId) + Send + Sync),
 ) -> Result<(), PullError> {
-    let _preceding = (lane == Lane::Prefetch).then(|| node.precedence.precede());
     let (mut silent, mut asked) = (None, None);
     for source in sources {
         if wanted.is_empty() {
