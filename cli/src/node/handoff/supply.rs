@@ -255,7 +255,13 @@ impl InFlight {
                 return ended.peek().cloned().unwrap_or(Ok(()));
             }
             tokio::select! {
-                ended = &mut ended => return ended,
+                end = &mut ended => {
+                    // It has taken them out itself, unless it has panicked.
+                    if end.is_err() {
+                        lock(&self.0).retain(|_, other| !other.is(&fetching));
+                    }
+                    return end;
+                }
                 () = came => {}
             }
         }
