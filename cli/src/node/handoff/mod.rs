@@ -23,7 +23,7 @@
 //! * `give`: the steps of A. `take`: those of B, and `service`: how it hears of them.
 //! * `settle`: what is left to do of handoffs that nobody sees to any more, such as those of an earlier run.
 //! * `standby`: what clients have of a volume where it is not served, and `ask`: giving it to where one of them writes.
-//! * `supply`: bringing what a guest needs and is not here. `hydrate`: bringing all the rest, 10 to 11.
+//! * `supply`: bringing what a guest needs and is not here, each chunk once (`in_flight`). `hydrate`: bringing all the rest, 10 to 11.
 //! * `wire`: what A and B tell each other.
 //!
 //! Whoever sees to a handoff of a volume, or fetches all of it, has it in hand ([`Handoffs::take_in_hand`]): nobody else does meanwhile.
@@ -31,6 +31,7 @@
 mod ask;
 mod give;
 mod hydrate;
+mod in_flight;
 mod promise;
 mod service;
 mod settle;

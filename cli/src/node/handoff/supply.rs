@@ -5,30 +5,26 @@
 //! sure that it does not: a guest waits for a link that is cut, as it would for a disk. What nobody waits for yet is tried once.
 
 use std::collections::HashMap;
-use std::future::Future;
 use std::io;
 use std::ops::Range;
-use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use futures_util::FutureExt;
-use futures_util::future::{Shared, try_join_all};
+use futures_util::future::try_join_all;
 use sterna_consensus::Metadata;
 use sterna_consensus::state::volume::Volume as VolumeEntry;
 use sterna_proto::node::handoff_client::HandoffClient;
 use sterna_proto::node::{BlockRange, FetchTailReply, FetchTailRequest};
 use sterna_runtime::work::blocking;
 use sterna_storage_node::chunk_store::{ChunkStore, StoreError};
-use sterna_storage_node::gaps::Wanted;
 use sterna_storage_node::map::MapError;
 use sterna_storage_node::volume::{Absence, Supplied, Supply, Urgency, Volume};
 use sterna_transport::Lane;
-use sterna_types::{BLOCK_SIZE, ChunkId, DeviceError, Epoch, NodeId, VolumeId};
+use sterna_types::{BLOCK_SIZE, DeviceError, Epoch, NodeId, VolumeId};
 use tokio::runtime::Handle;
-use tokio::sync::Notify;
 use tonic::codec::CompressionEncoding;
 
+use super::in_flight::InFlight;
 use super::service::MAX_RANGES;
 use super::tell;
 use crate::node::node::Node;
@@ -44,21 +40,6 @@ pub(in crate::node) struct Supplier {
     in_flight: Arc<InFlight>,
     /// One fetch of blocks of a tail at a time, for each volume: they are few, and fetched first.
     tails: Mutex<HashMap<VolumeId, Arc<tokio::sync::Mutex<()>>>>,
-}
-
-/// What is being fetched.
-#[derive(Debug, Default)]
-struct InFlight(Mutex<HashMap<ChunkId, Fetching>>);
-
-/// How a fetch ends.
-type End = Pin<Box<dyn Future<Output = Result<(), Arc<FetchError>>> + Send>>;
-
-/// One fetch of some chunks.
-#[derive(Clone, Debug)]
-struct Fetching {
-    ended: Shared<End>,
-    /// Told when some of them have come.
-    came: Arc<Notify>,
 }
 
 /// Why something did not come.
@@ -130,7 +111,19 @@ impl Supplier {
             let _turn = turn.lock().await;
             fetch_tail(&node, volume, sources.tail, lane, &absence.blocks).await?;
         }
-        let fetching = self.in_flight.all_of(&self.runtime, &node, &sources.nodes, lane, &absence.chunks);
+        let fetching = self.in_flight.all_of(&self.runtime, &absence.chunks, |new, fetching| {
+            if let Some(source) = sources.nodes.first() {
+                tell("fetch", *source);
+            }
+            let node = Arc::clone(&node);
+            async move {
+                let stored = |id| fetching.has_come(id);
+                tokio::select! {
+                    fetched = fetch(&node, &sources.nodes, lane, new, &stored) => Ok(fetched?),
+                    () = node.stopping.cancelled() => Err(FetchError::Ended),
+                }
+            }
+        });
         let waiting = fetching.into_iter().map(|fetching| self.in_flight.until_here(&absence.chunks, fetching));
         try_join_all(waiting).await?;
         Ok(())
@@ -183,94 +176,6 @@ impl FetchError {
                 DeviceError::Io(io::Error::other(error.to_string()))
             }
         }
-    }
-}
-
-impl InFlight {
-    /// What fetches all of these, each once.
-    fn all_of(
-        self: &Arc<Self>,
-        runtime: &Handle,
-        node: &Arc<Node>,
-        sources: &[NodeId],
-        lane: Lane,
-        wanted: &[Wanted],
-    ) -> Vec<Fetching> {
-        let mut table = lock(&self.0);
-        let (mut all, mut new) = (Vec::<Fetching>::new(), Vec::new());
-        for chunk in wanted {
-            match table.get(&chunk.id) {
-                Some(fetching) if all.iter().any(|other| other.is(fetching)) => {}
-                Some(fetching) => all.push(fetching.clone()),
-                None => new.push(*chunk),
-            }
-        }
-        if !new.is_empty() {
-            let (node, sources, own) = (Arc::clone(node), sources.to_vec(), Arc::clone(self));
-            let ids: Vec<_> = new.iter().map(|chunk| chunk.id).collect();
-            let named = ids.clone();
-            if let Some(source) = sources.first() {
-                tell("fetch", *source);
-            }
-            let came = Arc::new(Notify::new());
-            let telling = Arc::clone(&came);
-            let ended = async move {
-                let stored = |id| {
-                    let mut table = lock(&own.0);
-                    // It may have been collected since, and be fetched again.
-                    if table.get(&id).is_some_and(|fetching| Arc::ptr_eq(&fetching.came, &telling)) {
-                        table.remove(&id);
-                    }
-                    drop(table);
-                    telling.notify_waiters();
-                };
-                let fetched = tokio::select! {
-                    fetched = fetch(&node, &sources, lane, new, &stored) => fetched.map_err(FetchError::from),
-                    () = node.stopping.cancelled() => Err(FetchError::Ended),
-                };
-                named.into_iter().for_each(stored);
-                fetched.map_err(Arc::new)
-            };
-            let panicked = |_| Err(Arc::new(FetchError::Pull(PullError::Panicked)));
-            let ended = runtime.spawn(ended).map(move |ended| ended.unwrap_or_else(panicked));
-            let fetching = Fetching { ended: (Box::pin(ended) as End).shared(), came };
-            table.extend(ids.into_iter().map(|id| (id, fetching.clone())));
-            all.push(fetching);
-        }
-        all
-    }
-
-    /// Waits until those of the chunks that this one fetches have come.
-    async fn until_here(&self, chunks: &[Wanted], fetching: Fetching) -> Result<(), Arc<FetchError>> {
-        let mut ended = fetching.ended.clone();
-        loop {
-            let mut came = pin!(fetching.came.notified());
-            came.as_mut().enable();
-            let is_awaited = {
-                let table = lock(&self.0);
-                chunks.iter().any(|chunk| table.get(&chunk.id).is_some_and(|other| other.is(&fetching)))
-            };
-            if !is_awaited {
-                // Where it has failed they have not come; then it has ended.
-                return ended.peek().cloned().unwrap_or(Ok(()));
-            }
-            tokio::select! {
-                end = &mut ended => {
-                    // It has taken them out itself, unless it has panicked.
-                    if end.is_err() {
-                        lock(&self.0).retain(|_, other| !other.is(&fetching));
-                    }
-                    return end;
-                }
-                () = came => {}
-            }
-        }
-    }
-}
-
-impl Fetching {
-    fn is(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.came, &other.came)
     }
 }
 
@@ -335,7 +240,7 @@ pub(super) async fn fetch_tail(
 }
 
 fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Whatever panicked while it was held has put in all of an entry or nothing.
+    // An entry is put in whole or not at all.
     of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
