@@ -145,7 +145,7 @@ impl Stage<'_> {
             let writing = scope.spawn(|| write_until_refused(&owner.disk(&clone), &stop));
             let waiting = scope.spawn(|| first_write(&heir.disk(&clone), &stop));
             thread::sleep(WRITES_BEFORE);
-            let moved = owner.sterna(["volume", "move", &clone, "--to", B]).succeed();
+            let moved = owner.sterna(["volume", "move", &clone, "--to", B, "--require", "none"]).succeed();
             if moved.is_err() {
                 stop.store(true, Ordering::Relaxed);
             }

@@ -10,6 +10,7 @@
 //! * [`chunking`]: where a run of blocks is cut into chunks.
 //! * [`map`]: which chunk holds which block: manifests of segments under a radix tree, named by one root.
 //! * [`journal`]: the log of writes that are newer than the root.
+//! * [`heat`]: how often which part of a volume is read and written, lately.
 //! * [`volume`]: one disk out of all these: overlay, seal, recovery, and the `BlockDevice` in front.
 //!
 //! * [`image`], [`verify`](mod@verify): whole disks in and out, and whether one is whole. [`needed`]: who needs what is lost.
@@ -27,6 +28,7 @@ pub mod chunk_writer;
 pub mod chunking;
 pub mod disk;
 pub mod gaps;
+pub mod heat;
 pub mod image;
 pub mod journal;
 pub mod map;

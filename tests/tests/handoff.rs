@@ -141,13 +141,14 @@ fn heavy_who_cannot_give_a_volume_away_keeps_it() -> Result<()> {
     node.refuses(["volume", "move", "disk", "--to", "nowhere"], 1, &["there is no site 'nowhere'"])?;
     node.refuses(["volume", "move", "other", "--to", "chi"], 1, &["there is no volume 'other'"])?;
     node.refuses(["volume", "move", "disk", "disk", "--to", "chi"], 1, &["'disk' is named twice"])?;
-    node.refuses(["volume", "move", "disk", "--to", "chi", "--require", "all"], 1, &["no replica of volume 'disk'"])?;
-    node.refuses(["volume", "move", "disk", "--to", "chi", "--require", "hot"], 2, &["'all' and 'none'"])?;
+    node.refuses(["volume", "move", "disk", "--to", "chi", "--require", "warm"], 2, &["'hot', 'all' and 'none'"])?;
     cluster.nodes[CHI].refuses(["volume", "move", "disk", "--to", "chi"], 1, &["owned by node ams-1"])?;
 
     // It is gone, and its session lasts still.
     cluster.nodes[CHI].kill()?;
     cluster.nodes[AMS].refuses(["volume", "move", "disk", "--to", "chi"], 1, &["does not take it"])?;
+    let all = ["volume", "move", "disk", "--to", "chi", "--require", "all"];
+    cluster.nodes[AMS].refuses(all, 1, &["cannot be brought there", "--require none"])?;
     write(&mut client, 2, 5..15)?;
     flush(&mut client)?;
     check(&mut client, 20, |number| match number {
@@ -244,6 +245,46 @@ fn heavy_a_link_that_is_cut_holds_up_what_has_not_arrived_and_nothing_else() -> 
 }
 
 #[test]
+fn heavy_what_has_to_be_there_is_there_before_a_volume_moves() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let wan = Arc::new(Wan::start(Topology::of(&SITES, Settings { delay: "5ms".parse()?, ..Settings::default() })?)?);
+    let cluster = Cluster::start_on(Arc::clone(&wan), directory.path(), &SITES)?;
+    cluster.nodes[AMS].create("disk", SIZE)?;
+    let (mut old, _) = cluster.nodes[AMS].disk("disk").attach(Style::Structured)?;
+    for number in 0..MEBIBYTES {
+        ensure!(old.call(Request::write(number * MIB, mebibyte(number)))?.error() == 0);
+    }
+    // Some of it is read more than it is written.
+    for number in HOT.chain(HOT).chain(HOT) {
+        check_mebibyte(&mut old, number)?;
+    }
+    // So slow that little else is there when the link is cut.
+    let slow = Change { rate: Some("20M".parse()?), ..Change::default() };
+    let quick = Change { rate: Some(Rate::UNLIMITED), ..Change::default() };
+    wan.set(SITES[AMS], SITES[CHI], Ways::Both, &slow)?;
+    let moved = cluster.nodes[AMS].value(["volume", "move", "disk", "--to", "chi"])?;
+    let (mut client, _) = cluster.nodes[CHI].disk("disk").attach(Style::Structured)?;
+    wan.cut(SITES[AMS], SITES[CHI], Ways::Both)?;
+    let brought = moved["pre_copied_bytes"].as_u64().unwrap_or_default();
+    let hot = (HOT.end - HOT.start) * MIB;
+    ensure!((hot..hot + 4 * MIB).contains(&brought), "{brought} bytes were brought: {moved}");
+    for number in HOT {
+        check_mebibyte(&mut client, number)?;
+    }
+    wan.heal(SITES[AMS], SITES[CHI], Ways::Both)?;
+    wan.set(SITES[AMS], SITES[CHI], Ways::Both, &quick)?;
+    wait_until_all_is_there(&cluster, ICN, "chi-1")?;
+
+    let all = ["volume", "move", "disk", "--to", "icn", "--require", "all"];
+    let moved = cluster.nodes[CHI].value(all)?;
+    ensure!(moved["pre_copied_bytes"].as_u64() >= Some(SIZE), "{moved}");
+    let (mut client, _) = cluster.nodes[ICN].disk("disk").attach(Style::Structured)?;
+    wan.cut(SITES[CHI], SITES[ICN], Ways::Both)?;
+    wan.cut(SITES[AMS], SITES[ICN], Ways::Both)?;
+    (0..MEBIBYTES).try_for_each(|number| check_mebibyte(&mut client, number))
+}
+
+#[test]
 fn heavy_an_owner_takes_back_what_it_has_released_to_a_node_that_is_gone() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let wan = Arc::new(Wan::start(Topology::of(&SITES, Settings { delay: "5ms".parse()?, ..Settings::default() })?)?);
@@ -312,5 +353,7 @@ fn heavy_an_owner_takes_back_what_it_has_released_to_a_node_that_is_gone() -> Re
 
 const MIB: u64 = 1 << 20;
 const MEBIBYTES: u64 = SIZE / MIB;
+/// What of them is hot.
+const HOT: std::ops::Range<u64> = 40..44;
 /// Longer than anything takes that is not held up.
 const CUT_FOR: Duration = Duration::from_secs(3);

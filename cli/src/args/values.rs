@@ -38,16 +38,18 @@ impl fmt::Display for Contents {
 /// What has to be at another site before a volume goes on there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Requirement {
-    /// All that is published of it.
+    /// What its clients read most.
+    #[default]
+    Hot,
+    /// All of it.
     All,
     /// Nothing: it is fetched as it is needed.
-    #[default]
     None,
 }
 
 /// A text that is not a [`Requirement`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is nothing that can be required to be there: 'all' and 'none' are")]
+#[error("'{0}' is nothing that can be required to be there: 'hot', 'all' and 'none' are")]
 pub(crate) struct InvalidRequirement(String);
 
 impl FromStr for Requirement {
@@ -55,6 +57,7 @@ impl FromStr for Requirement {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text {
+            "hot" => Ok(Self::Hot),
             "all" => Ok(Self::All),
             "none" => Ok(Self::None),
             _ => Err(InvalidRequirement(text.to_owned())),
@@ -65,6 +68,7 @@ impl FromStr for Requirement {
 impl fmt::Display for Requirement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Hot => "hot",
             Self::All => "all",
             Self::None => "none",
         })

@@ -236,7 +236,7 @@ pub(crate) struct Move {
     #[arg(long)]
     pub(crate) node: Option<NodeName>,
 
-    /// What has to be there before they move: 'all' that is published of them, or 'none' of it.
+    /// What has to be there before they move: what is 'hot' of them, 'all', or 'none'. It is brought there while they are in use.
     #[arg(long, default_value_t)]
     pub(crate) require: Requirement,
 }

@@ -258,12 +258,12 @@ impl NodeHandle {
         Ok((reply.epoch, reply.lost_bytes))
     }
 
-    /// `sterna volume move NAME --to SITE`: the epoch that has begun.
+    /// `sterna volume move NAME --to SITE --require REQUIREMENT`: the epoch that has begun.
     ///
     /// # Errors
     /// Why it was not carried out, as far as is known.
-    pub async fn move_volume(&self, volume: &str, site: &str) -> Result<u64> {
-        Ok(direct::move_volume(&self.node, volume, site).await?)
+    pub async fn move_volume(&self, volume: &str, site: &str, require: &str) -> Result<u64> {
+        Ok(direct::move_volume(&self.node, volume, site, require).await?)
     }
 
     /// The contents of a snapshot that is here (`NAME@SNAPSHOT`).

@@ -47,12 +47,13 @@ impl Handoffs {
             if are_over.get() {
                 return;
             }
-            self.hand_over(volume, ahead).await;
+            let require = REQUIREMENTS[usize::try_from(random.below(REQUIREMENTS.len() as u64)).unwrap_or(0)];
+            self.hand_over(volume, ahead, require).await;
         }
     }
 
     /// Asks the owner of a volume to hand it over, and waits until that has ended.
-    async fn hand_over(&self, volume: u8, ahead: usize) {
+    async fn hand_over(&self, volume: u8, ahead: usize, require: &'static str) {
         let _turn = self.failovers.turn(volume).await;
         self.failovers.take_down(volume).await;
         let Some(from) = self.failovers.owner(volume).await else { return };
@@ -60,8 +61,9 @@ impl Handoffs {
         let (name, site) = (self.failovers.name(volume).to_owned(), self.world.setting.sites[to].clone());
         self.failovers.expect_handoff(volume);
         let invoked_ns = now_ns();
-        self.world.tell(&format!("volume {volume} is to move from {from} to {to}"));
-        let asked = self.world.ask(from, move |node| async move { node.move_volume(&name, &site).await }).await;
+        self.world.tell(&format!("volume {volume} is to move from {from} to {to}, where {require} of it has to be"));
+        let asked =
+            self.world.ask(from, move |node| async move { node.move_volume(&name, &site, require).await }).await;
         let epoch = match &asked {
             Some(Ok(epoch)) => Some(*epoch),
             Some(Err(_)) | None => None,
@@ -84,6 +86,8 @@ impl Handoffs {
     }
 }
 
+/// What has to be there before.
+const REQUIREMENTS: [&str; 4] = ["none", "hot", "hot", "all"];
 /// Between two.
 const MOST_PAUSE_MS: u64 = 8_000;
 const PAUSE: Duration = Duration::from_millis(200);

@@ -16,6 +16,8 @@
 //! here. Of a segment that differs, the chunks that its old manifest names are not looked up either. The cost is that of
 //! the difference.
 //!
+//! A walk can be of some blocks of a root only ([`Gaps::within`]): of what else there is, it looks at what lies on the way.
+//!
 //! Each group is as large as it can be, since it costs a round trip: all that is lacking of a node's children, of the
 //! manifests of 64 segments, of their data up to 4,096 chunks. The walk goes down before it goes on, so that what it holds is
 //! bounded: the children of three nodes (256 each), and the ids of the data of 64 segments (1,024 each), 2 MiB, and again as
@@ -23,10 +25,12 @@
 //! go through.
 
 use std::collections::HashSet;
+use std::iter;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use sterna_types::{BLOCK_SIZE, ChunkId, Root, SegmentIndex};
+use sterna_types::{BLOCK_SIZE, BLOCKS_PER_SEGMENT, ChunkId, Root, SegmentIndex};
 
 use crate::chunk_store::{ChunkKind, ChunkStore, MAX_CHUNK_BYTES, NewChunk, StoreError, StorePin, chunk_id};
 use crate::chunk_writer::{MAX_PENDING_BYTES, MAX_PENDING_CHUNKS};
@@ -49,6 +53,8 @@ pub struct Wanted {
 #[derive(Debug)]
 pub struct Gaps {
     store: Arc<dyn ChunkStore>,
+    /// What it is of: in order, none overlaps another.
+    blocks: Vec<Range<u64>>,
     /// Holds nothing: each part of a map is read once.
     nodes: NodeCache,
     /// The nodes from above the top to where the walk is.
@@ -97,10 +103,22 @@ struct Window {
 impl Gaps {
     /// A walk from `old`, all of which is in `store`, to `new`. Reads nothing yet.
     pub fn new(store: Arc<dyn ChunkStore>, old: Root, new: Root) -> Self {
+        Self::within(store, old, new, iter::once(0..u64::MAX))
+    }
+
+    /// The same of these blocks, which are in order, and none of which overlaps another.
+    pub fn within(
+        store: Arc<dyn ChunkStore>,
+        old: Root,
+        new: Root,
+        blocks: impl IntoIterator<Item = Range<u64>>,
+    ) -> Self {
+        let blocks = blocks.into_iter().collect();
         let top = new.top().filter(|_| new != old);
         let place = top.map(|new| Place { old: old.top(), new, first: SegmentIndex(0) });
         let above = Row { level: Some(Level::TOP), places: place.into_iter().collect(), is_named: false, next: 0 };
-        Self { store, nodes: NodeCache::new(0), path: vec![above], window: Window::default(), named: Vec::new() }
+        let (nodes, window) = (NodeCache::new(0), Window::default());
+        Self { store, blocks, nodes, path: vec![above], window, named: Vec::new() }
     }
 
     /// The next group of chunks that are lacking, at most [`MAX_WANTED`], each once; never an empty one. `None` at the end of
@@ -125,7 +143,7 @@ impl Gaps {
 
     /// One step of the walk: what is found lacking, which may be nothing; `None` at the end.
     fn step(&mut self, pin: &StorePin) -> Result<Option<Vec<Wanted>>, MapError> {
-        if let Some(found) = self.window.step(&*self.store, &self.nodes, pin)? {
+        if let Some(found) = self.window.step(&*self.store, &self.blocks, &self.nodes, pin)? {
             return Ok(Some(found));
         }
         let Some(row) = self.path.last_mut() else { return Ok(None) };
@@ -151,7 +169,9 @@ impl Gaps {
         };
         let old = place.old.map(read).transpose()?;
         row.next += 1;
-        let places = differing(old.as_deref(), &new, place.first);
+        let mut places = differing(old.as_deref(), &new, place.first);
+        let segments = level.segments_per_child();
+        places.retain(|place| has_any(&self.blocks, blocks_from(place.first, segments)));
         self.path.push(Row { level: level.below(), places, is_named: false, next: 0 });
         Ok(Some(Vec::new()))
     }
@@ -162,6 +182,7 @@ impl Window {
     fn step(
         &mut self,
         store: &dyn ChunkStore,
+        blocks: &[Range<u64>],
         nodes: &NodeCache,
         pin: &StorePin,
     ) -> Result<Option<Vec<Wanted>>, MapError> {
@@ -177,7 +198,7 @@ impl Window {
             };
             let old = place.old.map(read).transpose()?;
             self.read += 1;
-            self.add(&new, old.as_deref());
+            self.add(&new, old.as_deref(), blocks, place.first);
             return Ok(Some(Vec::new()));
         }
         let mut found = Vec::new();
@@ -192,12 +213,14 @@ impl Window {
         Ok((!found.is_empty()).then_some(found))
     }
 
-    /// Notes the data of a segment, but for what the old manifest names too.
-    fn add(&mut self, new: &Manifest, old: Option<&Manifest>) {
+    /// Notes the data of a segment that is in `blocks`, but for what the old manifest names too.
+    fn add(&mut self, new: &Manifest, old: Option<&Manifest>, blocks: &[Range<u64>], segment: SegmentIndex) {
         let held: HashSet<ChunkId> = old.map(Manifest::chunks).into_iter().flatten().collect();
-        for id in new.chunks() {
-            if !held.contains(&id) && self.seen.insert(id) {
-                self.data.push(id);
+        let first = blocks_from(segment, 1).start;
+        for extent in new.extents() {
+            let part = first + u64::from(extent.first_block)..first + u64::from(extent.end_block());
+            if has_any(blocks, part) && !held.contains(&extent.chunk) && self.seen.insert(extent.chunk) {
+                self.data.push(extent.chunk);
             }
         }
     }
@@ -305,6 +328,17 @@ fn unless_lacking<T>(read: Result<T, MapError>, id: ChunkId) -> Result<Option<T>
         Err(MapError::Missing { part }) if part.id == id => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// The blocks of so many segments.
+fn blocks_from(first: SegmentIndex, segments: u64) -> Range<u64> {
+    first.0 * BLOCKS_PER_SEGMENT..(first.0 + segments) * BLOCKS_PER_SEGMENT
+}
+
+/// Whether any of `part` is in `blocks`, which are in order.
+fn has_any(blocks: &[Range<u64>], part: Range<u64>) -> bool {
+    let next = blocks.partition_point(|range| range.end <= part.start);
+    blocks.get(next).is_some_and(|range| range.start < part.end)
 }
 
 /// The slots in which `new` has a child, and `old` not the same; the segments from `first` on are found through both.

@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicBool;
 
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::{ProptestConfig, Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
+use proptest::sample::Index;
 use proptest::test_runner::TestCaseError;
 
 use super::*;
@@ -180,6 +181,32 @@ proptest! {
         let (places, data) = difference(&old, &new);
         let (keeps, gets) = (counted.take_keeps(), counted.take_gets());
         prop_assert!(keeps <= places + data && gets <= 2 * places, "{keeps} and {gets} for {places} and {data}");
+    }
+
+    #[test]
+    fn of_some_blocks_what_they_need_is_named_and_nothing_else_is(
+        new in model(),
+        picks in vec((any::<Index>(), 0..6u64), 0..8),
+    ) {
+        let elsewhere = Elsewhere::default();
+        let root = elsewhere.root(&new);
+        let (store, _) = elsewhere.copy(&BTreeSet::new());
+        let segments: Vec<_> = new.keys().copied().collect();
+        let picked = picks.iter().filter(|_| !segments.is_empty());
+        let picked: BTreeSet<_> = picked.map(|(segment, block)| (*segment.get(&segments), *block)).collect();
+        let blocks = picked.iter().map(|(segment, block)| segment * BLOCKS_PER_SEGMENT + block);
+        let blocks: Vec<_> = blocks.map(|block| block..block + 1).collect();
+        let groups = elsewhere.fill(&store, &mut Gaps::within(store.clone(), Root::EMPTY, root, blocks));
+        let (nodes, others): (BTreeSet<_>, BTreeSet<_>) =
+            groups.concat().into_iter().partition(|chunk| chunk.kind == ChunkKind::Node);
+        let mut expected: BTreeSet<_> = picked
+            .iter()
+            .map(|(segment, _)| Wanted { id: manifest(&new[segment]).id, kind: ChunkKind::Manifest })
+            .collect();
+        let data = picked.iter().filter_map(|(segment, at)| new[segment].get(usize::try_from(*at).ok()?));
+        expected.extend(data.map(|number| Wanted { id: block(*number).id, kind: ChunkKind::Data }));
+        prop_assert_eq!(others, expected);
+        prop_assert!(nodes.len() <= 1 + 2 * picked.len() && nodes.is_subset(&elsewhere.reached(root)));
     }
 
     #[test]

@@ -163,6 +163,9 @@ impl BlockDevice for VolumeDevice {
         match checked_range(at, into.len(), self.volume.size()) {
             Ok(range) => {
                 let found = inline(self.volume.read_now(range, into));
+                if matches!(found, Inline::Done(_)) {
+                    self.volume.note_read(range);
+                }
                 if self.volume.comes_to_mark(range) && matches!(found, Inline::Done(Ok(_))) {
                     read_ahead(&self.volume, range, false);
                 }
@@ -174,13 +177,20 @@ impl BlockDevice for VolumeDevice {
 
     fn try_write(&self, at: ByteOffset, data: &[u8], persistence: Persistence) -> Inline<()> {
         match persistence {
-            Persistence::AtNextFlush => inline(self.volume.write_now(at, data)),
+            Persistence::AtNextFlush => {
+                let written = inline(self.volume.write_now(at, data));
+                if matches!(written, Inline::Done(_)) {
+                    self.volume.note_write(at, data.len());
+                }
+                written
+            }
             Persistence::Durable => Inline::Later,
         }
     }
 
     fn read(&self, range: ByteRange) -> DeviceFuture<'_, ReadData> {
         let volume = &self.volume;
+        volume.note_read(range);
         Box::pin(volume.with_all_it_needs(Urgency::Waited, move || async move {
             let found = once_on_a_thread(volume, move |volume| read(volume, range)).await;
             let is_missed = found.as_ref().is_err_and(VolumeError::is_absence);
@@ -193,6 +203,7 @@ impl BlockDevice for VolumeDevice {
 
     fn write(&self, at: ByteOffset, data: Bytes, persistence: Persistence) -> DeviceFuture<'_, ()> {
         let volume = Arc::clone(&self.volume);
+        volume.note_write(at, data.len());
         Box::pin(async move {
             volume.wait_for_room().await?;
             if persistence == Persistence::AtNextFlush

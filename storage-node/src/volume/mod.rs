@@ -15,7 +15,7 @@
 //! * `kept`: what a node has of a volume that is not open, and forgetting it.
 //! * [`Volume`]: one of them, open; all its calls may block.
 //! * [`VolumeDevice`]: the `BlockDevice` in front, which never does.
-//! * `sealer`: the background task that seals each open volume in time.
+//! * `sealer`: the background task that seals each open volume in time. `used`: how often which part of it is used.
 //!
 //! Invariants of an open volume:
 //! * what the layers show, from the newest to the root, is every acknowledged write;
@@ -53,6 +53,7 @@ pub(crate) mod storage;
 mod tail;
 #[cfg(test)]
 mod tests;
+mod used;
 #[expect(clippy::module_inception, reason = "the type that this module is named after has a file of its own")]
 mod volume;
 mod write;

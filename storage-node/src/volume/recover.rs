@@ -80,7 +80,9 @@ impl Volume {
         let data = replayed.records.iter().filter(|(header, ..)| header.kind == RecordKind::Data);
         let written_blocks = sealed.written_blocks + data.map(|(header, ..)| header.block_count).sum::<u64>();
         let layers = Layers { active, frozen: None, tail: absent, sealed, written_blocks };
-        Ok(Self::assemble(spec, Arc::clone(storage), journal, layers, unsealed_bytes))
+        let volume = Self::assemble(spec, Arc::clone(storage), journal, layers, unsealed_bytes);
+        volume.adopt_heat();
+        Ok(volume)
     }
 }
 

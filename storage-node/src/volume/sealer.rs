@@ -1,4 +1,4 @@
-//! The background task of an open volume: seals it in time, and has the journal's next file ready.
+//! The background task of an open volume: seals it in time, has the journal's next file ready, and keeps its heat.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -35,6 +35,7 @@ impl Sealer {
                 () = stopped.cancelled() => {}
                 () = seal_in_time(&volume, &slots) => {}
                 () = keep_journal_ready(&volume) => {}
+                () = keep_heat(&volume) => {}
             }
         });
         Self { stop, task }
@@ -109,6 +110,15 @@ async fn keep_journal_ready(volume: &Arc<Volume>) {
     }
 }
 
+async fn keep_heat(volume: &Arc<Volume>) {
+    while !volume.is_closed() {
+        tokio::time::sleep(KEEP_HEAT_EVERY).await;
+        let keeping = Arc::clone(volume);
+        // A panic of it has been reported by the runtime.
+        let _ = sterna_runtime::work::blocking(move || keeping.keep_heat()).await;
+    }
+}
+
 impl Volume {
     /// Waits until the journal is below its limit; for a moment also where it is more than three quarters full, so that
     /// writers slow down to what seals keep up with, rather than run up against the limit and stop until a seal has ended.
@@ -168,6 +178,9 @@ impl Volume {
         self.unsealed_bytes.load(Ordering::Acquire)
     }
 }
+
+/// Of what changes with a half-life of ten minutes a crash may cost so much.
+const KEEP_HEAT_EVERY: Duration = Duration::from_secs(5 * 60);
 
 /// How long after a failed seal it is tried again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);

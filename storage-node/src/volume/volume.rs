@@ -15,6 +15,7 @@ use super::record::VolumeRecord;
 use super::rewrite_cold::Fragmented;
 use super::storage::Storage;
 use crate::chunking::ChunkingParameters;
+use crate::heat::Heat;
 use crate::journal::record::Sequence;
 use crate::journal::{FileNumber, Journal};
 
@@ -96,6 +97,8 @@ pub struct Volume {
     pub(super) supply: Mutex<Option<Arc<dyn Supply>>>,
     /// Who reads on and on through what is not here.
     pub(super) ahead: Ahead,
+    /// How often which part of it is read and written.
+    pub(super) heat: Heat,
     closed: AtomicBool,
 }
 
@@ -205,6 +208,7 @@ impl Volume {
             fragmented: Mutex::default(),
             supply: Mutex::default(),
             ahead: Ahead::default(),
+            heat: Heat::new(spec.size.bytes()),
             closed: AtomicBool::new(false),
         })
     }
@@ -266,10 +270,11 @@ impl Volume {
 
     /// Ends it: later requests are refused, so that nobody holds on to a volume that was deleted or opened anew.
     pub fn close(&self) {
-        let _no_seal = self.sealing.lock().unwrap_or_else(PoisonError::into_inner);
+        let no_seal = self.sealing.lock().unwrap_or_else(PoisonError::into_inner);
         let _turn = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         self.closed.store(true, Ordering::Release);
         self.journal.rest();
+        self.keep_heat_at(&no_seal);
         self.storage.segments.forget(self.id);
         self.storage.vacate(self);
         self.seal_wanted.notify_one();

@@ -3,6 +3,7 @@
 use std::io::{Read, Seek};
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use sterna_proto::admin;
 use sterna_storage_node::image;
@@ -41,17 +42,24 @@ pub(in crate::node) async fn fail_over(
     failover::fail_over(Arc::clone(node), request).await
 }
 
-/// `sterna volume move NAME --to SITE`: the epoch that has begun.
-pub(in crate::node) async fn move_volume(node: &Arc<Node>, volume: &str, site: &str) -> Result<u64, Status> {
+/// `sterna volume move NAME --to SITE --require REQUIREMENT`, interrupted where what has to be there is not there in time: the epoch that
+/// has begun.
+pub(in crate::node) async fn move_volume(
+    node: &Arc<Node>,
+    volume: &str,
+    site: &str,
+    require: &str,
+) -> Result<u64, Status> {
     let request = admin::MoveVolumesRequest {
         volumes: vec![volume.to_owned()],
         site: site.to_owned(),
         node: String::new(),
-        require: "none".to_owned(),
+        require: require.to_owned(),
     };
     let node = Arc::clone(node);
     // As the call does: whoever has asked may go away.
-    let moving = tokio::spawn(async move { move_volumes::move_volumes(node, request).await });
+    let gone = tokio::time::sleep(PATIENCE);
+    let moving = tokio::spawn(async move { move_volumes::move_volumes(&node, request, gone, |_| {}).await });
     let moved = moving.await.map_err(|panic| Status::internal(panic.to_string()))??;
     moved.volumes.first().map(|moved| moved.epoch).ok_or_else(|| Status::internal("nothing has moved"))
 }
@@ -72,3 +80,6 @@ pub(in crate::node) async fn export(node: &Arc<Node>, source: &str) -> Result<Ve
     let exported: Result<_, String> = exporting.await.map_err(|panic| Status::internal(panic.to_string()))?;
     exported.map_err(Status::failed_precondition)
 }
+
+/// How long an administrator of a simulation watches something being brought.
+const PATIENCE: Duration = Duration::from_secs(15);

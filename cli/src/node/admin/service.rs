@@ -42,6 +42,7 @@ type Reply<T> = Result<Response<T>, Status>;
 
 #[tonic::async_trait]
 impl Admin for Service {
+    type MoveVolumesStream = Replies<admin::MoveVolumesReply>;
     type ImportVolumeStream = Replies<admin::ImportVolumeReply>;
     type ExportVolumeStream = Replies<admin::ExportVolumeReply>;
     type VerifyVolumeStream = Replies<admin::VerifyVolumeReply>;
@@ -105,8 +106,8 @@ impl Admin for Service {
         replica::list(self.node(), request.into_inner()).await.map(Response::new)
     }
 
-    async fn move_volumes(&self, request: Request<admin::MoveVolumesRequest>) -> Reply<admin::MoveVolumesReply> {
-        to_the_end(move_volumes::move_volumes(self.node(), request.into_inner())).await.map(Response::new)
+    async fn move_volumes(&self, request: Request<admin::MoveVolumesRequest>) -> Reply<Self::MoveVolumesStream> {
+        Ok(move_volumes::run(&self.node, request.into_inner()))
     }
 
     async fn fail_over(&self, request: Request<admin::FailOverRequest>) -> Reply<admin::FailOverReply> {

@@ -106,6 +106,12 @@ impl<T> Reporter<T> {
         &self.stop
     }
 
+    /// Ends when the caller goes away.
+    pub(super) fn gone(&self) -> impl Future<Output = ()> + use<T> {
+        let replies = self.replies.clone();
+        async move { replies.closed().await }
+    }
+
     /// Whether to go on.
     pub(super) fn go_on(&self) -> ControlFlow<()> {
         if self.stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }

@@ -11,7 +11,7 @@ use sterna_consensus::state::handoffs::VolumeHandoff;
 use sterna_consensus::state::outcome::Outcome;
 use sterna_consensus::state::volume::Volume as VolumeEntry;
 use sterna_proto::node::handoff_client::HandoffClient;
-use sterna_proto::node::{PrepareRequest, ReleaseRequest};
+use sterna_proto::node::{PrepareRequest, ReleaseRequest, VolumeHeat};
 use sterna_runtime::work::blocking;
 use sterna_storage_node::volume::{Released, Volume, VolumeError};
 use sterna_transport::Lane;
@@ -21,6 +21,7 @@ use tokio::time::{Instant, timeout};
 use tonic::codec::CompressionEncoding;
 use tonic::transport::Channel;
 
+use super::pre_copy::seal;
 use super::promise::{Promise, PromiseError, may, promise};
 use super::service::MAX_RELEASE_BYTES;
 use super::wire::{Passing, Release, TailPart};
@@ -122,15 +123,7 @@ impl Giver {
     /// Step 1: what is not sealed becomes little, under a client that writes as without one.
     async fn seal(&self) -> Result<()> {
         for Given { entry, open, .. } in &self.given {
-            let name = &entry.name;
-            for _ in 0..SEALS {
-                if open.volume.status().unsealed_bytes <= LITTLE_BYTES {
-                    break;
-                }
-                let volume = Arc::clone(&open.volume);
-                let sealed = self.node.background.upkeep(move || volume.seal()).await.context("a seal panicked")?;
-                sealed.with_context(|| format!("volume '{name}' cannot be sealed"))?;
-            }
+            seal(&self.node, &open.volume, &entry.name).await?;
         }
         Ok(())
     }
@@ -157,9 +150,11 @@ impl Giver {
     /// Step 3.
     async fn prepare(&self) -> Result<()> {
         let volumes = self.passings.iter().map(|passing| passing.to_message()).collect();
+        let heat = |given: &Given| VolumeHeat { volume: given.entry.id.0, heat: given.open.volume.encode_heat() };
+        let heat = self.given.iter().map(heat).collect();
         let mut client = client(&self.node, self.to)?;
         tell("prepare", self.to);
-        let asked = timeout(ANSWER_PATIENCE, client.prepare(PrepareRequest { volumes })).await;
+        let asked = timeout(ANSWER_PATIENCE, client.prepare(PrepareRequest { volumes, heat })).await;
         let obstacle = match asked {
             Ok(Ok(reply)) => reply.into_inner().obstacle,
             Ok(Err(status)) => status.message().to_owned(),
@@ -377,19 +372,15 @@ fn handoffs(passings: &[Passing]) -> Vec<VolumeHandoff> {
     passings.iter().map(|&Passing { volume, handoff, .. }| VolumeHandoff { volume, handoff }).collect()
 }
 
-fn client(node: &Node, to: NodeId) -> Result<HandoffClient<Channel>> {
+pub(super) fn client(node: &Node, to: NodeId) -> Result<HandoffClient<Channel>> {
     let channels = node.metadata.channels().context("this node has no network: set 'listen' in sterna.toml")?;
     let client = HandoffClient::new(channels.channel(to, Lane::Control));
     Ok(client.max_encoding_message_size(MAX_RELEASE_BYTES).send_compressed(CompressionEncoding::Zstd))
 }
 
-/// Bytes in a journal that are not worth a seal: their blocks are in the tail, and fetched within a round trip or two.
-const LITTLE_BYTES: u64 = 1 << 20;
 /// Data that goes along with a release: what a machine that has been stopped leaves behind, and no more than half a millisecond at
 /// 1 Gbit/s.
 const CARRIED_BYTES: u64 = 64 << 10;
-/// After so many seals a client that writes as fast as it can has left as little as it ever will.
-const SEALS: usize = 8;
 /// A round trip around the world, and whatever the other node's disk is doing.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
 /// How long whoever has asked for it waits for what goes on by itself.

@@ -89,6 +89,6 @@ async fn seal(node: &Arc<Node>, volume: &Arc<Volume>, sources: &Sources) -> Resu
         if !absence.blocks.is_empty() {
             fetch_tail(node, volume, sources.tail, Lane::Bulk, &absence.blocks).await?;
         }
-        fetch(node, &sources.nodes, Lane::Bulk, absence.chunks, &|_| {}).await?;
+        fetch(node, &sources.nodes, Lane::Bulk, absence.chunks, &|_, _| {}).await?;
     }
 }

@@ -20,6 +20,7 @@
 //! first of all. When a node serves, and what it may promise, is decided by
 //! `sterna_consensus::handoff`; that there is one promise about a handoff, and what it is on the disk, by [`promise`].
 //!
+//! * `pre_copy`: bringing what is hot there before all that.
 //! * `give`: the steps of A. `take`: those of B, and `service`: how it hears of them.
 //! * `settle`: what is left to do of handoffs that nobody sees to any more, such as those of an earlier run.
 //! * `standby`: what clients have of a volume where it is not served, and `ask`: giving it to where one of them writes.
@@ -32,6 +33,7 @@ mod ask;
 mod give;
 mod hydrate;
 mod in_flight;
+mod pre_copy;
 mod promise;
 mod service;
 mod settle;
@@ -49,6 +51,7 @@ use sterna_types::{NodeId, VolumeId};
 use tokio::sync::Notify;
 
 pub(super) use give::{Given, give};
+pub(super) use pre_copy::{PreCopied, pre_copy};
 pub(super) use promise::Promises;
 pub(super) use service::service;
 pub(super) use settle::run;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use sterna_proto::node::handoff_server::{Handoff, HandoffServer};
 use sterna_proto::node::{
-    AskReply, AskRequest, BlockRange, FetchTailReply, FetchTailRequest, PrepareReply, PrepareRequest, ReadReply,
-    ReadRequest, ReleaseReply, ReleaseRequest,
+    AskReply, AskRequest, BlockRange, FetchTailReply, FetchTailRequest, PreCopyReply, PreCopyRequest, PrepareReply,
+    PrepareRequest, ReadReply, ReadRequest, ReleaseReply, ReleaseRequest,
 };
 use sterna_runtime::work::blocking;
 use sterna_storage_node::chunking::ChunkingParameters;
@@ -18,22 +18,24 @@ use tonic::codec::CompressionEncoding;
 use tonic::{Request, Response, Status};
 
 use super::ask::ask;
-use super::take;
-use super::wire::{Passing, Release};
+use super::wire::{Parts, Passing, Release, parse_heat};
+use super::{pre_copy, take};
 use crate::node::node::{Node, spec_of};
 use crate::node::ownership::OwnedDevice;
 
 /// Answers other nodes of the cluster.
 pub(in crate::node) struct HandoffService {
     node: Arc<Node>,
+    pre_copies: Arc<Semaphore>,
     streams: Arc<Semaphore>,
     reads: Arc<Semaphore>,
 }
 
 /// The service of `node`, for the server that listens to other nodes.
 pub(in crate::node) fn service(node: Arc<Node>) -> HandoffServer<HandoffService> {
-    let (streams, reads) = (Arc::new(Semaphore::new(MAX_STREAMS)), Arc::new(Semaphore::new(MAX_READS)));
-    HandoffServer::new(HandoffService { node, streams, reads })
+    let [pre_copies, streams, reads] =
+        [MAX_PRE_COPIES, MAX_STREAMS, MAX_READS].map(|most| Arc::new(Semaphore::new(most)));
+    HandoffServer::new(HandoffService { node, pre_copies, streams, reads })
         .max_decoding_message_size(MAX_RELEASE_BYTES)
         .accept_compressed(CompressionEncoding::Zstd)
         .send_compressed(CompressionEncoding::Zstd)
@@ -41,13 +43,28 @@ pub(in crate::node) fn service(node: Arc<Node>) -> HandoffServer<HandoffService>
 
 #[tonic::async_trait]
 impl Handoff for HandoffService {
+    type PreCopyStream = ReceiverStream<Result<PreCopyReply, Status>>;
     type FetchTailStream = ReceiverStream<Result<FetchTailReply, Status>>;
     type ReadStream = ReceiverStream<Result<ReadReply, Status>>;
 
+    async fn pre_copy(&self, request: Request<PreCopyRequest>) -> Result<Response<Self::PreCopyStream>, Status> {
+        let from = self.node.metadata.caller(&request)?;
+        let volumes = Parts::parse_all(request.into_inner().volumes)?;
+        let busy = |_| {
+            Status::resource_exhausted("volumes are on their way here from as many nodes as it can: try again later")
+        };
+        let turn = Arc::clone(&self.pre_copies).try_acquire_owned().map_err(busy)?;
+        let (replies, stream) = mpsc::channel(MESSAGES_AHEAD);
+        drop(tokio::spawn(pre_copy::answer(Arc::clone(&self.node), from, volumes, replies, turn)));
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
     async fn prepare(&self, request: Request<PrepareRequest>) -> Result<Response<PrepareReply>, Status> {
         let from = self.node.metadata.caller(&request)?;
-        let passings = Passing::parse_all(request.into_inner().volumes)?;
-        let prepared = take::prepare(&self.node, from, &passings).await;
+        let PrepareRequest { volumes, heat } = request.into_inner();
+        let passings = Passing::parse_all(volumes)?;
+        let heat = parse_heat(heat, &passings)?;
+        let prepared = take::prepare(&self.node, from, &passings, heat).await;
         let obstacle = prepared.err().map(|status| status.message().to_owned()).unwrap_or_default();
         Ok(Response::new(PrepareReply { obstacle }))
     }
@@ -217,6 +234,8 @@ fn ranges_of(blocks: &[BlockRange]) -> Result<Vec<ByteRange>, Status> {
 pub(super) const MAX_RANGES: usize = 4096;
 /// What a release may take: the tails of as many volumes as one has, each with a full journal of single blocks.
 pub(super) const MAX_RELEASE_BYTES: usize = 320 << 20;
+/// How many pre-copies to this node go on at a time, those that wait for their handoff among them.
+const MAX_PRE_COPIES: usize = 16;
 /// How many fetch from this node at a time: each holds some messages.
 const MAX_STREAMS: usize = 32;
 /// How many others read from volumes of this node at a time; more wait. Each holds some messages.

@@ -117,7 +117,7 @@ impl Supplier {
             }
             let node = Arc::clone(&node);
             async move {
-                let stored = |id| fetching.has_come(id);
+                let stored = |id, _| fetching.has_come(id);
                 tokio::select! {
                     fetched = fetch(&node, &sources.nodes, lane, new, &stored) => Ok(fetched?),
                     () = node.stopping.cancelled() => Err(FetchError::Ended),

@@ -1,5 +1,6 @@
 //! Taking volumes over: the steps of node B in [`super`].
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use sterna_consensus::handoff::Pledge;
 use sterna_consensus::state::volume::{Published, Volume as VolumeEntry};
 use sterna_runtime::work::blocking;
 use sterna_storage_node::volume::{Inheritance, Volume, VolumeSpec};
-use sterna_types::NodeId;
+use sterna_types::{NodeId, VolumeId};
 use tokio::time::timeout;
 use tonic::Status;
 
@@ -17,8 +18,13 @@ use super::wire::{Passing, Release, TailPart};
 use crate::node::node::{Node, spec_of};
 use crate::node::volumes::HeldSlot;
 
-/// Step 3: makes room for volumes, or says why this node does not take them.
-pub(super) async fn prepare(node: &Arc<Node>, from: NodeId, passings: &[Passing]) -> Result<(), Status> {
+/// Step 3: makes room for volumes, or says why this node does not take them. `heat` says of some of them how their parts are used.
+pub(super) async fn prepare(
+    node: &Arc<Node>,
+    from: NodeId,
+    passings: &[Passing],
+    mut heat: BTreeMap<VolumeId, Vec<u8>>,
+) -> Result<(), Status> {
     for passing in passings {
         let mut slot = node.volumes.hold(passing.volume).await;
         let entry = under_way(node, from, *passing).await?;
@@ -34,7 +40,12 @@ pub(super) async fn prepare(node: &Arc<Node>, from: NodeId, passings: &[Passing]
         }
         make_room(node, &mut slot, &entry).await?;
         let (storage, volume) = (Arc::clone(&node.engine.storage), passing.volume);
-        blocking(move || storage.make_ready(volume)).await.map_err(failed)?.map_err(failed)?;
+        let heat = heat.remove(&volume);
+        let making = move || {
+            storage.make_ready(volume)?;
+            heat.map_or(Ok(()), |heat| storage.put_heat(volume, heat))
+        };
+        blocking(making).await.map_err(failed)?.map_err(failed)?;
     }
     Ok(())
 }

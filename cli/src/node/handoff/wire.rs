@@ -1,11 +1,13 @@
 //! What nodes tell each other about handoffs: domain types from messages, and back. Whatever is wrong with a message is refused here.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use sterna_consensus::limits::MAX_VOLUMES_PER_HANDOFF;
 use sterna_consensus::state::ownership::HandoffNumber;
 use sterna_consensus::state::volume::{Generation, Published, UnixTime};
 use sterna_proto::node;
+use sterna_storage_node::heat::Heat;
 use sterna_storage_node::volume::{Released, Tail, Volume, VolumeError};
 use sterna_types::device::ReadOutcome;
 use sterna_types::{BLOCK_SIZE, ByteOffset, ByteRange, ChunkId, Epoch, Root, VolumeId};
@@ -35,6 +37,17 @@ pub(super) struct Release {
     pub(super) tail: Tail,
     /// The data of that, where it is little; empty where it has to be fetched.
     pub(super) tail_data: Vec<TailPart>,
+}
+
+/// Parts of a volume that are to be at another node before it goes there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Parts {
+    /// Which.
+    pub(super) volume: VolumeId,
+    /// What it holds.
+    pub(super) root: Root,
+    /// Runs of its blocks, class by class; in each in order, and none overlaps another.
+    pub(super) classes: Vec<Vec<Range<u64>>>,
 }
 
 /// Some data of a tail.
@@ -69,6 +82,75 @@ impl Passing {
     }
 }
 
+impl Parts {
+    /// As a message.
+    pub(super) fn to_message(&self) -> node::VolumeParts {
+        let range = |blocks: &Range<u64>| node::BlockRange { first: blocks.start, count: blocks.end - blocks.start };
+        let ranges = |class: &Vec<Range<u64>>| node::BlockRanges { ranges: class.iter().map(range).collect() };
+        let parts = self.classes.iter().map(ranges).collect();
+        node::VolumeParts { volume: self.volume.0, root: root_bytes(self.root), parts }
+    }
+
+    fn parse(message: node::VolumeParts) -> Result<Self, Status> {
+        let node::VolumeParts { volume, root, parts } = message;
+        let invalid =
+            || Status::invalid_argument("parts of a volume are in order, none is empty, and none overlaps another");
+        let class = |ranges: node::BlockRanges| {
+            let mut next = 0;
+            let range = |node::BlockRange { first, count }| {
+                let end = first.checked_add(count).filter(|_| first >= next && count > 0)?;
+                next = end;
+                Some(first..end)
+            };
+            ranges.ranges.into_iter().map(range).collect::<Option<Vec<_>>>().ok_or_else(invalid)
+        };
+        let classes = parts.into_iter().map(class).collect::<Result<_, _>>()?;
+        Ok(Self { volume: VolumeId(volume), root: parse_root(root)?, classes })
+    }
+
+    /// From the messages of one request: of some volumes, each once, at most [`MAX_VOLUMES_PER_HANDOFF`] and [`MAX_PARTS`].
+    pub(super) fn parse_all(messages: Vec<node::VolumeParts>) -> Result<Vec<Self>, Status> {
+        check_count(messages.len())?;
+        let given: usize = messages.iter().flat_map(|volume| &volume.parts).map(|class| class.ranges.len()).sum();
+        if given > MAX_PARTS {
+            return Err(Status::invalid_argument(format!("{given} parts of volumes; {MAX_PARTS} are the most")));
+        }
+        let all = messages.into_iter().map(Self::parse).collect::<Result<Vec<_>, _>>()?;
+        check_each_once(all.iter().map(|parts| parts.volume))?;
+        Ok(all)
+    }
+}
+
+/// How the parts of volumes are used, from the messages of one request about these handoffs.
+pub(super) fn parse_heat(
+    messages: Vec<node::VolumeHeat>,
+    passings: &[Passing],
+) -> Result<BTreeMap<VolumeId, Vec<u8>>, Status> {
+    let parse = |node::VolumeHeat { volume, heat }| {
+        let volume = VolumeId(volume);
+        if !passings.iter().any(|passing| passing.volume == volume) {
+            return Err(Status::invalid_argument(format!("volume {volume} is not handed over")));
+        }
+        match Heat::check(&heat) {
+            Ok(()) => Ok((volume, heat)),
+            Err(error) => Err(Status::invalid_argument(format!("the heat of volume {volume}: {error}"))),
+        }
+    };
+    messages.into_iter().map(parse).collect()
+}
+
+fn root_bytes(root: Root) -> Vec<u8> {
+    root.top().map(|top| top.as_bytes().to_vec()).unwrap_or_default()
+}
+
+fn parse_root(bytes: Vec<u8>) -> Result<Root, Status> {
+    match (bytes.is_empty(), <[u8; 32]>::try_from(bytes)) {
+        (true, _) => Ok(Root::EMPTY),
+        (false, Ok(top)) => Ok(Root::at(ChunkId::from_bytes(top))),
+        (false, Err(_)) => Err(Status::invalid_argument("a root has 32 bytes")),
+    }
+}
+
 impl Release {
     /// What was `released`, as of now, with the data of its tail that is to go along.
     pub(super) fn new(passing: Passing, released: Released, tail_data: Vec<TailPart>, at: UnixTime) -> Self {
@@ -84,7 +166,7 @@ impl Release {
         node::ReleasedVolume {
             all_written_blocks: self.written_blocks,
             handoff: Some(self.passing.to_message()),
-            root: root.top().map(|top| top.as_bytes().to_vec()).unwrap_or_default(),
+            root: root_bytes(root),
             generation: generation.0,
             written_blocks,
             at_unix_ms: at.map_or(0, |at| at.unix_ms),
@@ -105,11 +187,7 @@ impl Release {
             tail_data,
         } = message;
         let passing = Passing::parse(handoff.ok_or_else(|| Status::invalid_argument("no handoff is named"))?)?;
-        let root = match (root.is_empty(), <[u8; 32]>::try_from(root)) {
-            (true, _) => Root::EMPTY,
-            (false, Ok(top)) => Root::at(ChunkId::from_bytes(top)),
-            (false, Err(_)) => return Err(Status::invalid_argument("a root has 32 bytes")),
-        };
+        let root = parse_root(root)?;
         let at = (at_unix_ms > 0).then_some(UnixTime { unix_ms: at_unix_ms });
         let contents = Published { root, generation: Generation(generation), written_blocks, at };
         let tail = Tail::parse(&tail).map_err(|error| Status::invalid_argument(format!("its tail: {error}")))?;
@@ -174,6 +252,9 @@ fn check_each_once(volumes: impl Iterator<Item = VolumeId>) -> Result<(), Status
     if volumes.len() == given { Ok(()) } else { Err(Status::invalid_argument("a volume is named twice")) }
 }
 
+/// The most runs of blocks that are pre-copied at a time, of all volumes of a handoff together.
+pub(super) const MAX_PARTS: usize = 65_536;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -218,5 +299,34 @@ mod tests {
         }
         let handoff = Some(node::VolumeHandoff { epoch: 0, ..passing(1).to_message() });
         assert_eq!(refused(vec![node::ReleasedVolume { handoff, ..good() }]), "no volume has epoch 0");
+    }
+
+    #[test]
+    fn parts_read_back_as_they_were_written_and_what_is_none_is_refused() {
+        let root = Root::at(ChunkId::from_bytes([7; 32]));
+        let parts = |classes: &[&[Range<u64>]]| {
+            let classes = classes.iter().map(|class| class.to_vec()).collect();
+            Parts { volume: VolumeId(1), root, classes }
+        };
+        let good = parts(&[&[5..6, 6..9], &[0..5, 7..8]]);
+        assert_eq!(Parts::parse_all(vec![good.to_message()]).expect("parts"), [good]);
+        let refused = |messages| Parts::parse_all(messages).expect_err("they are wrong").message().to_owned();
+        let wrong: [&[Range<u64>]; 3] = [&[5..7, 6..9], &[6..9, 0..1], &[5..5, 6..7]];
+        for class in wrong {
+            let what = "parts of a volume are in order, none is empty, and none overlaps another";
+            assert_eq!(refused(vec![parts(&[class]).to_message()]), what, "{class:?}");
+        }
+        let many: Vec<_> = (0..=MAX_PARTS as u64).map(|block| block..block + 1).collect();
+        assert_eq!(refused(vec![parts(&[&many]).to_message()]), "65537 parts of volumes; 65536 are the most");
+        assert_eq!(refused(vec![parts(&[]).to_message(), parts(&[]).to_message()]), "a volume is named twice");
+    }
+
+    #[test]
+    fn heat_is_that_of_what_is_handed_over() {
+        let heat = |volume, heat: &[u8]| vec![node::VolumeHeat { volume, heat: heat.to_vec() }];
+        let parsed = |messages| parse_heat(messages, &[passing(1)]).map_err(|status| status.message().to_owned());
+        assert_eq!(parsed(heat(1, &[1, 6, 0, 0])), Ok([(VolumeId(1), vec![1, 6, 0, 0])].into()));
+        assert!(parsed(heat(2, &[1, 6, 0, 0])).expect_err("another").ends_with("is not handed over"));
+        assert!(parsed(heat(1, &[9])).expect_err("none").starts_with("the heat of volume"));
     }
 }

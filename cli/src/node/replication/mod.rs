@@ -23,5 +23,5 @@ mod source;
 
 pub(super) use follow::run;
 pub(super) use precedence::Precedence;
-pub(super) use pull::{PullError, Target, fetch, pull};
+pub(super) use pull::{PullError, Target, fetch, fill, pull};
 pub(super) use source::service;

@@ -5,6 +5,8 @@
 //! 2. Walk it once more, with nothing fetched in between, so that no collection can come between: only now is all of it here.
 //! 3. Hold the root, until the metadata names it.
 
+use std::iter;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -92,7 +94,7 @@ pub(in crate::node) async fn pull(node: &Arc<Node>, target: &Target) -> Result<H
         return Ok(held);
     }
     for _ in 0..WALKS {
-        fill(node, target).await?;
+        fill(node, target, iter::once(0..u64::MAX), &|_, _| {}).await?;
         if let Some(held) = hold_complete(node, target).await? {
             return Ok(held);
         }
@@ -100,10 +102,22 @@ pub(in crate::node) async fn pull(node: &Arc<Node>, target: &Target) -> Result<H
     Err(PullError::Collected)
 }
 
-/// Step 1.
-async fn fill(node: &Arc<Node>, target: &Target) -> Result<(), PullError> {
+/// Step 1, for these blocks, which are in order, and none of which overlaps another; `stored` is told of each chunk, with its length in
+/// bytes. Where the root is held, what of it is here is not collected on return.
+///
+/// # Errors
+/// [`PullError`], as with [`pull`].
+///
+/// # Cancel safety
+/// As with [`pull`].
+pub(in crate::node) async fn fill(
+    node: &Arc<Node>,
+    target: &Target,
+    blocks: impl IntoIterator<Item = Range<u64>>,
+    stored: &(dyn Fn(ChunkId, u64) + Send + Sync),
+) -> Result<(), PullError> {
     let store: Arc<dyn ChunkStore> = Arc::clone(&node.engine.store) as _;
-    let mut gaps = Gaps::new(Arc::clone(&store), target.old, target.new);
+    let mut gaps = Gaps::within(Arc::clone(&store), target.old, target.new, blocks);
     loop {
         let walked = Arc::clone(&store);
         let (back, wanted) = node
@@ -117,12 +131,13 @@ async fn fill(node: &Arc<Node>, target: &Target) -> Result<(), PullError> {
         gaps = back;
         match wanted? {
             None => return Ok(()),
-            Some(wanted) => fetch(node, &target.sources, Lane::Bulk, wanted, &|_| {}).await?,
+            Some(wanted) => fetch(node, &target.sources, Lane::Bulk, wanted, stored).await?,
         }
     }
 }
 
-/// Fetches one group of chunks, each from the first of the `sources` that has it, and stores them; `stored` is told of each one then.
+/// Fetches one group of chunks, each from the first of the `sources` that has it, and stores them; `stored` is told of each one then,
+/// and of its length in bytes.
 /// In all lanes but that for bulk they are stored as they come, in the order in which they are asked for.
 ///
 /// # Errors
@@ -135,7 +150,7 @@ pub(in crate::node) async fn fetch(
     sources: &[NodeId],
     lane: Lane,
     mut wanted: Vec<Wanted>,
-    stored: &(dyn Fn(ChunkId) + Send + Sync),
+    stored: &(dyn Fn(ChunkId, u64) + Send + Sync),
 ) -> Result<(), PullError> {
     let (mut silent, mut asked) = (None, None);
     for source in sources {
@@ -162,7 +177,7 @@ async fn fetch_from(
     source: NodeId,
     lane: Lane,
     wanted: &mut Vec<Wanted>,
-    stored: &(dyn Fn(ChunkId) + Send + Sync),
+    stored: &(dyn Fn(ChunkId, u64) + Send + Sync),
 ) -> Result<(), PullError> {
     let failed = |status| PullError::Source { node: source, status: Box::new(status) };
     let channels = node.metadata.channels().ok_or(PullError::Alone)?;
@@ -207,16 +222,16 @@ fn take(wanted: &mut Vec<Wanted>, chunk: Chunk, source: NodeId) -> Result<Option
 async fn store(
     node: &Arc<Node>,
     chunks: Vec<(Wanted, Bytes)>,
-    stored: &(dyn Fn(ChunkId) + Send + Sync),
+    stored: &(dyn Fn(ChunkId, u64) + Send + Sync),
 ) -> Result<(), PullError> {
     if chunks.is_empty() {
         return Ok(());
     }
-    let ids: Vec<_> = chunks.iter().map(|(wanted, _)| wanted.id).collect();
+    let ids: Vec<_> = chunks.iter().map(|(wanted, contents)| (wanted.id, contents.len() as u64)).collect();
     let store: Arc<dyn ChunkStore> = Arc::clone(&node.engine.store) as _;
     let storing = node.background.upkeep(move || gaps::store_fetched(&store, &store.pin(), chunks));
     storing.await.map_err(|_| PullError::Panicked)??;
-    ids.into_iter().for_each(stored);
+    ids.into_iter().for_each(|(id, bytes)| stored(id, bytes));
     Ok(())
 }
 

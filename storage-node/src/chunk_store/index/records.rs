@@ -87,13 +87,33 @@ impl VolumeRecords {
         Ok(self.table(PLEDGES)?.into_iter().map(|(volume, _)| volume).collect())
     }
 
-    /// Removes the record of a volume; one that is not there is no error. Durable on return.
+    /// How the parts of a volume were used, as it was kept last; `None` where it was not. As with [`VolumeRecords::get`].
+    ///
+    /// # Errors
+    /// [`IndexError`].
+    pub fn heat(&self, volume: VolumeId) -> Result<Option<Vec<u8>>, IndexError> {
+        self.index.check_sound()?;
+        self.index.get(Space::Records, &key_in(HEAT, volume))
+    }
+
+    /// Keeps how the parts of a volume were used. Not durable: a crash may leave what was kept before.
+    ///
+    /// # Errors
+    /// [`IndexError`].
+    pub fn put_heat(&self, volume: VolumeId, heat: Vec<u8>) -> Result<(), IndexError> {
+        let mut batch = Batch::new();
+        batch.put(Space::Records, &key_in(HEAT, volume), heat);
+        self.index.commit(batch, false)
+    }
+
+    /// Removes the record of a volume, and how its parts were used; what is not there is no error. Durable on return.
     ///
     /// # Errors
     /// [`IndexError`]; whether the record is there is then unknown until the index has been opened anew.
     pub fn remove(&self, volume: VolumeId) -> Result<(), IndexError> {
         let mut batch = Batch::new();
         batch.delete(Space::Records, &key_of(volume));
+        batch.delete(Space::Records, &key_in(HEAT, volume));
         self.index.commit(batch, true)
     }
 
@@ -133,6 +153,8 @@ fn key_in(table: u8, volume: VolumeId) -> [u8; 9] {
 
 /// The table of volumes.
 const VOLUMES: u8 = b'v';
+/// The table of heat.
+const HEAT: u8 = b'h';
 /// The table of pledges.
 const PLEDGES: u8 = b'p';
 const RECORDS_PER_PAGE: usize = 256;
