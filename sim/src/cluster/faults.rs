@@ -153,12 +153,16 @@ impl Faults {
             }
             Fault::Kill { site } | Fault::Pause { site } => self.stop(site.into(), stop, lasts).await,
             Fault::Restart { site } => self.restart(site.into()).await,
-            Fault::Failover { volume, ahead, by } => self.fail_over(volume, ahead, by, lasts, stop).await,
+            Fault::Failover { volume, ahead, by } => {
+                let again = draw.is_multiple_of(4);
+                self.fail_over(volume, ahead, by, lasts, stop, again).await;
+            }
         }
     }
 
-    /// Strikes the owner of a volume, and asks another node to go on, until it does or the time is over.
-    async fn fail_over(&self, volume: u8, ahead: u8, by: Strike, lasts: Duration, stop: Stop) {
+    /// Strikes the owner of a volume, and asks another node to go on, until it does or the time is over; `again` that one is struck in its
+    /// turn, before anybody has come to it.
+    async fn fail_over(&self, volume: u8, ahead: u8, by: Strike, lasts: Duration, stop: Stop, again: bool) {
         let _turn = self.failovers.turn(volume).await;
         let Some(owner) = self.failovers.owner(volume).await else { return };
         let heir = (owner + usize::from(ahead)) % self.world.places.len();
@@ -180,12 +184,11 @@ impl Faults {
             }
         }
         let until = Instant::now() + lasts;
-        let mut has_failed_over = false;
-        while Instant::now() < until && !has_failed_over {
-            sleep(AGAIN).await;
-            has_failed_over = self.failovers.fail_over(volume, heir).await;
-        }
-        if has_failed_over {
+        let has_failed_over = self.insist(volume, heir, until).await;
+        let again = again && has_failed_over;
+        if again {
+            self.down(heir, stop);
+        } else if has_failed_over {
             // The owner of before is back when somebody has written at its successor's.
             sleep_until(until.max(Instant::now() + LEAST_HEIR)).await;
         }
@@ -195,7 +198,26 @@ impl Faults {
                 ways.iter().for_each(|&(one, other)| self.world.act(Act::Heal(one, other)));
             }
         }
+        if again {
+            // Two of three decide nothing while they are both down.
+            let next = (0..self.world.places.len()).find(|place| *place != owner && *place != heir);
+            if let Some(next) = next {
+                self.insist(volume, next, Instant::now() + lasts).await;
+            }
+            self.world.act(Act::Start(heir));
+        }
         self.failovers.take_down(volume).await;
+    }
+
+    /// Asks a node to go on with a volume until it does or the time is over; whether it does.
+    async fn insist(&self, volume: u8, heir: usize, until: Instant) -> bool {
+        while Instant::now() < until {
+            sleep(AGAIN).await;
+            if self.failovers.fail_over(volume, heir).await {
+                return true;
+            }
+        }
+        false
     }
 
     /// What lies between some nodes is held up, or lost.
