@@ -12,7 +12,7 @@
 
 use sterna_runtime::BootTime;
 
-use super::{Counts, Heat, MAX_COUNT, PER_BLOCK, Region, SMALLEST_SHIFT, minute_of};
+use super::{Heat, MAX_COUNT, PER_BLOCK, Region, SMALLEST_SHIFT, minute_of};
 
 /// Bytes that are no heat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -56,10 +56,10 @@ impl Heat {
             let step = (blocks.end - blocks.start).min(1 << self.shift);
             let parts = u32::try_from((blocks.end - blocks.start) / step).unwrap_or(u32::MAX);
             for from in blocks.step_by(usize::try_from(step).unwrap_or(usize::MAX)) {
-                let Some(cell) = self.cell(from >> self.shift) else { break };
-                let (old_reads, old_writes) = Counts(cell.load(std::sync::atomic::Ordering::Relaxed)).at(minute);
-                let sum = Counts::of(minute, old_reads + reads.div_ceil(parts), old_writes + writes.div_ceil(parts));
-                cell.store(sum.0, std::sync::atomic::Ordering::Relaxed);
+                let share = (reads.div_ceil(parts), writes.div_ceil(parts));
+                if self.add(from >> self.shift, minute, share).is_none() {
+                    break;
+                }
             }
         }
         Ok(())

@@ -52,13 +52,6 @@ pub struct Region {
     pub writes: u32,
 }
 
-/// Which of the two is counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Use {
-    Read,
-    Write,
-}
-
 impl Heat {
     /// Nothing is counted yet of a volume of this size.
     pub fn new(size: ByteSize) -> Self {
@@ -71,34 +64,40 @@ impl Heat {
     /// Counts a read of these blocks.
     #[inline]
     pub fn note_read(&self, blocks: &Range<u64>, now: BootTime) {
-        self.note(blocks, Use::Read, now);
+        self.note(blocks, now, |added| (added, 0));
     }
 
     /// Counts a write of these blocks.
     #[inline]
     pub fn note_write(&self, blocks: &Range<u64>, now: BootTime) {
-        self.note(blocks, Use::Write, now);
+        self.note(blocks, now, |added| (0, added));
     }
 
-    fn note(&self, blocks: &Range<u64>, of: Use, now: BootTime) {
+    fn note(&self, blocks: &Range<u64>, now: BootTime, reads_and_writes: impl Fn(u32) -> (u32, u32)) {
         if blocks.is_empty() {
             return;
         }
         let minute = minute_of(now);
         for region in blocks.start >> self.shift..=(blocks.end - 1) >> self.shift {
-            let Some(cell) = self.cell(region) else { return };
             let shared = blocks.end.min((region + 1) << self.shift) - blocks.start.max(region << self.shift);
             let added = u32::try_from(shared).unwrap_or(MAX_COUNT).saturating_mul(PER_BLOCK);
-            let (reads, writes) = Counts(cell.load(Ordering::Relaxed)).at(minute);
-            let counts = match of {
-                Use::Read => Counts::of(minute, reads.saturating_add(added), writes),
-                Use::Write => Counts::of(minute, reads, writes.saturating_add(added)),
-            };
-            cell.store(counts.0, Ordering::Relaxed);
+            if self.add(region, minute, reads_and_writes(added)).is_none() {
+                return;
+            }
         }
         if !self.is_changed.load(Ordering::Relaxed) {
             self.is_changed.store(true, Ordering::Relaxed);
         }
+    }
+
+    /// Adds reads and writes to a region's, as of a minute; `None` beyond what is counted.
+    #[inline]
+    fn add(&self, region: u64, minute: u32, (reads, writes): (u32, u32)) -> Option<()> {
+        let cell = self.cell(region)?;
+        let (old_reads, old_writes) = Counts(cell.load(Ordering::Relaxed)).at(minute);
+        let sum = Counts::of(minute, old_reads.saturating_add(reads), old_writes.saturating_add(writes));
+        cell.store(sum.0, Ordering::Relaxed);
+        Some(())
     }
 
     /// Whether anything was counted since the last call.

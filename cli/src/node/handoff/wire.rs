@@ -111,7 +111,9 @@ impl Parts {
     /// From the messages of one request: of some volumes, each once, at most [`MAX_VOLUMES_PER_HANDOFF`] and [`MAX_PARTS`].
     pub(super) fn parse_all(messages: Vec<node::VolumeParts>) -> Result<Vec<Self>, Status> {
         check_count(messages.len())?;
-        let given: usize = messages.iter().flat_map(|volume| &volume.parts).map(|class| class.ranges.len()).sum();
+        // A class without any is walked too.
+        let parts = messages.iter().flat_map(|volume| &volume.parts).map(|class| class.ranges.len().max(1));
+        let given: usize = parts.sum();
         if given > MAX_PARTS {
             return Err(Status::invalid_argument(format!("{given} parts of volumes; {MAX_PARTS} are the most")));
         }
