@@ -7,7 +7,8 @@
 //! * [`state`]: the metadata of very many nodes and volumes.
 //! * [`soak`]: random writes for an hour. * [`crash`]: `kill -9` under load.
 //! * [`wan`]: the emulated network that tests run on. [`metadata`]: a cluster on it. [`handoff`]: volumes that change site.
-//! * [`facts`] holds the figures of these eight.
+//!   [`propagate`]: what a volume's other site costs.
+//! * [`facts`] holds the figures of these nine.
 //! * [`goal`]: what a figure is to reach.
 //!
 //! `scripts/bench` builds and runs this. No figure here decides whether a test passes.
@@ -25,6 +26,7 @@ mod median;
 mod metadata;
 mod nbd;
 mod program;
+mod propagate;
 mod report;
 mod scale;
 mod serve;
@@ -91,6 +93,8 @@ enum Command {
     Metadata(metadata::Measure),
     /// Volumes that change site on an emulated network: how long nobody answers, whatever the other site has not got. Needs root.
     Handoff(handoff::Measure),
+    /// Volumes that another site follows or takes over, on an emulated network: bytes on the way, and what guests wait for. Needs root.
+    Propagate(propagate::Measure),
     /// The emulated network that tests run on, beside what is asked of it: delays, rates, loss. Needs root.
     Wan(wan::Measure),
 }
@@ -107,6 +111,7 @@ fn main() -> Result<()> {
         Command::Crash { cycles, seed } => publish(&crash::measure(cycles, seed)?, json),
         Command::Metadata(metadata) => publish(&metadata::measure(metadata)?, json),
         Command::Handoff(handoff) => publish(&handoff::measure(&handoff)?, json),
+        Command::Propagate(propagate) => publish(&propagate::measure(&propagate)?, json),
         Command::Wan(wan) => publish(&wan::measure(wan)?, json),
     }
 }

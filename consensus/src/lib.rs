@@ -33,7 +33,7 @@ mod store;
 
 use std::path::Path;
 
-pub use node::{MetadataConfig, MetadataNode, OpenError, ProposeError, ReadError};
+pub use node::{MetadataConfig, MetadataNode, OpenError, ProposeError, ReadError, link_to};
 pub use state::Metadata;
 pub use store::FoundMetadata;
 

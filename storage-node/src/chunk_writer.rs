@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use sterna_types::ChunkId;
 
-use crate::chunk_store::{ChunkStore, NewChunk, StoreError, StorePin};
+use crate::chunk_store::{ChunkStore, NewChunk, Room, StoreError, StorePin};
 
 /// Takes chunks, leaves out those that the store has, and appends the others in large pieces.
 ///
@@ -19,6 +19,7 @@ use crate::chunk_store::{ChunkStore, NewChunk, StoreError, StorePin};
 #[derive(Debug)]
 pub struct ChunkWriter {
     store: Arc<dyn ChunkStore>,
+    room: Room,
     pin: StorePin,
     pending: Vec<NewChunk>,
     /// Where in `pending` a chunk is.
@@ -48,12 +49,19 @@ impl ChunkWriter {
         let pin = store.pin();
         Self {
             store,
+            room: Room::BesideReserve,
             pin,
             pending: Vec::new(),
             places: HashMap::new(),
             pending_bytes: 0,
             stats: WriterStats::default(),
         }
+    }
+
+    /// The same writer, which takes of the disk what there is `room` for.
+    #[must_use]
+    pub fn with_room(self, room: Room) -> Self {
+        Self { room, ..self }
     }
 
     /// Takes a chunk, and says what it is called. It is durable once [`ChunkWriter::finish`] has returned.
@@ -106,7 +114,7 @@ impl ChunkWriter {
     }
 
     fn append(&mut self) -> Result<(), StoreError> {
-        self.store.append(&self.pending, &self.pin)?;
+        self.store.append(&self.pending, self.room, &self.pin)?;
         self.stats.appends += 1;
         self.places.clear();
         self.pending_bytes = 0;

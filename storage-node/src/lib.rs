@@ -14,7 +14,7 @@
 //! * [`volume`]: one disk out of all these: overlay, seal, recovery, and the `BlockDevice` in front.
 //!
 //! * [`image`], [`verify`](mod@verify): whole disks in and out, and whether one is whole. [`needed`]: who needs what is lost.
-//! * [`gaps`]: what a site lacks of a root, and taking what was fetched of it.
+//! * [`gaps`]: what a site lacks of a root, and taking what was fetched of it; [`bundle`]: how that comes over a link.
 //! * [`salvage`]: volumes out of a data directory that cannot be used any more.
 //!
 //! This crate is *not* a server and not a cluster: it knows no NBD, no Raft, and decides nothing about who may write. The
@@ -22,6 +22,7 @@
 
 #![cfg_attr(test, expect(clippy::disallowed_methods, reason = "no simulation runs a test"))]
 
+pub mod bundle;
 mod cache;
 pub mod chunk_store;
 pub mod chunk_writer;

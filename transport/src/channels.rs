@@ -23,6 +23,7 @@ use crate::credentials::Credentials;
 use crate::http2::endpoint;
 use crate::identity::Identity;
 use crate::lane::Lane;
+use crate::links::Links;
 use crate::tls::{Tls, any_node_config, joining_config};
 use crate::token::JoinToken;
 
@@ -56,14 +57,30 @@ pub struct Channels(Arc<Shared>);
 struct Shared {
     tls: Tls,
     addresses: Arc<dyn Addresses>,
+    links: Links,
     /// In an order that is the same in every run, since that is how they end.
     channels: Mutex<BTreeMap<(NodeId, Lane), Channel>>,
 }
 
 impl Channels {
-    /// Channels from the node whose credentials are in `tls`.
+    /// Channels from the node whose credentials are in `tls`, on links of their own.
     pub fn new(tls: Tls, addresses: impl Addresses) -> Self {
-        Self(Arc::new(Shared { tls, addresses: Arc::new(addresses), channels: Mutex::default() }))
+        Self::from_parts(tls, Arc::new(addresses), Links::default())
+    }
+
+    /// The same on these links, to begin with: those of the node's [`ListenerConfig`](crate::ListenerConfig), so that
+    /// both ways count as one. Channels that were made before stay what they are.
+    pub fn with_links(self, links: Links) -> Self {
+        Self::from_parts(self.0.tls.clone(), Arc::clone(&self.0.addresses), links)
+    }
+
+    /// The links that they are on.
+    pub fn links(&self) -> &Links {
+        &self.0.links
+    }
+
+    fn from_parts(tls: Tls, addresses: Arc<dyn Addresses>, links: Links) -> Self {
+        Self(Arc::new(Shared { tls, addresses, links, channels: Mutex::default() }))
     }
 
     /// The channel to a node: the same one each time, not connected before it is used.
@@ -82,8 +99,10 @@ impl Channels {
     fn make(&self, node: NodeId, lane: Lane) -> Channel {
         let dialer = Arc::new(Dialer {
             node,
+            lane,
             tls: self.0.tls.clone(),
             addresses: Arc::clone(&self.0.addresses),
+            links: self.0.links.clone(),
             attempts: Mutex::default(),
         });
         let name = self.0.tls.now().identity_of(node).to_string();
@@ -105,8 +124,10 @@ impl fmt::Debug for Channels {
 /// What connects one channel, again and again.
 struct Dialer {
     node: NodeId,
+    lane: Lane,
     tls: Tls,
     addresses: Arc<dyn Addresses>,
+    links: Links,
     attempts: Mutex<Attempts>,
 }
 
@@ -156,7 +177,8 @@ impl Dialer {
         let node = self.node;
         let address = self.addresses.address_of(node).ok_or(ConnectError::NoAddress { node })?;
         let settings = self.tls.now();
-        connect(address, Arc::clone(&settings.client), settings.identity_of(node).server_name()).await
+        let member = self.links.member(node, self.lane);
+        connect(address, Arc::clone(&settings.client), settings.identity_of(node).server_name(), Some(member)).await
     }
 
     fn attempts(&self) -> MutexGuard<'_, Attempts> {
@@ -227,7 +249,7 @@ async fn connect_to_any_node(
 ) -> Result<Channel, ConnectError> {
     let domain = Identity::domain(cluster);
     let name = ServerName::try_from(domain.clone()).expect("a cluster's domain is a DNS name");
-    let first = connect(address, Arc::clone(&config), name.clone()).await?;
+    let first = connect(address, Arc::clone(&config), name.clone(), None).await?;
     let first = Arc::new(Mutex::new(Some(first)));
     Ok(endpoint(&domain, Lane::Control).connect_with_connector_lazy(service_fn(move |_| {
         let first = first.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -235,7 +257,7 @@ async fn connect_to_any_node(
         async move {
             match first {
                 Some(stream) => Ok(stream),
-                None => connect(address, config, name).await,
+                None => connect(address, config, name, None).await,
             }
         }
     })))

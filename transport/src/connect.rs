@@ -21,13 +21,15 @@ use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{self, AlertDescription, ClientConfig};
 
+use crate::lane::Lane;
 use crate::limits::CONNECT_TIMEOUT;
+use crate::links::{Member, Shaped};
 use crate::socket::TcpStream;
-use crate::tls::ALPN;
+use crate::tls::offering;
 use crate::verifier::NotANode;
 
 /// A connection, as tonic takes it.
-pub(crate) type Stream = TokioIo<TlsStream<TcpStream>>;
+pub(crate) type Stream = TokioIo<TlsStream<Shaped<TcpStream>>>;
 
 /// Why there is no connection. Where it caused the failure of a call, [`ConnectError::behind`] finds it.
 #[derive(Debug, thiserror::Error)]
@@ -137,7 +139,8 @@ fn reason(alert: AlertDescription) -> String {
     }
 }
 
-/// Connects, and checks that who answers is `name` as `config` sees it.
+/// Connects, and checks that who answers is `name` as `config` sees it. The connection is a member of a link from the
+/// beginning, and of the member's lane, unless it is of none.
 ///
 /// # Errors
 /// [`ConnectError`], after at most [`CONNECT_TIMEOUT`].
@@ -148,9 +151,10 @@ pub(crate) async fn connect(
     address: SocketAddr,
     config: Arc<ClientConfig>,
     name: ServerName<'static>,
+    member: Option<Member>,
 ) -> Result<Stream, ConnectError> {
     let limit = CONNECT_TIMEOUT;
-    timeout(limit, connect_untimed(address, config, name))
+    timeout(limit, connect_untimed(address, config, name, member))
         .await
         .unwrap_or(Err(ConnectError::TimedOut { address, limit }))
 }
@@ -159,8 +163,9 @@ async fn connect_untimed(
     address: SocketAddr,
     config: Arc<ClientConfig>,
     name: ServerName<'static>,
+    member: Option<Member>,
 ) -> Result<Stream, ConnectError> {
-    shake_hands(TcpStream::connect(address).await, address, config, name).await
+    shake_hands(TcpStream::connect(address).await, address, config, name, member).await
 }
 
 /// As [`connect`], over this network, and for as long as it takes.
@@ -171,7 +176,7 @@ pub(crate) async fn connect_over(
     config: Arc<ClientConfig>,
     name: ServerName<'static>,
 ) -> Result<Stream, ConnectError> {
-    shake_hands(TcpStream::connect_over(network, address).await, address, config, name).await
+    shake_hands(TcpStream::connect_over(network, address).await, address, config, name, None).await
 }
 
 /// The calling end of a handshake: checks who answers on a connection, if there is one.
@@ -180,13 +185,21 @@ async fn shake_hands(
     address: SocketAddr,
     config: Arc<ClientConfig>,
     name: ServerName<'static>,
+    member: Option<Member>,
 ) -> Result<Stream, ConnectError> {
     let unreachable = |source| ConnectError::Unreachable { address, source };
     let tcp = tcp.map_err(unreachable)?;
     tcp.set_up().map_err(unreachable)?;
     let broken = |error| broken(address, error);
+    let mut tcp = Shaped::new(tcp);
+    let mut config = config;
+    if let Some(member) = member {
+        config = offering(config, member.lane());
+        tcp.suit(member.lane());
+        tcp.join(member);
+    }
     let mut stream = TlsConnector::from(config).connect(name, tcp).await.map_err(broken)?;
-    if stream.get_ref().1.alpn_protocol() != Some(ALPN) {
+    if Lane::of_protocol(stream.get_ref().1.alpn_protocol()).is_none() {
         return Err(ConnectError::NoHttp2 { address });
     }
     let spoken = poll_fn(|context| Pin::new(&mut stream).poll_fill_buf(context).map_ok(|bytes| !bytes.is_empty()));

@@ -10,10 +10,12 @@ use tokio_rustls::server::TlsStream;
 
 use crate::certificate::SignedCertificate;
 use crate::connect::tls_error;
+use crate::lane::Lane;
+use crate::links::Shaped;
 use crate::refusals::RefusalReason;
 use crate::socket::TcpStream;
 use crate::subject::Peer;
-use crate::tls::{ALPN, PeerError, Settings};
+use crate::tls::{PeerError, Settings};
 
 /// Why a connection is not let in.
 #[derive(Debug, thiserror::Error)]
@@ -45,30 +47,33 @@ impl HandshakeError {
     }
 }
 
-/// Shakes hands with who has connected: the connection, who it is, and how long its certificate is valid.
+/// A connection whose peer is known.
+pub(crate) struct Arrival {
+    pub(crate) stream: TlsStream<Shaped<TcpStream>>,
+    pub(crate) peer: Peer,
+    pub(crate) lane: Lane,
+    /// Until when its certificate is valid.
+    pub(crate) expires: Option<SystemTime>,
+}
+
+/// Shakes hands with who has connected.
 ///
 /// # Errors
 /// [`HandshakeError`], after at most `limit`; the peer was told by an alert, where it could be.
 ///
 /// # Cancel safety
 /// Dropped, it closes the connection.
-pub(crate) async fn handshake(
-    tcp: TcpStream,
-    settings: &Settings,
-    limit: Duration,
-) -> Result<(TlsStream<TcpStream>, Peer, Option<SystemTime>), HandshakeError> {
+pub(crate) async fn handshake(tcp: TcpStream, settings: &Settings, limit: Duration) -> Result<Arrival, HandshakeError> {
     tcp.set_up().map_err(HandshakeError::Broken)?;
-    let accept = TlsAcceptor::from(settings.server.clone()).accept(tcp);
+    let accept = TlsAcceptor::from(settings.server.clone()).accept(Shaped::new(tcp));
     let stream = timeout(limit, accept).await.map_err(|_| HandshakeError::TooSlow { limit })?.map_err(failed)?;
     let connection = stream.get_ref().1;
-    if connection.alpn_protocol() != Some(ALPN) {
-        return Err(HandshakeError::NoHttp2);
-    }
+    let lane = Lane::of_protocol(connection.alpn_protocol()).ok_or(HandshakeError::NoHttp2)?;
     let certificates = connection.peer_certificates();
     let peer = settings.peer(certificates)?;
     let shown = certificates.and_then(<[_]>::first).and_then(|shown| SignedCertificate::from_der(shown).ok());
     let expires = shown.map(|shown| shown.not_after());
-    Ok((stream, peer, expires))
+    Ok(Arrival { stream, peer, lane, expires })
 }
 
 fn failed(error: io::Error) -> HandshakeError {

@@ -36,7 +36,9 @@ pub(crate) fn endpoint(name: &str, lane: Lane) -> Endpoint {
     let (stream, connection) = match lane {
         Lane::Control => (CONTROL_STREAM_WINDOW_BYTES, CONTROL_CONNECTION_WINDOW_BYTES),
         Lane::Demand => (DEMAND_STREAM_WINDOW_BYTES, DEMAND_CONNECTION_WINDOW_BYTES),
-        Lane::Prefetch | Lane::Bulk => (BULK_STREAM_WINDOW_BYTES, BULK_CONNECTION_WINDOW_BYTES),
+        Lane::Tail | Lane::Sync | Lane::Prefetch | Lane::Bulk => {
+            (BULK_STREAM_WINDOW_BYTES, BULK_CONNECTION_WINDOW_BYTES)
+        }
     };
     Endpoint::from_shared(format!("https://{name}"))
         .expect("a DNS name is the authority of a URI")

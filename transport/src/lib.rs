@@ -15,6 +15,7 @@
 //!   [`refusals`]: who does not come in, why, and how often. [`watched`]: what is wrong with a connection that has come in.
 //! * [`channels`]: gRPC channels to nodes, each on a [`lane`]; `connect` and [`backoff`]: one connection, and when the
 //!   next is tried; [`http2`]: windows, pings and bounds of both ends.
+//! * [`links`]: what all connections to one peer share: whose turn it is, how much may be sent, and counts.
 //! * `socket`: what is below TLS, of the system or of a [`simulation`]; only with the feature of that name.
 //! * `sections`, `hex`: PEM, hexadecimal digits.
 //! * [`limits`]: every bound, with its reason.
@@ -41,6 +42,7 @@ pub mod identity;
 pub mod key;
 pub mod lane;
 pub mod limits;
+pub mod links;
 pub mod listener;
 pub mod refusals;
 pub mod request;
@@ -66,6 +68,7 @@ pub use fingerprint::Fingerprint;
 pub use identity::Identity;
 pub use key::PrivateKey;
 pub use lane::Lane;
+pub use links::{LinkId, LinkTraffic, Links};
 pub use listener::{ConnectInfo, Connection, Listener, ListenerConfig, ListenerLimits};
 pub use refusals::{RefusalReason, Refusals};
 pub use request::CertificateRequest;

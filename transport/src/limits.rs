@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use sterna_types::ByteRate;
+
 // Certificates and tokens.
 
 /// How far before its making a certificate is valid from: the clocks of two nodes may differ by as much.
@@ -43,7 +45,7 @@ pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// From the end of a handshake to the last byte of HTTP/2's preface, which every client sends at once.
 pub const PREFACE_TIMEOUT: Duration = HANDSHAKE_TIMEOUT;
 
-/// Most connections at a time. A cluster of 100 nodes with four lanes each takes 400.
+/// Most connections at a time. A cluster of 100 nodes with six lanes each takes 600.
 pub const MAX_CONNECTIONS: usize = 1024;
 
 /// Most connections of one address at a time, so that one confused peer leaves room for the others. All nodes of a site
@@ -91,6 +93,57 @@ pub const STABLE_AFTER: Duration = Duration::from_secs(10);
 /// sooner; this is for what stands before and behind them.
 pub const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
 
+// Links: who of the connections to one peer may write, and how much.
+
+/// What the kernel takes of a connection beyond what it can send at once, in bytes: the rest stays where what is more
+/// urgent can go before it. 10 ms of a line of 100 Mbit/s. With less, a sender on a busy machine is too late with the next
+/// record again and again, and BBR, which then takes the application for what limits it, never ends its start: it
+/// paces at 2.9 times the line's rate and keeps the queue on the way full (seen with 16 KiB; RTT 200 ms instead of 100).
+pub const UNSENT_BYTES: u32 = 128 << 10;
+
+/// Most bytes that a connection writes at a time while there is a limit: the longest TLS record (RFC 8446, 5.2), with
+/// its header. So little is neither early nor late for anybody.
+pub const MAX_GRANT_BYTES: usize = 5 + (16 << 10) + 256;
+
+/// How long a lane that has written goes on holding others back at least. The next piece of an answer is read, compressed and
+/// encrypted within a millisecond, and tokio's timers are as coarse.
+pub const URGENT_HOLD: Duration = Duration::from_millis(2);
+
+/// How long after an answer to demand the lanes that yield leave a part of the link free: whoever has read something that was not
+/// there reads on.
+pub const COURTESY: Duration = Duration::from_secs(2);
+
+/// Which part: a tenth. So the queue on the way, which a transfer may have filled, runs empty at that rate.
+pub const COURTESY_PART: u64 = 10;
+
+/// A write of fewer bytes is not followed by [`URGENT_HOLD`], nor by [`COURTESY`]: a request, an acknowledgement, the end of an answer or one
+/// block of 4 KiB, none of which has anything behind it. Else 500 requests a second would keep bulk from going the other way.
+pub const HOLDING_WRITE_BYTES: usize = 8 << 10;
+
+/// A connection whose writes have waited in the kernel for so long holds nobody back: its peer is gone, or does not
+/// read. Three round trips of the longest way that is planned for, so that one lost packet does not end its precedence.
+pub const STUCK_AFTER: Duration = Duration::from_secs(1);
+
+/// Whoever was held back for so long writes once ([`MAX_GRANT_BYTES`]), whatever there is that goes before it. Pings
+/// are answered behind at most 96 KiB that wait in this process, so within 1.5 s, which [`PING_TIMEOUT`] allows.
+pub const STARVED_AFTER: Duration = Duration::from_millis(250);
+
+/// Between two such writes on one link: all of them together take 2.6 Mbit/s, ...
+pub const STARVED_INTERVAL: Duration = Duration::from_millis(50);
+
+/// ... and no more than one part in so many of a limit.
+pub const STARVED_SHARE: u32 = 2;
+
+/// What a link that was idle may send at once, as time at its limit: it makes up for timers that ring late.
+pub const LIMIT_BURST: Duration = Duration::from_millis(20);
+
+/// What demand has taken beyond the limit is paid back by the others for at most so long, as time at the limit. More
+/// would leave them without a word for longer than [`PING_TIMEOUT`].
+pub const MAX_DEBT: Duration = Duration::from_secs(1);
+
+/// The lowest limit: one TLS record takes a quarter of a second. With less, pings come too late and connections end.
+pub const MIN_LIMIT: ByteRate = ByteRate(64 << 10);
+
 // HTTP/2. A window is what the receiver takes before the sender has heard from it again: a stream runs at no more than
 // window / round trip. The protocol's own, 64 KiB, makes 0.6 MB/s of any line at 100 ms.
 
@@ -106,13 +159,13 @@ pub const DEMAND_STREAM_WINDOW_BYTES: u32 = 4 << 20;
 /// What comes back on all streams of a demand connection: 1.3 Gbit/s at 100 ms.
 pub const DEMAND_CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 
-/// What comes back on one stream of the bulk lane: 1.3 Gbit/s at 100 ms.
+/// What comes back on one stream of the other lanes, bulk and what goes before it: 1.3 Gbit/s at 100 ms.
 pub const BULK_STREAM_WINDOW_BYTES: u32 = 16 << 20;
 
-/// What comes back on all streams of a bulk connection: two of them at full speed, while a third stands still.
+/// What comes back on all streams of one of their connections: two of them at full speed, while a third stands still.
 pub const BULK_CONNECTION_WINDOW_BYTES: u32 = 48 << 20;
 
-/// What a server takes on one stream. It does not know lanes, so as much as the bulk lane.
+/// What a server takes on one stream. Its settings are those of all lanes, so as much as the bulk lane.
 pub const SERVER_STREAM_WINDOW_BYTES: u32 = BULK_STREAM_WINDOW_BYTES;
 
 /// What a server takes on all streams of a connection: one at full speed, while another stands still.

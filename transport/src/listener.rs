@@ -30,11 +30,13 @@ use tokio_util::task::TaskTracker;
 use tonic::transport::server::Connected;
 
 use crate::census::{Census, Most, Seat};
-use crate::handshake::{HandshakeError, handshake};
+use crate::handshake::{Arrival, HandshakeError, handshake};
+use crate::lane::Lane;
 use crate::limits::{
     ACCEPT_PAUSE, ACCEPTED_BACKLOG, HANDSHAKE_TIMEOUT, MAX_CONNECTIONS, MAX_CONNECTIONS_PER_ADDRESS, MAX_HANDSHAKES,
     MAX_HANDSHAKES_PER_ADDRESS, MAX_STRANGERS, STRANGER_LIFETIME,
 };
+use crate::links::{Links, Shaped};
 use crate::refusals::Refusals;
 #[cfg(feature = "simulation")]
 use crate::simulation::{self, Network};
@@ -52,6 +54,8 @@ pub struct ListenerConfig {
     pub stop: CancellationToken,
     /// What peers may make it do.
     pub limits: ListenerLimits,
+    /// The links that connections of nodes are on.
+    pub links: Links,
 }
 
 /// What peers may make a listener do; [`limits`](crate::limits) has the reasons.
@@ -88,9 +92,14 @@ impl Default for ListenerLimits {
 }
 
 impl ListenerConfig {
-    /// The node's listener, with the limits as they are written down.
+    /// The node's listener, with the limits as they are written down, and links of its own.
     pub fn new(tls: Tls, stop: CancellationToken) -> Self {
-        Self { tls, stop, limits: ListenerLimits::default() }
+        Self { tls, stop, limits: ListenerLimits::default(), links: Links::default() }
+    }
+
+    /// The same on these links: those of the node's [`Channels`](crate::Channels), so that both ways count as one.
+    pub fn with_links(self, links: Links) -> Self {
+        Self { links, ..self }
     }
 }
 
@@ -162,6 +171,7 @@ impl Listener {
             handshakes: Arc::new(Semaphore::new(limits.handshakes)),
             refusals: Arc::clone(&refusals),
             accepted: sender,
+            links: config.links,
             tasks: tasks.clone(),
         };
         let stopped = stop.clone();
@@ -222,6 +232,7 @@ struct Door {
     handshakes: Arc<Semaphore>,
     refusals: Arc<Refusals>,
     accepted: mpsc::Sender<Connection>,
+    links: Links,
     tasks: TaskTracker,
 }
 
@@ -264,8 +275,14 @@ impl Door {
 
     async fn welcome(&self, tcp: TcpStream, address: SocketAddr, mut seat: Seat) -> Result<Connection, HandshakeError> {
         let settings = self.tls.now();
-        let (stream, peer, expires) = handshake(tcp, &settings, self.limits.handshake_timeout).await?;
+        let Arrival { mut stream, peer, lane, expires } =
+            handshake(tcp, &settings, self.limits.handshake_timeout).await?;
         seat.is_in();
+        if let Peer::Node(node) = peer {
+            let shaped = stream.get_mut().0;
+            shaped.suit(lane);
+            shaped.join(self.links.member(node, lane));
+        }
         let stream = Watched::new(stream, &address, Arc::clone(&self.refusals));
         let stream = match peer {
             Peer::Stranger => {
@@ -279,14 +296,15 @@ impl Door {
             }
             Peer::Node(_) => stream,
         };
-        Ok(Connection { stream, peer, address, _seat: seat })
+        Ok(Connection { stream, peer, lane, address, _seat: seat })
     }
 }
 
 /// A connection whose peer is known: bytes in and out, TLS taken off.
 pub struct Connection {
-    stream: Watched<TlsStream<TcpStream>>,
+    stream: Watched<TlsStream<Shaped<TcpStream>>>,
     peer: Peer,
+    lane: Lane,
     address: SocketAddr,
     _seat: Seat,
 }
@@ -296,6 +314,8 @@ pub struct Connection {
 pub struct ConnectInfo {
     /// Who it is.
     pub peer: Peer,
+    /// What its connection is for; [`Lane::Control`] where the peer knows no lanes.
+    pub lane: Lane,
     /// Where from.
     pub address: SocketAddr,
 }
@@ -316,7 +336,7 @@ impl Connected for Connection {
     type ConnectInfo = ConnectInfo;
 
     fn connect_info(&self) -> ConnectInfo {
-        ConnectInfo { peer: self.peer.clone(), address: self.address }
+        ConnectInfo { peer: self.peer.clone(), lane: self.lane, address: self.address }
     }
 }
 

@@ -1,6 +1,6 @@
 //! The settings of both ends of a connection, made of a node's credentials, and replaced while connections go on.
 //!
-//! TLS 1.3 only, HTTP/2 inside (ALPN `h2`), nothing sent before the handshake is complete. No session is resumed: a
+//! TLS 1.3 only, HTTP/2 inside (ALPN `h2`, or the [`Lane`]'s name for it), nothing sent before the handshake is complete. No session is resumed: a
 //! resumed one would be believed what its certificate said earlier, after it expired or its authority was dropped.
 //!
 //! A client need not show a certificate, so that a node can join; one that is shown has to be valid, or the handshake
@@ -22,6 +22,7 @@ use tokio_rustls::rustls::{self, ClientConfig, ConfigBuilder, ServerConfig, Want
 
 use crate::credentials::Credentials;
 use crate::identity::{Identity, IdentityError};
+use crate::lane::{ALPN, Lane};
 use crate::subject::{Peer, Subject};
 use crate::token::JoinToken;
 use crate::verifier::{AnyNode, Trust};
@@ -152,7 +153,8 @@ pub(crate) fn server_config(credentials: &Credentials) -> Result<ServerConfig, T
         .with_protocol_versions(&[&TLS13])?
         .with_client_cert_verifier(clients)
         .with_single_cert(credentials.chain(), credentials.key().to_tls())?;
-    config.alpn_protocols = vec![ALPN.to_vec()];
+    // The first of ours that the client offers is agreed upon, so the one that everybody offers comes last.
+    config.alpn_protocols = Lane::ALL.iter().rev().map(|lane| lane.protocol().to_vec()).collect();
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     Ok(config)
@@ -197,6 +199,16 @@ fn finished(mut config: ClientConfig) -> ClientConfig {
     config
 }
 
+/// The same for a connection of this lane: its name is offered before what a node that knows no lanes takes.
+pub(crate) fn offering(config: Arc<ClientConfig>, lane: Lane) -> Arc<ClientConfig> {
+    if lane.protocol() == ALPN {
+        return config;
+    }
+    let mut config = Arc::unwrap_or_clone(config);
+    config.alpn_protocols = vec![lane.protocol().to_vec(), ALPN.to_vec()];
+    Arc::new(config)
+}
+
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
@@ -211,6 +223,3 @@ impl TimeProvider for TimeOfDay {
         wall_time().duration_since(SystemTime::UNIX_EPOCH).ok().map(UnixTime::since_unix_epoch)
     }
 }
-
-/// HTTP/2, which is all that is spoken.
-pub(crate) const ALPN: &[u8] = b"h2";

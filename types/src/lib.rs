@@ -22,5 +22,6 @@ pub use device::{BlockDevice, DeviceError};
 pub use ids::{ChunkId, ClusterId, Epoch, NodeId, Root, TokenId, VolumeId};
 pub use names::{NodeName, SiteName, SnapshotName, VolumeName};
 pub use units::{
-    BLOCK_SIZE, BLOCKS_PER_SEGMENT, BlockIndex, ByteOffset, ByteRange, ByteSize, SEGMENT_SIZE, SegmentIndex, VolumeSize,
+    BLOCK_SIZE, BLOCKS_PER_SEGMENT, BlockIndex, ByteOffset, ByteRange, ByteRate, ByteSize, SEGMENT_SIZE, SegmentIndex,
+    VolumeSize,
 };

@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::ids::{ChunkId, ClusterId, Epoch, NodeId, Root, TokenId, VolumeId};
 use crate::names::{NodeName, SiteName, SnapshotName, VolumeName};
-use crate::units::{ByteSize, VolumeSize};
+use crate::units::{ByteRate, ByteSize, VolumeSize};
 
 macro_rules! as_text {
     ($($type:ty),*) => {$(
@@ -62,6 +62,7 @@ as_number! {
     VolumeId: |id| id.0, |number| Ok(VolumeId(number));
     NodeId: |id| id.0, |number| Ok(NodeId(number));
     ByteSize: |size| size.0, |bytes| Ok(ByteSize(bytes));
+    ByteRate: |rate| rate.0, |bytes| Ok(ByteRate(bytes));
     VolumeSize: |size| size.bytes().0, |bytes| VolumeSize::try_from(ByteSize(bytes)).map_err(|error| error.to_string());
     Epoch: |epoch| epoch.number(), |number| Epoch::from_number(number).ok_or_else(|| "no volume has epoch 0".to_owned());
 }

@@ -191,6 +191,51 @@ impl fmt::Display for ByteSize {
     }
 }
 
+/// Bytes in a second; written as bits in a second, `24Mbit`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct ByteRate(pub u64);
+
+/// A text that is not a [`ByteRate`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("'{text}' is not a rate: give bits in a second, such as 50Mbit, from 1Mbit to 1000Gbit")]
+pub struct InvalidByteRate {
+    /// What was given.
+    pub text: String,
+}
+
+impl ByteRate {
+    /// The least that keeps connections alive for certain, 1 Mbit/s.
+    pub const MIN: Self = Self(125_000);
+    /// The most, 1,000 Gbit/s.
+    pub const MAX: Self = Self(125_000_000_000);
+}
+
+/// As lines are sold: bits in a second, `1500kbit`, `50Mbit`, `1Gbit`.
+impl FromStr for ByteRate {
+    type Err = InvalidByteRate;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (digits, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+        let unit = UNITS_OF_RATES.iter().find_map(|(bits, name)| (*name == unit).then_some(*bits));
+        let bits = unit.zip(digits.parse::<u64>().ok()).and_then(|(unit, number)| number.checked_mul(unit));
+        let rate = bits.map(|bits| Self(bits / 8)).filter(|rate| (Self::MIN..=Self::MAX).contains(rate));
+        rate.ok_or_else(|| InvalidByteRate { text: text.to_owned() })
+    }
+}
+
+/// As it is read, in the largest unit of which it is a whole number.
+impl fmt::Display for ByteRate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bits = self.0.saturating_mul(8);
+        match UNITS_OF_RATES.iter().find(|(unit, _)| bits > 0 && bits.is_multiple_of(*unit)) {
+            Some((unit, name)) => write!(f, "{}{name}", bits / unit),
+            None => write!(f, "{bits}bit"),
+        }
+    }
+}
+
+const UNITS_OF_RATES: [(u64, &str); 3] = [(1_000_000_000, "Gbit"), (1_000_000, "Mbit"), (1_000, "kbit")];
+
 /// The size of a volume: whole blocks, at least one, at most 64 TiB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct VolumeSize(ByteSize);
@@ -237,6 +282,23 @@ impl VolumeSize {
 mod tests {
     use super::*;
     use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
+
+    #[test]
+    fn a_rate_reads_back_as_it_was_written() {
+        let rates =
+            [("1500kbit", 187_500), ("50Mbit", 6_250_000), ("1Gbit", 125_000_000), ("1000Gbit", 125_000_000_000)];
+        for (text, bytes) in rates {
+            assert_eq!(text.parse(), Ok(ByteRate(bytes)), "{text}");
+            assert_eq!(ByteRate(bytes).to_string(), text);
+        }
+        assert_eq!(ByteRate(33).to_string(), "264bit");
+        let many = "99999999999999999999Mbit";
+        for bad in
+            ["", "Mbit", "50", "50M", "50MB", "-1Mbit", "+1Mbit", "0Mbit", "999kbit", "1001Gbit", "1.5Mbit", many]
+        {
+            assert!(bad.parse::<ByteRate>().is_err(), "{bad} was taken for a rate");
+        }
+    }
 
     #[test]
     fn sizes_are_read_as_people_write_them() {

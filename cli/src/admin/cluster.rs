@@ -78,6 +78,7 @@ impl Session {
                 let layout = self.node.cluster.stage_change(request).await.map_err(CallError::from)?.into_inner();
                 self.layout(layout)
             }
+            ClusterCommand::Link(settings) => self.links(settings).await,
             ClusterCommand::Session(settings) => self.sessions(settings).await,
             ClusterCommand::Changes => {
                 let layout = self.node.cluster.show_layout(ShowLayoutRequest {}).await.map_err(CallError::from)?;

@@ -18,6 +18,7 @@ mod contents;
 mod foreign;
 mod image;
 mod import;
+mod links;
 mod moves;
 mod replicas;
 mod session;

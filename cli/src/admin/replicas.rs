@@ -29,6 +29,8 @@ struct ReplicaView {
     complete_epoch: Option<u64>,
     behind_bytes: u64,
     behind_ms: Option<u64>,
+    /// Whether it has every flush that was acknowledged.
+    is_in_sync: bool,
 }
 
 #[derive(Serialize)]
@@ -71,6 +73,8 @@ struct FailoverView {
     obstacle: Option<String>,
     /// Whether the owner takes back what it was handing over to `from_node`.
     is_reclaimed: bool,
+    /// Whether the node that goes on has every flush that was acknowledged in that epoch.
+    is_in_sync: bool,
 }
 
 impl Session {
@@ -101,7 +105,8 @@ impl Session {
             let complete = complete.unwrap_or_else(|| "nothing yet".to_owned());
             let node = if replica.is_live { replica.node } else { format!("{} (no session)", replica.node) };
             let time = replica.behind_ms.map_or_else(|| "-".to_owned(), |ms| duration(ms.div_ceil(1000)));
-            table.row([replica.site, node, replica.mode, complete, about(replica.behind_bytes), time]);
+            let mode = if replica.is_in_sync { format!("{}, in sync", replica.mode) } else { replica.mode };
+            table.row([replica.site, node, mode, complete, about(replica.behind_bytes), time]);
         }
         if !table.is_empty() {
             self.output.line("")?;
@@ -171,6 +176,7 @@ impl FailoverView {
         };
         let beyond = match self.all_is_published {
             true => "nothing: the owner ended in good order".to_owned(),
+            false if self.is_in_sync => "nothing that was flushed: it is in sync".to_owned(),
             false => format!("whatever {} acknowledged after that{}", self.from_node, self.published.when()),
         };
         let mut facts = vec![
@@ -238,6 +244,7 @@ impl From<admin::Replica> for ReplicaView {
             complete_epoch: (replica.complete_epoch > 0).then_some(replica.complete_epoch),
             behind_bytes: replica.behind_bytes,
             behind_ms: replica.behind_ms,
+            is_in_sync: replica.is_in_sync,
         }
     }
 }
@@ -262,6 +269,7 @@ impl TryFrom<admin::FailOverReply> for FailoverView {
             epoch: (reply.epoch > 0).then_some(reply.epoch),
             obstacle: super::views::if_any(reply.obstacle),
             is_reclaimed: reply.is_reclaimed,
+            is_in_sync: reply.is_in_sync,
         })
     }
 }

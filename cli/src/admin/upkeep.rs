@@ -63,11 +63,14 @@ enum ScrubView {
         what: String,
         needed_by: Vec<DamageView>,
         more_ranges: u64,
+        /// The node that had it whole.
+        repaired_from: Option<String>,
     },
     Result {
         chunks: u64,
         bytes: u64,
         damaged_chunks: u64,
+        repaired_chunks: u64,
         ranges_are_complete: bool,
         leavings_chunks: u64,
         leavings_bytes: u64,
@@ -164,8 +167,10 @@ impl Session {
                     Some(scrub_reply::Step::Progress(step)) => progress.set(&step),
                     Some(scrub_reply::Step::Damage(damage)) => progress.aside(|| {
                         let text = damage_text(&damage);
-                        ranges.named += damage.needed_by.len();
-                        ranges.more += damage.more_ranges;
+                        if damage.repaired_from.is_empty() {
+                            ranges.named += damage.needed_by.len();
+                            ranges.more += damage.more_ranges;
+                        }
                         output.result(&damage_view(damage), text)?;
                         output.flush()
                     })?,
@@ -179,16 +184,20 @@ impl Session {
         };
         let (result, ranges) = interruptible(work, "the rest was not read").await?;
         let view = result_view(&result);
-        let admin::ScrubResult { chunks, bytes, damaged_chunks, ranges_are_complete, leavings_bytes, .. } = result;
-        if damaged_chunks > 0 {
+        let admin::ScrubResult { chunks, bytes, damaged_chunks, repaired_chunks, ranges_are_complete, .. } = result;
+        let left = damaged_chunks.saturating_sub(repaired_chunks);
+        if left > 0 {
             if self.output.is_json() {
                 self.output.value(&view)?;
             }
-            bail!("{} damaged{}", is_or_are(damaged_chunks), ranges.advice(ranges_are_complete));
+            bail!("{} damaged{}", is_or_are(left), ranges.advice(ranges_are_complete));
         }
         let mut text = format!("read {}, {}: all whole", count(chunks, "chunk"), about(bytes));
-        if leavings_bytes > 0 {
-            let leavings = about(leavings_bytes);
+        if repaired_chunks > 0 {
+            text.push_str(&format!(" now: {} damaged, and fetched from other nodes", was_or_were(repaired_chunks)));
+        }
+        if result.leavings_bytes > 0 {
+            let leavings = about(result.leavings_bytes);
             text.push_str(&format!(
                 "\n{leavings} that nothing needs; `sterna gc` frees them where they are half of a pack"
             ));
@@ -223,20 +232,43 @@ fn is_or_are(chunks: u64) -> String {
     format!("{} {}", count(chunks, "chunk"), if chunks == 1 { "is" } else { "are" })
 }
 
+fn was_or_were(chunks: u64) -> String {
+    format!("{} {}", count(chunks, "chunk"), if chunks == 1 { "was" } else { "were" })
+}
+
 fn result_view(result: &admin::ScrubResult) -> ScrubView {
-    let admin::ScrubResult { chunks, bytes, damaged_chunks, ranges_are_complete, leavings_chunks, leavings_bytes } =
-        *result;
-    ScrubView::Result { chunks, bytes, damaged_chunks, ranges_are_complete, leavings_chunks, leavings_bytes }
+    let admin::ScrubResult {
+        chunks,
+        bytes,
+        damaged_chunks,
+        repaired_chunks,
+        ranges_are_complete,
+        leavings_chunks,
+        leavings_bytes,
+    } = *result;
+    ScrubView::Result {
+        chunks,
+        bytes,
+        damaged_chunks,
+        repaired_chunks,
+        ranges_are_complete,
+        leavings_chunks,
+        leavings_bytes,
+    }
 }
 
 fn damage_view(damage: admin::DamagedChunk) -> ScrubView {
     let needed_by = damage.needed_by.into_iter().map(DamageView::from).collect();
-    let admin::DamagedChunk { chunk, r#where: place, what, more_ranges, .. } = damage;
-    ScrubView::Damage { chunk, place, what, needed_by, more_ranges }
+    let admin::DamagedChunk { chunk, r#where: place, what, more_ranges, repaired_from, .. } = damage;
+    ScrubView::Damage { chunk, place, what, needed_by, more_ranges, repaired_from: if_any(repaired_from) }
 }
 
 fn damage_text(damage: &admin::DamagedChunk) -> String {
     let mut text = format!("chunk {} ({}): {}", damage.chunk, damage.r#where, damage.what);
+    if !damage.repaired_from.is_empty() {
+        text.push_str(&format!("; fetched from {}, and whole now", damage.repaired_from));
+        return text;
+    }
     for range in &damage.needed_by {
         text.push_str("\n  ");
         text.push_str(&DamageView::from(range.clone()).place());

@@ -25,6 +25,11 @@ pub(crate) struct VolumeView {
     pub(crate) moving_to: Option<String>,
     pub(crate) sources: Vec<String>,
     pub(crate) exposed_bytes: Option<u64>,
+    /// In bits in a second.
+    pub(crate) limit: Option<String>,
+    pub(crate) degraded: String,
+    /// Beside the owner.
+    pub(crate) in_sync: Vec<String>,
 }
 
 impl From<admin::Volume> for VolumeView {
@@ -46,6 +51,9 @@ impl From<admin::Volume> for VolumeView {
             moving_to: if_any(volume.moving_to),
             sources: volume.sources,
             exposed_bytes: volume.exposed_bytes,
+            limit: if_any(volume.limit),
+            degraded: volume.degraded,
+            in_sync: volume.in_sync,
         }
     }
 }

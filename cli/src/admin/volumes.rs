@@ -102,10 +102,17 @@ impl Session {
     }
 
     pub(super) async fn set(&mut self, set: Set) -> Result<()> {
-        let request = admin::SetVolumeRequest { name: set.name.to_string(), attach: set.attach.to_string() };
+        let request = admin::SetVolumeRequest {
+            name: set.name.to_string(),
+            attach: set.attach.map(|attach| attach.to_string()).unwrap_or_default(),
+            limit: set.limit.map(|limit| limit.to_string()).unwrap_or_default(),
+            durability: set.durability.map(|durability| durability.to_string()).unwrap_or_default(),
+            degraded: set.degraded.map(|policy| policy.to_string()).unwrap_or_default(),
+        };
         let volume = self.node.client.set_volume(request).await.map_err(CallError::from)?.into_inner();
         let volume = VolumeView::from(volume);
-        let text = format!("{} is attached by '{}' now", volume.name, volume.attach);
+        let limit = volume.limit.as_ref().map_or("without a limit".to_owned(), |limit| format!("{limit}/s"));
+        let text = format!("{} is attached by '{}', and fetched by others {limit}", volume.name, volume.attach);
         self.output.result(&volume, text)
     }
 
@@ -135,6 +142,24 @@ impl Session {
     }
 }
 
+/// What flushes wait for, and what is in force of it.
+fn durability(volume: &VolumeView) -> String {
+    let VolumeView { durability, degraded, in_sync, .. } = volume;
+    let short = match (durability.strip_prefix("sync:").and_then(|copies| copies.parse::<usize>().ok()), &degraded[..])
+    {
+        (Some(copies), degraded) if in_sync.len() + 1 < copies => match degraded {
+            "continue" => ": flushes go on with these",
+            _ => ": flushes wait for more",
+        },
+        _ => "",
+    };
+    match (&in_sync[..], durability.as_str()) {
+        ([], "local") => durability.clone(),
+        ([], _) => format!("{durability}, nobody else is in sync{short}"),
+        (nodes, _) => format!("{durability}, in sync with {}{short}", nodes.join(", ")),
+    }
+}
+
 fn facts(shown: &Shown) -> Vec<(&'static str, String)> {
     let volume = &shown.volume;
     let mut facts = vec![
@@ -142,9 +167,12 @@ fn facts(shown: &Shown) -> Vec<(&'static str, String)> {
         ("size", volume.size()),
         ("state", volume.state.clone()),
         ("owner", format!("{}, epoch {}", volume.owner, volume.epoch)),
-        ("durability", volume.durability.clone()),
+        ("durability", durability(volume)),
         ("attach", volume.attach.clone()),
     ];
+    if let Some(limit) = &volume.limit {
+        facts.push(("fetched by others", format!("{limit}/s at most each, but for what somebody waits for")));
+    }
     if let Some(uri) = &shown.uri {
         facts.push(("export", uri.clone()));
     }

@@ -7,6 +7,8 @@ use clap::Subcommand;
 use sterna_transport::{AdministratorName, Role};
 use sterna_types::{NodeName, SiteName};
 
+use super::values::Limit;
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum ClusterCommand {
     /// Show the node, its cluster, how the other nodes answer, and what this one holds.
@@ -23,6 +25,11 @@ pub(crate) enum ClusterCommand {
     },
     /// Show how long nodes' sessions last, or set it.
     Session(SessionSettings),
+    /// Show how much may be sent from each site to each other one, and how much the node has sent and received; or set a limit.
+    ///
+    /// What somebody waits for is counted and never held back: the rest makes room for it. The nodes of a site that have sessions share
+    /// a limit equally.
+    Link(LinkSettings),
     /// Certificates for administrators who talk to nodes over the network.
     Admin {
         #[command(subcommand)]
@@ -69,6 +76,21 @@ pub(crate) struct SessionSettings {
     /// what a node that is cut off owns, and the shorter the cuts that its clients survive.
     #[arg(long, value_name = "TIME", value_parser = session_length)]
     pub(crate) length: Option<Duration>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct LinkSettings {
+    /// The site that sends.
+    #[arg(requires = "to")]
+    pub(crate) from: Option<SiteName>,
+
+    /// The site that receives.
+    #[arg(requires = "limit")]
+    pub(crate) to: Option<SiteName>,
+
+    /// How much at most, in bits in a second: 50Mbit, 1Gbit; or 'none'.
+    #[arg(long, value_name = "RATE", requires = "to")]
+    pub(crate) limit: Option<Limit>,
 }
 
 #[derive(Debug, Subcommand)]

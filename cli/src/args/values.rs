@@ -5,8 +5,8 @@ use std::str::FromStr;
 
 use sterna_types::limits::MAX_NAME_BYTES;
 use sterna_types::names::InvalidName;
-use sterna_types::units::{InvalidByteSize, InvalidVolumeSize};
-use sterna_types::{BLOCK_SIZE, ByteSize, SnapshotName, VolumeName, VolumeSize};
+use sterna_types::units::{InvalidByteRate, InvalidByteSize, InvalidVolumeSize};
+use sterna_types::{BLOCK_SIZE, ByteRate, ByteSize, SnapshotName, VolumeName, VolumeSize};
 
 /// What a volume holds now, or what it held at a snapshot: `NAME` or `NAME@SNAPSHOT`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,6 +72,40 @@ impl fmt::Display for Requirement {
             Self::All => "all",
             Self::None => "none",
         })
+    }
+}
+
+/// A limit that is set or lifted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Limit {
+    /// So much at most.
+    AtMost(ByteRate),
+    /// As much as there is.
+    None,
+}
+
+/// A text that is not a [`Limit`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}; or 'none'")]
+pub(crate) struct InvalidLimit(InvalidByteRate);
+
+impl FromStr for Limit {
+    type Err = InvalidLimit;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "none" => Ok(Self::None),
+            rate => rate.parse().map(Self::AtMost).map_err(InvalidLimit),
+        }
+    }
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AtMost(rate) => rate.fmt(f),
+            Self::None => f.write_str("none"),
+        }
     }
 }
 

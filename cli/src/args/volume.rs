@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 
 use clap::{Subcommand, ValueEnum};
-use sterna_consensus::state::policy::{AttachPolicy, Durability};
+use sterna_consensus::state::policy::{AttachPolicy, DegradedPolicy, Durability};
 use sterna_consensus::state::replica::ReplicaMode;
 use sterna_types::{NodeName, SiteName, SnapshotName, VolumeName, VolumeSize};
 
-use super::values::{Contents, Requirement, imported_volume_name, new_volume_name, volume_size};
+use super::values::{Contents, Limit, Requirement, imported_volume_name, new_volume_name, volume_size};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum VolumeCommand {
@@ -56,7 +56,8 @@ pub(crate) enum VolumeCommand {
 /// What can be chosen for a new volume.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Policies {
-    /// What an acknowledged flush has survived: 'local' for this node's disk, 'sync:N' for the disks of N nodes.
+    /// What an acknowledged flush has survived: 'local' for the owner's disk, 'sync:N' for the disks of N nodes, the others with replicas in
+    /// mode 'sync'.
     #[arg(long, default_value_t)]
     pub(crate) durability: Durability,
 
@@ -154,8 +155,20 @@ pub(crate) struct Set {
     pub(crate) name: VolumeName,
 
     /// What a write does where the volume is not owned: 'manual' refuses it, 'auto' moves the volume there.
+    #[arg(long, required_unless_present_any = ["limit", "durability", "degraded"])]
+    pub(crate) attach: Option<AttachPolicy>,
+
+    /// How much of it each other node fetches while nobody waits for it, in bits in a second: 50Mbit, 1Gbit; or 'none'.
+    #[arg(long, value_name = "RATE")]
+    pub(crate) limit: Option<Limit>,
+
+    /// What an acknowledged flush has survived: 'local' for the owner's disk, 'sync:N' for the disks of N nodes.
     #[arg(long)]
-    pub(crate) attach: AttachPolicy,
+    pub(crate) durability: Option<Durability>,
+
+    /// What flushes do while fewer nodes are in sync than 'sync:N' asks for: 'wait' for them, or 'continue' with those that there are.
+    #[arg(long)]
+    pub(crate) degraded: Option<DegradedPolicy>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -206,7 +219,8 @@ pub(crate) enum ReplicaCommand {
         /// The site, which is not that of the owner.
         site: SiteName,
 
-        /// How it follows: 'async' for all that is published, a few seconds behind.
+        /// How it follows: 'async' for all that is published, a few seconds behind; 'sync' also for every write, so that it can count for
+        /// durability 'sync:N'.
         mode: ReplicaMode,
 
         /// The node that keeps it; without it the node of the site that keeps the fewest volumes.

@@ -3,7 +3,8 @@
 //! * the session is kept, and what a start leaves to do is done ([`super::session`]);
 //! * other nodes are answered ([`super::peers`]);
 //! * roots are published, replicas follow, what others took over is settled, handoffs come to their end ([`super::publish`],
-//!   [`super::replication`], [`super::returned`], [`super::handoff`]).
+//!   [`super::replication`], [`super::returned`], [`super::handoff`]);
+//! * mirrors are kept of what others write, and others are taken into the in-sync sets of what this node writes ([`super::mirrors`]).
 //!
 //! Each is a task that ends only with the node: one that ends before is a failure of the node, and [`Duties::ended`] shows it.
 
@@ -18,7 +19,7 @@ use tonic::service::Routes;
 
 use super::node::Node;
 use super::session::Session;
-use super::{handoff, peers, publish, replication, returned};
+use super::{handoff, link_limits, mirrors, peers, publish, replication, returned};
 
 /// The tasks.
 pub(super) struct Duties {
@@ -30,6 +31,9 @@ pub(super) struct Duties {
     follower: JoinHandle<()>,
     returned: JoinHandle<()>,
     handoffs: JoinHandle<()>,
+    limits: JoinHandle<()>,
+    keeper: JoinHandle<()>,
+    steward: JoinHandle<()>,
 }
 
 impl Duties {
@@ -53,6 +57,9 @@ impl Duties {
             follower: tokio::spawn(replication::run(Arc::clone(node))),
             returned: tokio::spawn(returned::run(Arc::clone(node))),
             handoffs: tokio::spawn(handoff::run(Arc::clone(node))),
+            limits: tokio::spawn(link_limits::run(Arc::clone(node))),
+            keeper: tokio::spawn(mirrors::keep(Arc::clone(node))),
+            steward: tokio::spawn(mirrors::steward(Arc::clone(node))),
         }
     }
 
@@ -68,6 +75,9 @@ impl Duties {
             ended = &mut self.publisher => ending_of(ended.map(Ok), "publishing roots"),
             ended = &mut self.follower => ending_of(ended.map(Ok), "following other nodes' volumes"),
             ended = &mut self.returned => ending_of(ended.map(Ok), "keeping what others took over"),
+            ended = &mut self.limits => ending_of(ended.map(Ok), "keeping the limits of links"),
+            ended = &mut self.keeper => ending_of(ended.map(Ok), "keeping mirrors of other nodes' volumes"),
+            ended = &mut self.steward => ending_of(ended.map(Ok), "seeing to who is in sync"),
             ended = &mut self.handoffs => ending_of(ended.map(Ok), "seeing to handoffs"),
         }
     }

@@ -33,6 +33,8 @@ mod handoff;
 mod imports;
 mod init;
 mod join;
+mod link_limits;
+mod mirrors;
 pub mod nbd_access;
 #[expect(clippy::module_inception, reason = "the type that this module is named after has a file of its own")]
 mod node;

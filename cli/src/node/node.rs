@@ -27,7 +27,8 @@ use super::directory::DataDirectory;
 use super::format::Identity;
 use super::handoff::{Handoffs, Promises, Supplier};
 use super::imports::Imports;
-use super::replication::Precedence;
+use super::mirrors::Roster;
+use super::replication::{Pace, Precedence, Reach};
 use super::storage::Engine;
 use super::volumes::Volumes;
 
@@ -66,6 +67,10 @@ pub(super) struct Node {
     pub(super) handoffs: Handoffs,
     /// What bulk waits for.
     pub(super) precedence: Precedence,
+    /// How far away the nodes are that something is fetched from.
+    pub(super) reach: Reach,
+    /// How fast volumes are fetched that have limits.
+    pub(super) pace: Pace,
     /// The volumes that are being filled.
     pub(super) imports: Arc<Imports>,
     /// When it was started.
@@ -147,12 +152,13 @@ impl Node {
         } = foundations;
         let (storage, lease) = (Arc::clone(&engine.storage), Arc::<Lease>::default());
         let promises = Promises::new(metadata.id(), Arc::clone(&storage));
-        let volumes =
-            Volumes::new(storage, promises, Handle::current(), &background, seals_at_once, Arc::clone(&lease));
+        let metadata = Arc::new(metadata);
+        let (roster, runtime) = (Roster::of(&metadata), Handle::current());
+        let volumes = Volumes::new(storage, promises, roster, runtime, &background, seals_at_once, Arc::clone(&lease));
         let node = Arc::new(Self {
             identity,
             directory,
-            metadata: Arc::new(metadata),
+            metadata,
             tls,
             certificate_lifetime,
             custody: Custody::default(),
@@ -164,6 +170,8 @@ impl Node {
             held: Mutex::default(),
             handoffs: Handoffs::default(),
             precedence: Precedence::default(),
+            reach: Reach::default(),
+            pace: Pace::default(),
             imports: Arc::default(),
             started: Instant::now(),
             stopping: CancellationToken::new(),

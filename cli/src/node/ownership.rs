@@ -84,6 +84,20 @@ impl Ownership {
         self.standing.load(Ordering::Acquire) == OVER
     }
 
+    /// Waits until it has ended for good.
+    ///
+    /// # Cancel safety
+    /// May be dropped at any time.
+    pub(super) async fn until_over(&self) {
+        loop {
+            let told = self.decided.notified();
+            if self.is_over() {
+                return;
+            }
+            told.await;
+        }
+    }
+
     /// Nothing is acknowledged from now on: the volume is about to be released. Whether it was held until now.
     pub(super) fn pause(&self) -> bool {
         self.standing.compare_exchange(HELD, PAUSED, Ordering::AcqRel, Ordering::Acquire).is_ok()

@@ -13,11 +13,11 @@ use tonic::service::Routes;
 use super::gate::{Door, Gate};
 use super::join::EnrolmentService;
 use super::node::Node;
-use super::{handoff, replication};
+use super::{handoff, mirrors, replication};
 
 /// How `node` listens to others, until it shuts down.
 pub(super) fn listener(node: &Node) -> ListenerConfig {
-    ListenerConfig::new(node.tls.clone(), node.peers_stopping.clone())
+    ListenerConfig::new(node.tls.clone(), node.peers_stopping.clone()).with_links(node.metadata.links())
 }
 
 /// Serves other nodes, and to whoever is let in to them the services that are `added`, until the node shuts down.
@@ -42,7 +42,8 @@ pub(super) async fn serve(
         .routes()
         .add_service(enrolment)
         .add_service(replication::service(Arc::clone(&node)))
-        .add_service(handoff::service(Arc::clone(&node)));
+        .add_service(handoff::service(Arc::clone(&node)))
+        .add_service(mirrors::service(Arc::clone(&node)));
     http2::server()
         .layer(gate)
         .add_routes(added(routes))

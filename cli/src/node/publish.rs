@@ -100,7 +100,11 @@ pub(super) async fn publish_left(node: &Arc<Node>) -> Result<()> {
     Ok(())
 }
 
-async fn publish_one_left(node: &Arc<Node>, id: VolumeId) -> Result<()> {
+/// The same of one volume.
+///
+/// # Errors
+/// Why it was not published.
+pub(super) async fn publish_one_left(node: &Arc<Node>, id: VolumeId) -> Result<()> {
     let mut slot = node.volumes.hold(id).await;
     let _in_transit = node.in_transit.read().await;
     let metadata = node.metadata.read();
@@ -114,6 +118,10 @@ async fn publish_one_left(node: &Arc<Node>, id: VolumeId) -> Result<()> {
     let open = slot.volume(&spec_of(entry).context("its format is not known")?).await?;
     let volume = Arc::clone(&open.volume);
     let sealed = node.background.upkeep(move || volume.seal()).await??;
+    if !open.members.have(&metadata, open.volume.sealed_through()) {
+        // Once those in sync have it, too; it stays open until then, and is published like any other.
+        return Ok(());
+    }
     if sealed.generation > entry.published.generation.0 && open.volume.has_sealed_tail() {
         let publication = publication(id, open.epoch, sealed, &metadata);
         let outcome = node.metadata.propose(Command::PublishRoots(vec![publication])).await?;
@@ -136,7 +144,10 @@ fn news_of(open: &OpenVolume, metadata: &Metadata) -> Option<RootPublication> {
     // What lacks a part of the tail that it came with is no state that the volume ever had.
     let is_whole = open.volume.has_sealed_tail();
     let is_news = known.state == VolumeState::Ready && sealed.generation > known.published.generation.0;
-    (is_own && is_whole && is_news).then(|| publication(open.volume.id(), open.epoch, sealed, metadata))
+    // Whoever goes on with the volume by being in sync goes on with all that was published.
+    let is_everywhere = || open.members.have(metadata, open.volume.sealed_through());
+    (is_own && is_whole && is_news && is_everywhere())
+        .then(|| publication(open.volume.id(), open.epoch, sealed, metadata))
 }
 
 /// What is said of sealed contents to a cluster with this metadata.

@@ -25,6 +25,7 @@ use sterna_storage_node::volume::{SealedState, Storage, Volume, VolumeSpec};
 use sterna_types::{Epoch, NodeId, Root, SnapshotName, VolumeId};
 
 use super::clock::now;
+use super::mirrors;
 use super::node::Node;
 
 /// Settles what others have taken over, again and again, until the node shuts down.
@@ -97,8 +98,14 @@ async fn settle(node: &Arc<Node>, id: VolumeId) -> Result<()> {
         _ if is_stopped => promises.note_released(id),
         _ => promises.forget_released(id),
     }
+    if kept.is_some_and(|kept| kept.is_mirror) {
+        // It is nothing of this node's own, which somebody could have superseded.
+        mirrors::let_go(node, &mut slot, id).await?;
+        return settle_unopened(node, &entry).await;
+    }
     // Its own of now is nobody's past, nor is what it goes on with when it opens it the next time.
-    let Some(kept) = kept.filter(|kept| kept.epoch < entry.epoch && entry.reclaimed != Some(kept.epoch)) else {
+    let is_past = |kept: Epoch| kept < entry.epoch && !entry.goes_on_with(own, kept);
+    let Some(kept) = kept.filter(|kept| is_past(kept.epoch)) else {
         return settle_unopened(node, &entry).await;
     };
     if entry.sources.iter().any(|source| source.node == own && source.epoch == kept.epoch) {

@@ -233,20 +233,20 @@ impl NodeHandle {
         }
     }
 
-    /// `sterna volume create`.
+    /// `sterna volume create --durability DURABILITY`.
     ///
     /// # Errors
     /// Why not.
-    pub async fn create_volume(&self, name: &str, size_bytes: u64) -> Result<()> {
-        Ok(direct::create(&self.node, name, size_bytes).await?)
+    pub async fn create_volume(&self, name: &str, size_bytes: u64, durability: &str) -> Result<()> {
+        Ok(direct::create(&self.node, name, size_bytes, durability).await?)
     }
 
-    /// `sterna volume replica NAME set SITE async`.
+    /// `sterna volume replica NAME set SITE MODE`.
     ///
     /// # Errors
     /// Why not.
-    pub async fn set_replica(&self, volume: &str, site: &str) -> Result<()> {
-        Ok(direct::set_replica(&self.node, volume, site).await?)
+    pub async fn set_replica(&self, volume: &str, site: &str, mode: &str) -> Result<()> {
+        Ok(direct::set_replica(&self.node, volume, site, mode).await?)
     }
 
     /// `sterna volume failover NAME --to SITE --accept-loss`: the epoch that it began, and how many bytes it said are lost.

@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use sterna_consensus::Metadata;
 use sterna_consensus::session::Lease;
@@ -24,6 +25,7 @@ use tokio::sync::{OwnedMutexGuard, Semaphore};
 
 use super::background::Background;
 use super::handoff::Promises;
+use super::mirrors::{Members, Mirrors, Roster};
 use super::ownership::{OwnedDevice, Ownership};
 
 /// The volumes that are open on this node.
@@ -34,6 +36,10 @@ pub(super) struct Volumes {
     promises: Promises,
     /// Who brings what they lack.
     supply: OnceLock<Arc<dyn Supply>>,
+    /// Who has to have what they flush.
+    roster: Roster,
+    /// What this node keeps of those of other nodes.
+    mirrors: Mirrors,
     /// Where volumes are opened and closed: connections live on other runtimes, which end before this one.
     runtime: Handle,
     /// Where sealers run.
@@ -55,6 +61,8 @@ pub(super) struct OpenVolume {
     pub(super) epoch: Epoch,
     /// The right to answer for it.
     pub(super) ownership: Arc<Ownership>,
+    /// Who else has to have what is flushed.
+    pub(super) members: Arc<Members>,
 }
 
 impl OpenVolume {
@@ -117,6 +125,7 @@ impl Volumes {
     pub(super) fn new(
         storage: Arc<Storage>,
         promises: Promises,
+        roster: Roster,
         runtime: Handle,
         background: &Background,
         seals_at_once: u8,
@@ -128,6 +137,8 @@ impl Volumes {
             storage,
             promises,
             supply: OnceLock::new(),
+            roster,
+            mirrors: Mirrors::default(),
             runtime,
             sealing: background.seals().clone(),
             seals,
@@ -146,6 +157,11 @@ impl Volumes {
     /// What this node has promised about their handoffs.
     pub(super) fn promises(&self) -> &Promises {
         &self.promises
+    }
+
+    /// What this node keeps of the volumes of other nodes.
+    pub(super) fn mirrors(&self) -> &Mirrors {
+        &self.mirrors
     }
 
     /// Those that are open, by id.
@@ -214,12 +230,20 @@ impl Volumes {
     async fn close_one(self: Arc<Self>, id: VolumeId) -> Option<LastSeal> {
         let mut held = self.hold(id).await;
         let mut last = None;
-        if let Some(OpenVolume { volume, epoch, .. }) = self.get(id) {
+        if let Some(OpenVolume { volume, epoch, members, .. }) = self.get(id) {
             let sealing = Arc::clone(&volume);
             match blocking_on(&self.runtime, move || sealing.seal()).await {
                 // What lacks a part of the tail that it came with is published by nobody.
                 Ok(Ok(_)) if !volume.has_sealed_tail() => {}
-                Ok(Ok(_)) => last = Some(LastSeal { volume: id, epoch, sealed: volume.sealed() }),
+                Ok(Ok(sealed)) => {
+                    let everywhere = members.until_have(volume.sealed_through());
+                    match tokio::time::timeout(COPIES_TIMEOUT, everywhere).await {
+                        Ok(()) => last = Some(LastSeal { volume: id, epoch, sealed }),
+                        Err(_) => {
+                            tracing::warn!(volume = %id, "not published at the end; who is in sync may not have it all");
+                        }
+                    }
+                }
                 Ok(Err(error)) => tracing::warn!(volume = %id, %error, "not sealed at the end; the journal has it all"),
                 Err(panic) => tracing::error!(volume = %id, error = %panic, "the last seal panicked"),
             }
@@ -258,10 +282,13 @@ impl HeldSlot {
             return Err(OpenError::ShuttingDown);
         }
         lock(&self.volumes.at_rest).remove(&self.id);
+        self.volumes.mirrors.close(self.id).await;
         let (storage, spec) = (Arc::clone(&self.volumes.storage), *spec);
         let opening = blocking_on(&self.volumes.runtime, move || Volume::open(&storage, &spec));
         let volume = opening.await.map_err(|_| OpenError::Panicked)??;
         volume.set_supply(self.volumes.supply.get().cloned());
+        let members = self.volumes.roster.members(self.id, spec.epoch);
+        volume.set_copies(Some(Arc::<Members>::clone(&members)));
         let sealer = {
             let _in_the_background = self.volumes.sealing.enter();
             Sealer::start(Arc::clone(&volume), Arc::clone(&self.volumes.seals))
@@ -270,7 +297,7 @@ impl HeldSlot {
         let (epoch, ownership) = (spec.epoch, Arc::new(Ownership::new(Arc::clone(&self.volumes.lease))));
         tell(self.id, epoch, "serves");
         *self.slot = Some(InUse { device: Arc::clone(&device), epoch, ownership: Arc::clone(&ownership), sealer });
-        lock(&self.volumes.open).insert(self.id, OpenVolume { volume, epoch, ownership });
+        lock(&self.volumes.open).insert(self.id, OpenVolume { volume, epoch, ownership, members });
         Ok(device)
     }
 
@@ -298,8 +325,9 @@ impl HeldSlot {
         self.slot.as_ref().is_some_and(|open| Arc::strong_count(&open.device) > 1)
     }
 
-    /// Closes the volume, if it is open, without sealing it. Those who use it still get errors.
+    /// Closes the volume, or the mirror of it, if one is open, without sealing it. Those who use it still get errors.
     pub(super) async fn close(&mut self) {
+        self.volumes.mirrors.close(self.id).await;
         let Some(InUse { device, sealer, .. }) = self.slot.take() else { return };
         lock(&self.volumes.open).remove(&self.id);
         sealer.stop().await;
@@ -333,6 +361,8 @@ fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
     of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// A round trip around the world, and a slow disk's sync.
+const COPIES_TIMEOUT: Duration = Duration::from_secs(5);
 /// At the end seals are no longer rationed: no client waits, but whoever has asked for the end does.
 const CLOSED_AT_ONCE: usize = 8;
 
@@ -354,7 +384,7 @@ mod tests {
         let storage = Storage::new(disk, Arc::new(MemoryChunkStore::new()), records, salts, options).expect("storage");
         let promises = Promises::new(NodeId::FIRST, Arc::clone(&storage));
         let background = Background::on(&Handle::current());
-        Arc::new(Volumes::new(storage, promises, Handle::current(), &background, 2, Arc::default()))
+        Arc::new(Volumes::new(storage, promises, Roster::default(), Handle::current(), &background, 2, Arc::default()))
     }
 
     fn spec(id: u64) -> VolumeSpec {

@@ -47,10 +47,11 @@ pub use config::{InvalidConfig, MetadataConfig};
 pub use error::{Ending, OpenError, ProposeError, ReadError};
 #[cfg(feature = "rehearsal")]
 pub(crate) use held::time_to_hold;
-pub use others::{PingError, Pong};
+pub use others::{PingError, Pong, link_to};
 
 use leader::Leader;
 use leadership::Leadership;
+use others::links;
 use proposer::{Proposal, Proposer};
 use service::MetadataService;
 
@@ -171,9 +172,9 @@ impl MetadataNode {
         let Some(id) = store.node else {
             return Err(OpenError::NotInitialised { dir: dir.to_owned() });
         };
-        let (view, peers_view) = (store.view.clone(), store.view.clone());
+        let (view, peers_view, links) = (store.view.clone(), store.view.clone(), links(store.view.clone()));
         let address = move |node: NodeId| view.borrow().node(node).and_then(|node| node.address);
-        let node = match tls.map(|tls| Channels::new(tls, address)) {
+        let node = match tls.map(|tls| Channels::new(tls, address).with_links(links)) {
             Some(channels) => {
                 Self::start(dir, config, store, Peers::new(channels.clone(), peers_view), Some(channels)).await?
             }

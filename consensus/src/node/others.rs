@@ -1,11 +1,16 @@
-//! How the other nodes are, and this one.
+//! How the other nodes are, and this one; and the ways to them.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 
 use sterna_proto::node::PingRequest;
 use sterna_proto::node::metadata_client::MetadataClient;
-use sterna_transport::{Channels, Lane};
-use sterna_types::NodeId;
+use sterna_transport::{Channels, Lane, LinkId, Links};
+use sterna_types::{NodeId, SiteName};
+use tokio::sync::watch;
 
 use super::MetadataNode;
+use crate::state::Metadata;
 use crate::state::cluster::MetadataVersion;
 
 /// How another node has answered.
@@ -31,7 +36,24 @@ pub enum PingError {
     },
 }
 
+/// Which link a site is behind: all of its nodes share it.
+pub fn link_to(site: &SiteName) -> LinkId {
+    let mut hasher = DefaultHasher::new();
+    site.hash(&mut hasher);
+    LinkId(hasher.finish())
+}
+
+/// The links to other nodes, by their sites; one that is not known is on one of its own.
+pub(super) fn links(view: watch::Receiver<Arc<Metadata>>) -> Links {
+    Links::new(move |node| view.borrow().node(node).map_or(LinkId(node.0), |node| link_to(&node.site)))
+}
+
 impl MetadataNode {
+    /// The links to other sites; one without limits for a node that is alone.
+    pub fn links(&self) -> Links {
+        self.channels().map(|channels| channels.links().clone()).unwrap_or_default()
+    }
+
     /// The ways to the other nodes; `None` for a node that is alone.
     pub fn channels(&self) -> Option<&Channels> {
         self.channels.as_ref()

@@ -246,7 +246,7 @@ async fn metadata_that_cannot_be_understood_is_refused_with_its_directory() {
     begun(&dir).await.shutdown().await;
     fs::write(dir.join("FORMAT"), "sterna-metadata 7\n").unwrap();
     let error = error_of_open(&dir).await;
-    assert!(matches!(error, OpenError::NewerFormat { found: 7, known: 4, .. }), "{error}");
+    assert!(matches!(error, OpenError::NewerFormat { found: 7, known: 5, .. }), "{error}");
     assert!(error.to_string().contains(dir.to_str().unwrap()), "{error}");
     fs::write(dir.join("FORMAT"), "sterna-metadata 1\n").unwrap();
     fs::remove_dir_all(dir.join("db")).unwrap();

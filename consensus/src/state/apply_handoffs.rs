@@ -44,7 +44,10 @@ impl Metadata {
             }
         }
         for (id, ownership) in begun {
-            self.change_volume(id, |volume| volume.set_ownership(ownership))?;
+            self.change_volume(id, |volume| {
+                volume.set_ownership(ownership);
+                volume.leave_in_sync();
+            })?;
         }
         Ok(Outcome::Done)
     }

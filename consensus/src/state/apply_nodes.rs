@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use sterna_types::{NodeId, TokenId};
+use sterna_types::{ByteRate, NodeId, SiteName, TokenId};
 
 use super::Metadata;
 use super::cluster::{MetadataVersion, Node, Site};
@@ -38,6 +38,28 @@ impl Metadata {
         if let Some(cluster) = &mut self.cluster {
             cluster.version = cluster.version.max(version);
         }
+        Ok(Outcome::Done)
+    }
+
+    pub(super) fn set_link_limit(
+        &mut self,
+        from: &SiteName,
+        to: &SiteName,
+        limit: Option<ByteRate>,
+    ) -> Result<Outcome, Refusal> {
+        if from == to {
+            return Err(Refusal::NoLink { site: from.clone() });
+        }
+        if let Some(unknown) = [from, to].into_iter().find(|site| !self.sites.contains(site)) {
+            return Err(Refusal::NoSuchSite { site: unknown.clone() });
+        }
+        self.sites.update(from, |site| {
+            let limits = &mut Arc::make_mut(site).limits;
+            match limit {
+                Some(limit) => drop(limits.insert(to.clone(), limit)),
+                None => drop(limits.remove(to)),
+            }
+        });
         Ok(Outcome::Done)
     }
 
@@ -92,7 +114,7 @@ impl Metadata {
         self.last_node = number;
         if is_new_site {
             let name = admission.site.clone();
-            self.sites.insert(name.clone(), Arc::new(Site { name }));
+            self.sites.insert(name.clone(), Arc::new(Site { name, limits: BTreeMap::new() }));
         }
         let Admission { knows, key, ref name, ref site, address, .. } = *admission;
         let node = Node {

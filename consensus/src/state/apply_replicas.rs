@@ -9,7 +9,9 @@ use sterna_types::{Epoch, NodeId, Root, SiteName, VolumeId};
 use super::Metadata;
 use super::apply_volumes::check_epoch;
 use super::command::{Branch, ReplicaReport};
+use super::in_sync::CannotSync;
 use super::outcome::Outcome;
+use super::ownership::Ownership;
 use super::refusal::Refusal;
 use super::replica::{Complete, Replica, ReplicaMode, Superseded};
 use super::volume::{Generation, Published, Snapshot, Volume};
@@ -30,11 +32,12 @@ impl Metadata {
         if known.is_none() && volume.replicas.len() >= MAX_REPLICAS {
             return Err(Refusal::TooManyReplicas { volume: id });
         }
-        // The same node goes on with what it has.
+        // The same node goes on with what it has, and if it is in sync, and is to be, it stays that.
         let complete = known.filter(|known| known.node == node).and_then(|known| known.complete);
         let former = known.map(|known| known.node).filter(|former| *former != node);
         self.change_volume(id, |volume| {
             volume.replicas.insert(site, Replica { node, mode, complete });
+            volume.leave_in_sync();
             former.into_iter().for_each(|former| volume.forget_holder(former));
         })
     }
@@ -44,6 +47,7 @@ impl Metadata {
         let node = replica(volume, site)?.node;
         self.change_volume(id, |volume| {
             volume.replicas.remove(site);
+            volume.leave_in_sync();
             volume.forget_holder(node);
         })
     }
@@ -106,7 +110,11 @@ impl Metadata {
     ) -> Result<Outcome, Refusal> {
         let volume = self.ready_volume(id)?;
         check_epoch(volume, epoch)?;
-        let Replica { node: heir, mode, complete } = *replica(volume, site)?;
+        let Replica { node: heir, complete, .. } = *replica(volume, site)?;
+        if volume.in_sync.contains(&heir) {
+            let why = CannotSync::InSync { site: site.clone(), node: heir };
+            return Err(Refusal::CannotSync { volume: id, why });
+        }
         let missing = Refusal::ReplicaIncomplete { volume: id, site: site.clone() };
         let complete = complete.ok_or(missing)?;
         let contents = complete.contents;
@@ -122,27 +130,8 @@ impl Metadata {
         self.check_lives(heir)?;
         let mut ownership = volume.ownership();
         ownership.take_over(epoch, heir, |other| self.is_over(other)).map_err(|why| Refusal::passing(id, why))?;
-        let owner = self.known_node(volume.owner)?;
-        let (former, former_site) = (owner.id, owner.site.clone());
-        self.change_volume(id, |volume| {
-            let (published, moving_to, reclaimed) = (volume.published, volume.moving_to, volume.reclaimed);
-            volume.keep_holders(former);
-            volume.replicas.remove(site);
-            volume.replicas.insert(former_site, Replica { node: former, mode, complete: None });
-            volume.set_ownership(ownership);
-            volume.published = Published { generation: Generation(published.generation.0 + 1), ..contents };
-            let resumed = contents;
-            volume.supersede(Superseded { epoch, owner: former, published, resumed, reclaimed, is_settled: false });
-            // Where it was being handed over, that node may have begun the epoch in between. It has published nothing of it, and if it
-            // has not begun it there is nothing to keep.
-            if let Some(owner) = moving_to {
-                let epoch = epoch.next();
-                let (published, reclaimed) = (resumed, None);
-                volume.supersede(Superseded { epoch, owner, published, resumed, reclaimed, is_settled: false });
-            }
-            // The heir has all that it goes on with: there is nothing for it to fetch from those who had more.
-            volume.sources.clear();
-        })?;
+        let former_site = self.known_node(volume.owner)?.site.clone();
+        self.change_volume(id, |volume| volume.pass_to_heir(site, former_site, ownership, contents, contents))?;
         Ok(Outcome::TakenOver { epoch: ownership.epoch })
     }
 
@@ -210,12 +199,14 @@ impl Metadata {
         for id in ids {
             let owner = self.volume(id).and_then(|volume| self.node(volume.owner)).map(|owner| owner.site.clone());
             self.volumes.update(&id, |volume| {
-                let replicas = &mut Arc::make_mut(volume).replicas;
+                let volume = Arc::make_mut(volume);
+                let replicas = &mut volume.replicas;
                 let mode = replicas.values().find(|replica| replica.node == from).map(|replica| replica.mode);
                 replicas.retain(|_, replica| replica.node != from);
                 if let Some(mode) = mode.filter(|_| owner.as_ref() != Some(&to_site)) {
                     replicas.entry(to_site.clone()).or_insert(Replica { node: to, mode, complete: None });
                 }
+                volume.leave_in_sync();
             });
         }
     }
@@ -231,6 +222,36 @@ impl Metadata {
 }
 
 impl Volume {
+    /// Gives it to the node that keeps its replica at `site`, in an epoch that begins without its owner. That one's site, `former_site`,
+    /// keeps a replica instead. `contents` are complete at the heir: with them it begins to publish. `resumed` is what it goes on with
+    /// of what was published.
+    pub(super) fn pass_to_heir(
+        &mut self,
+        site: &SiteName,
+        former_site: SiteName,
+        ownership: Ownership,
+        contents: Published,
+        resumed: Published,
+    ) {
+        let Self { owner: former, epoch, published, moving_to, reclaimed, .. } = *self;
+        self.keep_holders(former);
+        if let Some(Replica { mode, .. }) = self.replicas.remove(site) {
+            self.replicas.insert(former_site, Replica { node: former, mode, complete: None });
+        }
+        self.set_ownership(ownership);
+        self.published = Published { generation: Generation(published.generation.0 + 1), ..contents };
+        self.supersede(Superseded { epoch, owner: former, published, resumed, reclaimed, is_settled: false });
+        // Where it was being handed over, that node may have begun the epoch in between. It has published nothing of it, and if it
+        // has not begun it there is nothing to keep.
+        if let Some(owner) = moving_to {
+            let epoch = epoch.next();
+            let (published, reclaimed) = (resumed, None);
+            self.supersede(Superseded { epoch, owner, published, resumed, reclaimed, is_settled: false });
+        }
+        // The heir has all that it goes on with: there is nothing for it to fetch from those who had more.
+        self.sources.clear();
+    }
+
     /// Remembers an epoch that has ended without its owner, and forgets the oldest where that is one too many.
     pub(super) fn supersede(&mut self, superseded: Superseded) {
         self.superseded.push(superseded);

@@ -1,14 +1,16 @@
 //! What the commands about volumes do. Each one first finds every reason to refuse, and only then changes anything.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use sterna_types::{Epoch, Root, VolumeId, VolumeName, VolumeSize};
 
 use super::Metadata;
 use super::command::{NewVolume, Origin, RootPublication};
+use super::in_sync::InSyncRevision;
 use super::outcome::Outcome;
 use super::ownership::{CannotPass, HandoffNumber};
+use super::policy::DegradedPolicy;
 use super::refusal::Refusal;
 use super::shared_map::SharedMap;
 use super::volume::{ClonedFrom, Generation, Published, Volume, VolumeFormat, VolumeState};
@@ -61,6 +63,10 @@ impl Metadata {
             moving_to: None,
             sources: Vec::new(),
             reclaimed: None,
+            limit: None,
+            degraded: DegradedPolicy::default(),
+            in_sync: BTreeSet::new(),
+            in_sync_revision: InSyncRevision::default(),
         };
         self.last_volume = number;
         self.names.insert(new.name.clone(), id);

@@ -65,9 +65,14 @@ pub enum BrokenInvariant {
     /// Those who have handed a volume over are not in order, or not there.
     #[error("volume {0} was handed over by nodes that there are not, or not one after the other")]
     Sources(VolumeId),
-    /// A volume goes on from another epoch than the one that its owner has left.
-    #[error("volume {0} was reclaimed, and no handoff of it has ended that way")]
+    /// The owner of a volume goes on with what it has of an epoch that did not end so.
+    #[error("volume {0} was reclaimed, or taken over by a node in sync, from an epoch that did not end that way")]
     Reclaimed(VolumeId),
+    /// A node is in sync that cannot be, or there are too many.
+    #[error(
+        "a node is in sync with volume {0} that owns it, or keeps no complete replica of it in mode 'sync', or there are too many"
+    )]
+    InSync(VolumeId),
     /// A snapshot is larger than its volume.
     #[error("snapshot '{1}' is larger than its volume {0}")]
     SnapshotTooLarge(VolumeId, SnapshotName),
@@ -188,7 +193,7 @@ impl Metadata {
                 return Err(BrokenInvariant::Handoff(volume.id));
             }
         }
-        if volume.reclaimed.is_some_and(|left| left.next().next() != volume.epoch || !volume.was_taken_over()) {
+        if !volume.reclaimed_is_right() {
             return Err(BrokenInvariant::Reclaimed(volume.id));
         }
         let are_there = volume.sources.iter().all(|source| self.nodes.contains(&source.node));
@@ -207,6 +212,9 @@ impl Metadata {
             if snapshot.holders.iter().any(|holder| !self.nodes.contains(holder)) {
                 return Err(BrokenInvariant::SnapshotWithoutHolder(volume.id, name.clone()));
             }
+        }
+        if !volume.in_sync_is_right() {
+            return Err(BrokenInvariant::InSync(volume.id));
         }
         let epochs = volume.superseded.iter().map(|superseded| superseded.epoch).chain([volume.epoch]);
         if epochs.is_sorted_by(|earlier, later| earlier < later) {

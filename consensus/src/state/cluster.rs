@@ -1,10 +1,11 @@
 //! The cluster, its sites and its nodes, as the metadata knows them.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
-use sterna_types::{ClusterId, NodeId, NodeName, SiteName};
+use sterna_types::{ByteRate, ClusterId, NodeId, NodeName, SiteName};
 
 use super::session::{Session, SessionLength};
 use super::token::Digest;
@@ -27,6 +28,7 @@ pub struct Cluster {
 ///
 /// | version | since | what |
 /// |---|---|---|
+/// | 5 | 0.6 | propagation: limits of links and of volumes; who is in sync with a volume, and taking over with everything |
 /// | 4 | 0.5 | handoffs: a volume passes from one live node to another |
 /// | 3 | 0.4 | replicas: who keeps copies, and taking over with what they hold; snapshots of the metadata, and entries on their way to other nodes, are compressed |
 /// | 2 | 0.3 | several nodes: tokens, sessions, the layout |
@@ -36,7 +38,7 @@ pub struct MetadataVersion(pub u32);
 
 impl MetadataVersion {
     /// What this program makes and understands.
-    pub const CURRENT: Self = Self::HANDOFFS;
+    pub const CURRENT: Self = Self::PROPAGATION;
     /// That of a cluster that has just begun.
     pub const FIRST: Self = Self(1);
     /// From which on there can be more nodes than one.
@@ -46,6 +48,8 @@ impl MetadataVersion {
     pub const REPLICAS: Self = Self(3);
     /// From which on volumes can be handed over.
     pub const HANDOFFS: Self = Self(4);
+    /// From which on links and volumes can have limits, and nodes can be in sync with a volume.
+    pub const PROPAGATION: Self = Self(5);
 }
 
 impl Default for MetadataVersion {
@@ -66,6 +70,9 @@ impl fmt::Display for MetadataVersion {
 pub struct Site {
     /// What people call it.
     pub name: SiteName,
+    /// How much may be sent from it to other sites. Since version 5 of the metadata.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub limits: BTreeMap<SiteName, ByteRate>,
 }
 
 /// A node.

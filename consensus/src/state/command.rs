@@ -1,17 +1,20 @@
 //! What can be asked of the metadata. A command holds all that its outcome depends on besides the metadata itself: no clock,
 //! no randomness, no look at a disk.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 use sterna_types::{
-    ClusterId, Epoch, NodeId, NodeName, Root, SiteName, SnapshotName, TokenId, VolumeId, VolumeName, VolumeSize,
+    ByteRate, ClusterId, Epoch, NodeId, NodeName, Root, SiteName, SnapshotName, TokenId, VolumeId, VolumeName,
+    VolumeSize,
 };
 
 use super::cluster::{MetadataVersion, is_default};
 use super::handoffs::{ReceivedVolume, VolumeHandoff};
+use super::in_sync::InSyncRevision;
 use super::layout::{LayoutRevision, NodeChange};
-use super::policy::{AttachPolicy, Durability};
+use super::policy::{AttachPolicy, DegradedPolicy, Durability};
 use super::replica::ReplicaMode;
 use super::session::{SessionLength, SessionNumber};
 use super::token::Digest;
@@ -69,12 +72,20 @@ pub enum Command {
     },
     /// Says what several volumes of one node contain now. Each is accepted or refused by itself.
     PublishRoots(Vec<RootPublication>),
-    /// Changes what the flushes of a volume wait for.
+    /// Changes what the flushes of a volume wait for. Those that are in sync stay so, and are waited for until the owner has them taken
+    /// out.
     SetDurability {
         /// The volume.
         volume: VolumeId,
         /// From now on.
         durability: Durability,
+    },
+    /// Changes what the flushes of a volume do while fewer nodes are in sync than its durability asks for.
+    SetDegraded {
+        /// The volume.
+        volume: VolumeId,
+        /// From now on.
+        policy: DegradedPolicy,
     },
     /// Changes who may attach a volume where.
     SetAttach {
@@ -82,6 +93,22 @@ pub enum Command {
         volume: VolumeId,
         /// From now on.
         attach: AttachPolicy,
+    },
+    /// Limits how much of a volume each other node fetches while nobody waits for it; `None` lifts that.
+    SetVolumeLimit {
+        /// The volume.
+        volume: VolumeId,
+        /// From now on.
+        limit: Option<ByteRate>,
+    },
+    /// Limits how much is sent from one site to another; `None` lifts that.
+    SetLinkLimit {
+        /// Where it is sent from.
+        from: SiteName,
+        /// Where to.
+        to: SiteName,
+        /// From now on.
+        limit: Option<ByteRate>,
     },
     /// Has the commands of a later version of the metadata understood, from now on and by all nodes. Done where they are.
     RaiseVersion {
@@ -151,7 +178,8 @@ pub enum Command {
         /// The revision that was looked at; refused if anything has happened to the layout since.
         revision: LayoutRevision,
     },
-    /// Has a site keep a copy of a volume, at a node that is there; a copy at another node of that site is given up for it.
+    /// Has a site keep a copy of a volume, at a node that is there; a copy at another node of that site is given up for it. A node that is
+    /// in sync stays so if it goes on in mode sync.
     SetReplica {
         /// The volume.
         volume: VolumeId,
@@ -160,7 +188,8 @@ pub enum Command {
         /// How it is to follow.
         mode: ReplicaMode,
     },
-    /// Gives the copy at a site up.
+    /// Gives the copy at a site up; its node is in sync no more. It may be the last one in mode sync of a volume whose flushes ask for
+    /// one: then they wait, or go on without, as the volume says ([`Command::SetDegraded`]).
     UnsetReplica {
         /// The volume.
         volume: VolumeId,
@@ -175,7 +204,7 @@ pub enum Command {
         reports: Vec<ReplicaReport>,
     },
     /// Gives a volume to the node that keeps its copy at a site, after its owner's session has ended, with the contents that are
-    /// complete there. What that loses was looked at before.
+    /// complete there. What that loses was looked at before. Refused for a node that is in sync: see [`Command::TakeOver`].
     FailOver {
         /// The volume.
         volume: VolumeId,
@@ -189,6 +218,36 @@ pub enum Command {
         /// session has ended may have asked for that before. Not looked at where it is not said.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         published: Option<Generation>,
+    },
+    /// Says, by the owner of a volume, which nodes it takes into the set of those that are in sync with it, and which it takes out; what
+    /// it has to see to before and after is in [`in_sync`](super::in_sync). Also while the volume is being handed over, because the owner
+    /// acknowledges until it releases it. Where all are already as they are to be it is done, so that a request whose answer was lost can be
+    /// sent again. Otherwise one that arrives after another one is refused, because its owner may count on what that has brought.
+    ChangeInSync {
+        /// The volume.
+        volume: VolumeId,
+        /// Its epoch; refused if it has another one by now.
+        epoch: Epoch,
+        /// The owner.
+        node: NodeId,
+        /// The revision of the set that the owner knows; see [`Volume::in_sync_revision`](super::volume::Volume::in_sync_revision).
+        revision: InSyncRevision,
+        /// Who is in sync from now on. Each of them has a session, and keeps a replica in mode sync with complete contents.
+        add: BTreeSet<NodeId>,
+        /// Who is not any more; none of those.
+        remove: BTreeSet<NodeId>,
+    },
+    /// Gives a volume to a node that is in sync, after its owner's session has ended. It goes on with all that was acknowledged in that
+    /// epoch: with what it has kept of it, as after [`Command::Reclaim`]. Where the volume was being handed over, what the node that it was
+    /// to go to has acknowledged since is not of that epoch, and is kept as a snapshot when that returns, as after a failover. A request
+    /// that arrives again is refused: the epoch is over.
+    TakeOver {
+        /// The volume.
+        volume: VolumeId,
+        /// Its epoch, in which the node is in sync.
+        epoch: Epoch,
+        /// The node.
+        node: NodeId,
     },
     /// Says, by an owner that was superseded, what it had beside what was gone on with.
     SettleEpoch {
@@ -425,47 +484,4 @@ pub struct Branch {
     pub size: VolumeSize,
     /// When it was found.
     pub at: UnixTime,
-}
-
-impl Command {
-    /// The version of the metadata from which on it can be carried out.
-    pub fn since(&self) -> MetadataVersion {
-        match self {
-            Self::Bootstrap(_)
-            | Self::CreateVolume(_)
-            | Self::FinishImport { .. }
-            | Self::DeleteVolume { .. }
-            | Self::RenameVolume { .. }
-            | Self::ResizeVolume { .. }
-            | Self::CreateSnapshot(_)
-            | Self::DeleteSnapshot { .. }
-            | Self::PublishRoots(_)
-            | Self::SetDurability { .. }
-            | Self::SetAttach { .. }
-            | Self::RaiseVersion { .. } => MetadataVersion::FIRST,
-            Self::CreateToken(_)
-            | Self::RevokeToken { .. }
-            | Self::AdmitNode(_)
-            | Self::SetNodeAddress { .. }
-            | Self::OpenSession { .. }
-            | Self::RenewSession { .. }
-            | Self::CloseSession { .. }
-            | Self::LapseSession { .. }
-            | Self::SetSessionLength { .. }
-            | Self::StageChange(_)
-            | Self::DiscardChanges
-            | Self::ApplyChanges { .. } => MetadataVersion::MANY_NODES,
-            Self::SetReplica { .. }
-            | Self::UnsetReplica { .. }
-            | Self::ReportReplicas { .. }
-            | Self::FailOver { .. }
-            | Self::SettleEpoch { .. } => MetadataVersion::REPLICAS,
-            Self::BeginHandoff { .. }
-            | Self::CommitHandoff { .. }
-            | Self::AbortHandoff { .. }
-            | Self::DeclineHandoff { .. }
-            | Self::Reclaim { .. }
-            | Self::FinishHydration { .. } => MetadataVersion::HANDOFFS,
-        }
-    }
 }

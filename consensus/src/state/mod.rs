@@ -3,23 +3,26 @@
 //! From the bottom up:
 //! * [`shared_map`]: an ordered map whose copies cost nothing until they differ;
 //! * [`ownership`]: who owns a volume, and how that passes on;
-//! * [`policy`], [`volume`], [`replica`], [`hydration`]: what is known about one volume; [`cluster`], [`session`], [`token`],
-//!   [`layout`]: about the cluster and its nodes;
-//! * [`command`] and [`handoffs`]: what can be asked, and [`request`]: how it is sent; [`outcome`] and [`refusal`]: what comes of it;
+//! * [`policy`], [`volume`], [`replica`], [`in_sync`], [`hydration`]: what is known about one volume; [`cluster`], [`session`],
+//!   [`token`], [`layout`]: about the cluster and its nodes;
+//! * [`command`] and [`handoffs`]: what can be asked, `since` when, and [`request`]: how it is sent; [`outcome`] and [`refusal`]: what
+//!   comes of it;
 //! * `answered`: the outcomes of the last requests, for those that are sent again;
-//! * `apply_volumes`, `apply_snapshots`, `apply_nodes`, `apply_sessions`, `apply_replicas`, `apply_handoffs`: what each command
-//!   does;
+//! * `apply_volumes`, `apply_snapshots`, `apply_nodes`, `apply_sessions`, `apply_replicas`, `apply_in_sync`, `apply_handoffs`: what each
+//!   command does;
 //! * `record`: how all of it is written down; `check`: what is always true of it.
 //!
 //! Nothing here reads a clock, a disk or a random number: every node applies the same commands in the same order, and has to
 //! arrive at the same value. So the meaning of a command changes only with the [`cluster::MetadataVersion`].
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use sterna_types::{NodeId, SiteName, TokenId, VolumeId, VolumeName};
 
 mod answered;
 mod apply_handoffs;
+mod apply_in_sync;
 mod apply_nodes;
 mod apply_replicas;
 mod apply_sessions;
@@ -30,6 +33,7 @@ pub mod cluster;
 pub mod command;
 pub mod handoffs;
 pub mod hydration;
+pub mod in_sync;
 pub mod layout;
 pub mod outcome;
 pub mod ownership;
@@ -40,6 +44,7 @@ pub mod replica;
 pub mod request;
 pub mod session;
 pub mod shared_map;
+mod since;
 #[cfg(test)]
 pub(crate) mod tests;
 mod text_form;
@@ -208,12 +213,19 @@ impl Metadata {
                 self.change_volume(*volume, |volume| volume.durability = *durability)
             }
             Command::SetAttach { volume, attach } => self.change_volume(*volume, |volume| volume.attach = *attach),
+            Command::SetVolumeLimit { volume, limit } => self.change_volume(*volume, |volume| volume.limit = *limit),
+            Command::SetLinkLimit { from, to, limit } => self.set_link_limit(from, to, *limit),
+            Command::SetDegraded { volume, policy } => self.change_volume(*volume, |volume| volume.degraded = *policy),
             Command::SetReplica { volume, node, mode } => self.set_replica(*volume, *node, *mode),
             Command::UnsetReplica { volume, site } => self.unset_replica(*volume, site),
             Command::ReportReplicas { node, reports } => self.report_replicas(*node, reports),
             Command::FailOver { volume, epoch, site, root, published } => {
                 self.fail_over(*volume, *epoch, site, *root, *published)
             }
+            Command::ChangeInSync { volume, epoch, node, revision, add, remove } => {
+                self.change_in_sync(*volume, (*epoch, *revision), *node, add, remove)
+            }
+            Command::TakeOver { volume, epoch, node } => self.take_over(*volume, *epoch, *node),
             Command::SettleEpoch { volume, epoch, node, branch } => {
                 self.settle_epoch(*volume, *epoch, *node, branch.as_ref())
             }
@@ -253,7 +265,7 @@ impl Metadata {
         let Bootstrap { cluster, site, node, address } = bootstrap;
         let id = NodeId::FIRST;
         self.cluster = Some(Cluster { id: *cluster, version: MetadataVersion::FIRST, session: SessionLength::DEFAULT });
-        self.sites.insert(site.clone(), Arc::new(Site { name: site.clone() }));
+        self.sites.insert(site.clone(), Arc::new(Site { name: site.clone(), limits: BTreeMap::new() }));
         let node = Node {
             id,
             name: node.clone(),

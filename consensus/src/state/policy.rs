@@ -1,4 +1,5 @@
-//! What an administrator chooses for a volume: how durable a flush is, and who may attach it where.
+//! What an administrator chooses for a volume: how durable a flush is, also while that many copies cannot be had, and who may attach it
+//! where.
 
 use std::fmt;
 use std::str::FromStr;
@@ -29,6 +30,16 @@ impl SyncCopies {
     /// How many nodes, the owner among them.
     pub const fn count(self) -> u8 {
         self.0
+    }
+}
+
+impl Durability {
+    /// How many nodes hold an acknowledged flush, the owner among them.
+    pub const fn copies(self) -> u8 {
+        match self {
+            Self::Local => 1,
+            Self::Sync(copies) => copies.count(),
+        }
     }
 }
 
@@ -63,6 +74,45 @@ impl fmt::Display for Durability {
             Self::Local => f.write_str("local"),
             Self::Sync(copies) => write!(f, "sync:{}", copies.count()),
         }
+    }
+}
+
+/// What flushes do while fewer nodes hold them than `sync:N` asks for, written `wait` or `continue`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum DegradedPolicy {
+    /// They wait until enough nodes are in sync.
+    #[default]
+    Wait,
+    /// They are acknowledged once those that are in sync have them, were it the owner alone.
+    Continue,
+}
+
+/// A text that is not a [`DegradedPolicy`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("'{text}' does not say what flushes do while copies are missing: give 'wait' or 'continue'")]
+pub struct InvalidDegradedPolicy {
+    /// What was given.
+    pub text: String,
+}
+
+impl FromStr for DegradedPolicy {
+    type Err = InvalidDegradedPolicy;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "wait" => Ok(Self::Wait),
+            "continue" => Ok(Self::Continue),
+            _ => Err(InvalidDegradedPolicy { text: text.to_owned() }),
+        }
+    }
+}
+
+impl fmt::Display for DegradedPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Wait => "wait",
+            Self::Continue => "continue",
+        })
     }
 }
 
@@ -105,7 +155,7 @@ impl fmt::Display for AttachPolicy {
     }
 }
 
-as_text!(Durability, AttachPolicy);
+as_text!(Durability, DegradedPolicy, AttachPolicy);
 
 #[cfg(test)]
 mod tests {
@@ -116,9 +166,18 @@ mod tests {
         for text in ["local", "sync:2", "sync:7"] {
             assert_eq!(text.parse::<Durability>().unwrap().to_string(), text);
         }
+        assert_eq!(["local", "sync:2", "sync:7"].map(|text| text.parse::<Durability>().unwrap().copies()), [1, 2, 7]);
         for bad in ["", "Local", "sync", "sync:", "sync:0", "sync:1", "sync:8", "sync:02", "sync:+2", "sync:2 "] {
             assert!(bad.parse::<Durability>().is_err(), "{bad} was taken for a durability");
         }
+    }
+
+    #[test]
+    fn what_to_do_while_copies_are_missing_reads_back_as_it_was_written() {
+        for policy in [DegradedPolicy::Wait, DegradedPolicy::Continue] {
+            assert_eq!(policy.to_string().parse(), Ok(policy));
+        }
+        assert!("Continue".parse::<DegradedPolicy>().is_err());
     }
 
     #[test]

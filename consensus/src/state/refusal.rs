@@ -6,6 +6,7 @@ use sterna_types::{
 };
 
 use super::cluster::MetadataVersion;
+use super::in_sync::CannotSync;
 use super::layout::LayoutRevision;
 use super::ownership::CannotPass;
 use super::session::SessionNumber;
@@ -328,6 +329,18 @@ pub enum Refusal {
         /// The node.
         node: NodeId,
     },
+    /// There is no such site.
+    #[error("there is no site '{site}': 'sterna cluster status' lists them")]
+    NoSuchSite {
+        /// Its name.
+        site: SiteName,
+    },
+    /// Within a site there is no link.
+    #[error("from site '{site}' to itself there is no link: give two sites")]
+    NoLink {
+        /// The site.
+        site: SiteName,
+    },
     /// What the site of the owner keeps is the volume itself.
     #[error("site '{site}' is where the owner of volume {volume} is: a replica is at another one")]
     ReplicaAtOwner {
@@ -445,6 +458,14 @@ pub enum Refusal {
         volume: VolumeId,
         /// Why not.
         why: CannotPass,
+    },
+    /// Those in sync with it stay as they are, or nobody takes over by being one.
+    #[error("volume {volume}: {why}")]
+    CannotSync {
+        /// The volume.
+        volume: VolumeId,
+        /// Why.
+        why: CannotSync,
     },
     /// One to [`MAX_VOLUMES_PER_HANDOFF`].
     #[error("{given} volumes in one request; handoffs are of 1 to {MAX_VOLUMES_PER_HANDOFF} volumes each")]

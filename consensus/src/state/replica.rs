@@ -7,6 +7,10 @@
 //! failover to B: epoch 2 begins with r2                 superseded: epoch 1 of A, published r4, resumed from r2
 //! A returns: seals what it has as r6, and keeps it as a snapshot; it follows epoch 2 like any replica
 //! ```
+//!
+//! Where B is in sync it takes over with everything: epoch 2 resumes from r4, and no root of epoch 1 is given up, whoever has it.
+//! It begins to publish with r2 once more, which is what it has as chunks. The rest is in its copy of A's journal, and in what it seals
+//! next. Until then another site may have more complete than is published.
 
 use std::fmt;
 use std::str::FromStr;
@@ -38,19 +42,23 @@ pub struct Replica {
 pub enum ReplicaMode {
     /// It follows the published roots; nobody waits for it.
     Async,
+    /// It follows the published roots, and takes what the owner writes to its journal beside: it may be in sync. Since version 5 of
+    /// the metadata.
+    Sync,
 }
 
 impl fmt::Display for ReplicaMode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Async => f.write_str("async"),
-        }
+        f.write_str(match self {
+            Self::Async => "async",
+            Self::Sync => "sync",
+        })
     }
 }
 
 /// A text that is not a [`ReplicaMode`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("'{text}' is no mode of a replica that this version has: it has 'async'")]
+#[error("'{text}' is no mode of a replica: give 'async' or 'sync'")]
 pub struct InvalidReplicaMode {
     /// What was given.
     pub text: String,
@@ -62,6 +70,7 @@ impl FromStr for ReplicaMode {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text {
             "async" => Ok(Self::Async),
+            "sync" => Ok(Self::Sync),
             _ => Err(InvalidReplicaMode { text: text.to_owned() }),
         }
     }
@@ -87,10 +96,10 @@ pub struct Superseded {
     pub owner: NodeId,
     /// What that had published last.
     pub published: Published,
-    /// What the next epoch began with.
+    /// What the next epoch went on with of what was published: what is complete at the heir, or all of it where the heir was in sync.
     pub resumed: Published,
-    /// Where the owner had reclaimed it: see [`Volume::reclaimed`]. Unless the owner has opened it since, it has what it left in that
-    /// epoch. Since version 4 of the metadata.
+    /// Where the owner went on with what it had kept of an earlier epoch: see [`Volume::reclaimed`]. Unless the owner has opened it
+    /// since, it has what it left in that epoch. Since version 4 of the metadata.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reclaimed: Option<Epoch>,
     /// Whether the owner has returned, and said what else it had.
@@ -124,8 +133,11 @@ pub struct Loss {
     pub all_is_published: bool,
     /// Whether what is complete there was given up by an earlier failover: then there is nothing to go on with.
     pub is_given_up: bool,
-    /// Other sites at which there is more of what was published.
+    /// Other sites at which there is more of what was published, or all that was acknowledged.
     pub more_at: Vec<SiteName>,
+    /// Whether the node is in sync: it takes over with all that was acknowledged in the volume's epoch, and a failover to its site is
+    /// refused. Where the volume is being handed over, what the node that it goes to has acknowledged since is not of that epoch.
+    pub is_in_sync: bool,
 }
 
 impl Metadata {
@@ -133,22 +145,27 @@ impl Metadata {
     pub fn loss(&self, volume: &Volume, site: &SiteName) -> Option<Loss> {
         let replica = volume.replicas.get(site)?;
         let complete = replica.complete?;
-        let published = volume.published;
+        let is_in_sync = volume.in_sync.contains(&replica.node);
+        let (published, known) = (volume.published, volume.newest_known());
         let is_closed = |node: NodeId| {
             let session = self.node(node).and_then(|node| node.session);
             session.is_some_and(|session| session.state == SessionState::Closed)
         };
-        let lost_ms = complete.contents.at.zip(published.at);
+        let lost_ms = complete.contents.at.zip(known.at);
+        let lost_ms = lost_ms.map(|(complete, known)| known.unix_ms.saturating_sub(complete.unix_ms));
         let kept = |complete: &Complete| {
             if volume.descends_from(complete) { complete.contents.written_blocks } else { 0 }
         };
-        let has_more = |other: &Replica| other.complete.is_some_and(|other| kept(&other) > kept(&complete));
+        let has_more = |other: &Replica| {
+            let has_all = volume.in_sync.contains(&other.node);
+            !is_in_sync && (has_all || other.complete.is_some_and(|other| kept(&other) > kept(&complete)))
+        };
         Some(Loss {
             node: replica.node,
             complete,
             published,
-            lost_blocks: published.written_blocks.saturating_sub(kept(&complete)),
-            lost_ms: lost_ms.map(|(complete, published)| published.unix_ms.saturating_sub(complete.unix_ms)),
+            lost_blocks: if is_in_sync { 0 } else { known.written_blocks.saturating_sub(kept(&complete)) },
+            lost_ms: if is_in_sync { Some(0) } else { lost_ms },
             all_is_published: volume.ownership().writers().all(is_closed),
             is_given_up: !volume.descends_from(&complete),
             more_at: volume
@@ -157,6 +174,7 @@ impl Metadata {
                 .filter(|(_, other)| has_more(other))
                 .map(|(site, _)| site.clone())
                 .collect(),
+            is_in_sync,
         })
     }
 }
@@ -164,11 +182,21 @@ impl Metadata {
 impl Volume {
     /// At most so many blocks of the data writes that were published are nowhere but at the owner's site, or are still where the volume
     /// was handed over from: what is lost with one site. `None` where no replica has any of it completely, and so all of it is
-    /// exposed. What the owner has not published is, too. O(replicas).
+    /// exposed. What the owner has not published is, too. Where a node is in sync nothing that was acknowledged is. O(replicas).
     pub fn exposed_blocks(&self) -> Option<u64> {
+        if !self.in_sync.is_empty() {
+            return Some(0);
+        }
         let complete = self.replicas.values().filter_map(|replica| replica.complete);
         let kept = complete.filter(|complete| self.descends_from(complete)).map(|c| c.contents.written_blocks).max()?;
-        Some(self.published.written_blocks.saturating_sub(kept))
+        Some(self.newest_known().written_blocks.saturating_sub(kept))
+    }
+
+    /// The newest contents that are known to be in it. They are those that are published, but for an heir that was in sync, and has
+    /// published nothing yet: that has all that was published before it, and began to publish with less.
+    fn newest_known(&self) -> Published {
+        let resumed = self.superseded.last().filter(|_| self.was_taken_over()).map(|last| last.resumed);
+        resumed.filter(|resumed| resumed.written_blocks > self.published.written_blocks).unwrap_or(self.published)
     }
 
     /// Whether these contents were a state of what the volume is now: of each epoch that has ended without its owner, only what

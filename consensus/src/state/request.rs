@@ -40,6 +40,9 @@ impl Request {
             Command::CommitHandoff { volumes, .. } => {
                 (SHORT_REQUEST_BYTES_AT_MOST, volumes.len() * RECEIVED_BYTES_AT_MOST)
             }
+            Command::ChangeInSync { add, remove, .. } => {
+                (REQUEST_BYTES_AT_MOST, (add.len() + remove.len()) * NODE_BYTES_AT_MOST)
+            }
             Command::FinishHydration { snapshots, .. } => (REQUEST_BYTES_AT_MOST, snapshots.len() * NAME_BYTES_AT_MOST),
             _ => (REQUEST_BYTES_AT_MOST, 0),
         };
@@ -89,5 +92,7 @@ const REPORT_BYTES_AT_MOST: usize = 320;
 const HANDOFF_BYTES_AT_MOST: usize = 64;
 /// Nor a volume that was given: five numbers, a hash.
 const RECEIVED_BYTES_AT_MOST: usize = 304;
+/// Nor the id of a node, with a comma.
+const NODE_BYTES_AT_MOST: usize = 21;
 /// Nor a name of 63 bytes, with quotes and a comma.
 const NAME_BYTES_AT_MOST: usize = 66;

@@ -2,7 +2,7 @@
 
 use proptest::prelude::{Just, Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
 use proptest::{collection, option};
-use sterna_types::{ByteSize, ChunkId, ClusterId, Epoch, Root, SnapshotName, VolumeSize};
+use sterna_types::{ByteRate, ByteSize, ChunkId, ClusterId, Epoch, Root, SnapshotName, VolumeSize};
 
 use super::command::{NewSnapshot, NewVolume, Origin, RootPublication};
 use super::policy::{AttachPolicy, Durability, SyncCopies};
@@ -117,6 +117,8 @@ fn any_volume_command() -> impl Strategy<Value = Command> {
             Command::CreateSnapshot(NewSnapshot { volume, epoch, name, root, generation, size, at })
         },
     );
+    let site = || prop_oneof![Just("ams"), Just("s2"), Just("nowhere")].prop_map(|name| name.parse().unwrap());
+    let rate = || (1u64..9).prop_map(ByteRate);
     let written = || (0u64..50, option::of((0u64..9).prop_map(|unix_ms| UnixTime { unix_ms })));
     let publication = (id(), epoch(), root(), generation(), written()).prop_map(
         |(volume, epoch, root, generation, (written_blocks, at))| RootPublication {
@@ -142,6 +144,8 @@ fn any_volume_command() -> impl Strategy<Value = Command> {
         8 => collection::vec(publication, 0..6).prop_map(Command::PublishRoots),
         1 => (id(), durability()).prop_map(|(volume, durability)| Command::SetDurability { volume, durability }),
         1 => (id(), attach()).prop_map(|(volume, attach)| Command::SetAttach { volume, attach }),
+        1 => (id(), option::of(rate())).prop_map(|(volume, limit)| Command::SetVolumeLimit { volume, limit }),
+        1 => (site(), site(), option::of(rate())).prop_map(|(from, to, limit)| Command::SetLinkLimit { from, to, limit }),
     ]
 }
 

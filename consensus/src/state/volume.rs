@@ -7,19 +7,23 @@
 //! * its replicas are at other sites than its owner, each kept by a node of its site;
 //! * it is handed over only when it is ready, to another node than its owner, and there is room for one more source then;
 //! * its sources owned it one after the other, each in an epoch that is over;
-//! * it was reclaimed from an epoch that is over, and only if the epoch in between ended without its owner.
+//! * those in sync with it are of a bounded number, none of them its owner, and each keeps a replica of it in mode sync whose complete
+//!   contents are a state of what it is now; right after each change of its epoch there are none;
+//! * its owner goes on with what it has kept of an earlier epoch only where all epochs from that one on have ended without their owners,
+//!   which are one, or two where it was being handed over.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use sterna_types::{Epoch, NodeId, Root, SiteName, SnapshotName, VolumeId, VolumeName, VolumeSize};
+use sterna_types::{ByteRate, Epoch, NodeId, Root, SiteName, SnapshotName, VolumeId, VolumeName, VolumeSize};
 
 use super::cluster::is_default;
 use super::hydration::Source;
+use super::in_sync::InSyncRevision;
 use super::ownership::{HandoffNumber, Ownership};
-use super::policy::{AttachPolicy, Durability};
+use super::policy::{AttachPolicy, DegradedPolicy, Durability};
 use super::replica::{Replica, Superseded};
 use super::shared_map::SharedMap;
 
@@ -66,9 +70,23 @@ pub struct Volume {
     /// The nodes that have handed it over, the oldest first, until its owner has all of it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sources: Vec<Source>,
-    /// Where its owner has reclaimed it from a handoff: the epoch in which the owner left it, and goes on with it as it was left.
+    /// Where its owner goes on with what it has kept of an earlier epoch, as it was left there: that epoch. It has owned the volume
+    /// in it, and has reclaimed it from a handoff; or, since version 5 of the metadata, it was in sync in it, and has taken over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reclaimed: Option<Epoch>,
+    /// How much of it each other node fetches in a second while nobody waits for it. Since version 5 of the metadata.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<ByteRate>,
+    /// What flushes do while fewer nodes are in sync than its durability asks for. Since version 5 of the metadata, as what follows.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub degraded: DegradedPolicy,
+    /// The nodes beside its owner that hold everything which was acknowledged: see [`in_sync`](super::in_sync). Its flushes wait for
+    /// each of them, whatever its durability.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub in_sync: BTreeSet<NodeId>,
+    /// Counts what has happened to that set in this epoch.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub in_sync_revision: InSyncRevision,
 }
 
 /// A number for how a volume's contents are cut into chunks and how its map is written down. The storage engine gives it
@@ -174,6 +192,8 @@ impl Volume {
         let Ownership { owner, epoch, moving_to, last_handoff } = ownership;
         if epoch != self.epoch {
             self.reclaimed = None;
+            self.in_sync.clear();
+            self.in_sync_revision = InSyncRevision::default();
         }
         (self.owner, self.epoch) = (owner, epoch);
         (self.moving_to, self.last_handoff) = (moving_to, last_handoff);
@@ -182,6 +202,19 @@ impl Volume {
     /// Whether its epoch began without the owner of the one before.
     pub fn was_taken_over(&self) -> bool {
         self.superseded.last().is_some_and(|last| last.epoch.next() == self.epoch)
+    }
+
+    /// Whether a node is its owner, and goes on with what it has kept of this earlier epoch. Another node that has kept something of that
+    /// epoch has it from when it owned the volume, and is superseded.
+    pub fn goes_on_with(&self, node: NodeId, kept: Epoch) -> bool {
+        self.owner == node && self.reclaimed == Some(kept)
+    }
+
+    /// Whether its owner can be going on with what it has kept of the epoch that is named: the ones from there on have ended without
+    /// their owners.
+    pub(super) fn reclaimed_is_right(&self) -> bool {
+        let is_over = |left: Epoch| left.next() == self.epoch || left.next().next() == self.epoch;
+        self.reclaimed.is_none_or(|left| is_over(left) && self.was_taken_over())
     }
 
     /// The nodes that hold all of a snapshot of this volume.

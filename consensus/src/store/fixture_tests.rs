@@ -1,4 +1,4 @@
-//! What format 1 looks like, in `fixtures/format-1`, and what format 4 has beside, in `fixtures/format-4`. What has been written is
+//! What format 1 looks like, in `fixtures/format-1`, what format 4 has beside, in `fixtures/format-4`, and format 5, in `fixtures/format-5`. What has been written is
 //! read for ever: a new version gets a directory of its own beside them, and these files are never changed.
 
 use std::collections::BTreeSet;
@@ -10,7 +10,7 @@ use openraft::storage::RaftStateMachine;
 use openraft::{EmptyNode, EntryPayload, LeaderId, RaftSnapshotBuilder};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use sterna_types::{ByteSize, Epoch, NodeId, VolumeId, VolumeSize};
+use sterna_types::{ByteRate, ByteSize, Epoch, NodeId, VolumeId, VolumeSize};
 
 use super::record::{EntryRecord, SnapshotRecord, VoteRecord, from_json, to_json};
 use super::snapshots::Snapshots;
@@ -112,6 +112,17 @@ fn handoff_commands() -> Vec<Command> {
     ]
 }
 
+/// One of each command about limits.
+fn limit_commands() -> Vec<Command> {
+    let limit = Some(ByteRate(6_250_000));
+    let (from, to) = ("ams".parse().unwrap(), "s2".parse().unwrap());
+    vec![
+        Command::SetVolumeLimit { volume: VolumeId(2), limit },
+        Command::SetVolumeLimit { volume: VolumeId(1), limit: None },
+        Command::SetLinkLimit { from, to, limit },
+    ]
+}
+
 fn handoff_requests() -> Vec<Request> {
     let id = |number: u128| Some(RequestId(number));
     (1..).zip(handoff_commands()).map(|(number, command)| Request { id: id(number), command }).collect()
@@ -147,7 +158,16 @@ fn handoffs_read_as_they_always_did() {
     }
     let sources = metadata.volumes().map(|volume| volume.sources.len());
     assert!(sources.eq([1, 0]) && metadata.volumes().any(|volume| volume.moving_to.is_some()));
-    stands_as(&metadata, include_str!("../../fixtures/format-4/state.json"));
+    let before = include_str!("../../fixtures/format-4/state.json").trim_end();
+    let before: Metadata = from_json(Path::new("here"), "the fixture", before.as_bytes()).unwrap();
+    assert!(before.volumes().eq(metadata.volumes()));
+    for command in limit_commands() {
+        metadata.apply(&Request { id: None, command }).unwrap();
+    }
+    stands_as(&metadata, include_str!("../../fixtures/format-5/state.json"));
+    let limits = limit_commands().into_iter().map(|command| Request { id: None, command }).collect::<Vec<_>>();
+    let entry = Entry { log_id: log_id(22), payload: EntryPayload::Normal(Batch::from(limits)) };
+    stands_as(&EntryRecord::from(&entry), include_str!("../../fixtures/format-5/entry-limits.json"));
     let entry = Entry { log_id: log_id(21), payload: EntryPayload::Normal(Batch::from(requests)) };
     stands_as(&EntryRecord::from(&entry), include_str!("../../fixtures/format-4/entry-handoffs.json"));
 }
@@ -172,7 +192,7 @@ async fn a_directory_of_an_earlier_version_opens_and_its_next_snapshot_is_compre
     let mut store = Store::open(dir.path(), Absent::Refuse).unwrap();
     assert_eq!(store.view.borrow().volume_count(), 3);
     assert_eq!(store.view.borrow().version(), MetadataVersion::FIRST);
-    assert_eq!(std::fs::read_to_string(dir.path().join("FORMAT")).unwrap(), "sterna-metadata 4\n");
+    assert_eq!(std::fs::read_to_string(dir.path().join("FORMAT")).unwrap(), "sterna-metadata 5\n");
     let raise = Command::RaiseVersion { version: MetadataVersion::CURRENT };
     for (index, command, first_byte) in [(21, create_volume("one-more"), b'{'), (22, raise, 0x28)] {
         let payload = EntryPayload::Normal(Batch::from(vec![Request { id: None, command }]));

@@ -113,6 +113,12 @@ impl Failovers {
                 continue;
             }
             let next = past.get(at + 1).map_or(entry.owner, |next| next.owner);
+            // How the epoch behind it began, unless that has ended by a handoff since.
+            let begun_by = match past.get(at + 1) {
+                Some(next) if next.epoch == superseded.epoch.next() => Some(next.reclaimed),
+                _ => (entry.epoch == superseded.epoch.next()).then_some(entry.reclaimed),
+            };
+            let is_in_sync = begun_by.map(|reclaimed| reclaimed == Some(superseded.epoch));
             let (Some(from), Some(to)) = (self.place_of(superseded.owner), self.place_of(next)) else { continue };
             let by_handoffs = ended - asked.known_epoch - 1;
             let Some(invoked_ns) = asked.since_ns.filter(|_| by_handoffs <= asked.handoffs) else {
@@ -129,6 +135,7 @@ impl Failovers {
                 epoch,
                 published_bytes: superseded.published.written_blocks * BLOCK_SIZE,
                 complete_bytes: superseded.resumed.written_blocks * BLOCK_SIZE,
+                is_in_sync,
                 lost_bytes,
                 invoked_ns,
                 answered_ns: now_ns(),

@@ -286,16 +286,19 @@ async fn build(world: &Rc<World>) -> Result<()> {
     .await?;
     for (owner, volume) in world.setting.volumes.iter().enumerate() {
         let name = volume.name.clone();
+        // One of three volumes, and in one of two clusters.
+        let is_sync = owner == SYNC_VOLUME && world.setting.seed.is_multiple_of(2);
+        let (durability, mode) = if is_sync { ("sync:2", "sync") } else { ("local", "async") };
         asked(world, owner, move |node| {
             let name = name.clone();
-            async move { node.create_volume(&name, BLOCKS * BLOCK_BYTES as u64).await }
+            async move { node.create_volume(&name, BLOCKS * BLOCK_BYTES as u64, durability).await }
         })
         .await?;
         for (other, site) in world.setting.sites.iter().enumerate().filter(|(other, _)| *other != owner) {
             let (name, site) = (volume.name.clone(), site.clone());
             asked(world, owner, move |node| {
                 let (name, site) = (name.clone(), site.clone());
-                async move { node.set_replica(&name, &site).await }
+                async move { node.set_replica(&name, &site, mode).await }
             })
             .await
             .with_context(|| format!("a replica at {other}"))?;
@@ -343,6 +346,8 @@ const SITES: [&str; 5] = ["ams", "chi", "icn", "gru", "syd"];
 const PORT: u16 = 7_400;
 /// The first sites own one each.
 const VOLUMES: usize = 3;
+/// The one of them whose flushes wait for another node, in clusters in which any do.
+const SYNC_VOLUME: usize = 1;
 /// So few that each is often written, and all are often read.
 const BLOCKS: u64 = 128;
 const FAULTS: u32 = 24;

@@ -8,17 +8,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use sterna_types::ChunkId;
 
-use super::{ChunkKind, ChunkStore, Encoding, Location, NewChunk, StoreError, StorePin, piece_checksums};
+use super::{ChunkKind, ChunkStore, Encoding, Location, NewChunk, Room, StoreError, StorePin, piece_checksums};
 use crate::disk::{Disk, DiskFile, SimulatedDisk};
 
 /// Chunks in a map.
 ///
 /// ```
-/// use sterna_storage_node::chunk_store::{ChunkKind, ChunkStore, MemoryChunkStore, NewChunk};
+/// use sterna_storage_node::chunk_store::{ChunkKind, ChunkStore, MemoryChunkStore, NewChunk, Room};
 ///
 /// let store = MemoryChunkStore::new();
 /// let chunk = NewChunk::of(ChunkKind::Data, vec![1; 4096].into());
-/// store.append(&[chunk.clone()], &store.pin())?;
+/// store.append(&[chunk.clone()], Room::BesideReserve, &store.pin())?;
 /// assert_eq!(store.get(chunk.id)?, Some(chunk.bytes));
 /// # Ok::<(), sterna_storage_node::chunk_store::StoreError>(())
 /// ```
@@ -67,7 +67,7 @@ impl ChunkStore for MemoryChunkStore {
         Ok(self.lock().contains_key(&id))
     }
 
-    fn append(&self, chunks: &[NewChunk], _pin: &StorePin) -> Result<(), StoreError> {
+    fn append(&self, chunks: &[NewChunk], _room: Room, _pin: &StorePin) -> Result<(), StoreError> {
         let mut stored = self.lock();
         for chunk in chunks {
             chunk.check();
@@ -111,7 +111,7 @@ mod tests {
         let chunk = NewChunk::of(ChunkKind::Manifest, (0..=255).collect::<Vec<u8>>().into());
         let pin = store.pin();
         assert!(!store.keep(chunk.id, &pin).expect("an answer"));
-        store.append(&[chunk.clone(), chunk.clone()], &pin).expect("a stored chunk");
+        store.append(&[chunk.clone(), chunk.clone()], Room::BesideReserve, &pin).expect("a stored chunk");
         assert!(store.keep(chunk.id, &pin).expect("an answer"));
         assert_eq!((store.len(), store.kind(chunk.id)), (1, Some(ChunkKind::Manifest)));
         let location = store.locate(chunk.id).expect("an answer").expect("a place");

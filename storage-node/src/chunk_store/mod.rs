@@ -44,6 +44,17 @@ pub use throttle::Throttle;
 /// The longest chunk, in bytes: a fully fragmented manifest is the largest piece of the map, a data chunk has 128 KiB.
 pub const MAX_CHUNK_BYTES: usize = 256 << 10;
 
+/// How far chunks may go into what a store leaves free of its disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Room {
+    /// Up to the reserve.
+    #[default]
+    BesideReserve,
+    /// Into half of the reserve: for what gives back more than it takes, and has to be stored before anything can be given
+    /// back.
+    OfReserve,
+}
+
 /// Chunks by id. All calls may block, unless they say otherwise.
 pub trait ChunkStore: fmt::Debug + Send + Sync + 'static {
     /// Holds the beginning of the next collection back until it is dropped: taken before the first [`ChunkStore::keep`] or
@@ -58,13 +69,13 @@ pub trait ChunkStore: fmt::Debug + Send + Sync + 'static {
     /// [`StoreError`].
     fn keep(&self, id: ChunkId, pin: &StorePin) -> Result<bool, StoreError>;
 
-    /// Stores chunks; those that are here already, or twice among them, are stored once. Durable, with their places in the
-    /// index, on return.
+    /// Stores chunks, as far as there is `room`; those that are here already, or twice among them, are stored once. Durable,
+    /// with their places in the index, on return.
     ///
     /// # Errors
     /// [`StoreError::Full`], and then nothing of it is in the index and a later call may succeed; [`StoreError::Poisoned`]
     /// for good after a failed sync.
-    fn append(&self, chunks: &[NewChunk], pin: &StorePin) -> Result<(), StoreError>;
+    fn append(&self, chunks: &[NewChunk], room: Room, pin: &StorePin) -> Result<(), StoreError>;
 
     /// Where a chunk is; `None` where it is not here.
     ///

@@ -15,7 +15,7 @@ use super::bits::Bits;
 use super::index::IndexEntry;
 use super::pack::{PackId, PackScanner, Verdict};
 use super::pack_store::{PackStore, io_at, location_of};
-use super::{ChunkStore, StoreError, Throttle};
+use super::{ChunkKind, ChunkStore, StoreError, Throttle};
 use crate::progress::Progress;
 
 /// How a scrub works.
@@ -83,6 +83,14 @@ pub trait ScrubWatcher {
 }
 
 impl PackStore {
+    /// What a chunk is that the index names, be it damaged or not.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn kind_of(&self, id: ChunkId) -> Result<Option<ChunkKind>, StoreError> {
+        Ok(self.entry(id)?.map(|entry| entry.frame.kind))
+    }
+
     /// Reads everything again, and says what is bad. It ends early once `cancel` is set.
     ///
     /// # Errors

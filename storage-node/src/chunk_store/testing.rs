@@ -11,7 +11,7 @@ use super::collect::{CollectError, CollectOptions, CollectReport, Reference, Ref
 use super::index::{IndexEntry, MemoryIndex};
 use super::pack_store::io_at;
 use super::{
-    ChunkKind, ChunkStore, DamagedFrame, NewChunk, PackStore, PackStoreOptions, ScrubOptions, ScrubReport,
+    ChunkKind, ChunkStore, DamagedFrame, NewChunk, PackStore, PackStoreOptions, Room, ScrubOptions, ScrubReport,
     ScrubWatcher, StoreError,
 };
 use crate::disk::SimulatedDisk;
@@ -64,7 +64,7 @@ impl Machine {
     }
 
     pub(super) fn append(&self, chunks: &[NewChunk]) -> Result<(), StoreError> {
-        self.store.append(chunks, &self.store.pin())
+        self.store.append(chunks, Room::BesideReserve, &self.store.pin())
     }
 
     pub(super) fn collect(&self, roots: &[ChunkId], options: &CollectOptions) -> Result<CollectReport, CollectError> {

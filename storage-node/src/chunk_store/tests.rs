@@ -101,10 +101,10 @@ fn a_store_on_the_operating_system_is_found_again() {
     };
     let chunks = tree(&[&[1, 2, 3], &[3, 4]]);
     let store = open();
-    store.append(&chunks, &store.pin()).expect("stored chunks");
+    store.append(&chunks, Room::BesideReserve, &store.pin()).expect("stored chunks");
     drop(store);
     let store = open();
-    store.append(&[data(9, 1)], &store.pin()).expect("a chunk in a new pack");
+    store.append(&[data(9, 1)], Room::BesideReserve, &store.pin()).expect("a chunk in a new pack");
     for chunk in &chunks {
         assert_eq!(store.get(chunk.id).expect("a chunk"), Some(chunk.bytes.clone()));
     }
@@ -172,7 +172,10 @@ fn a_damaged_chunk_is_repaired_with_its_own_bytes_and_no_others() {
     let location = located(&machine, chunk.id);
     location.file.write_at(location.offset, &[b"damage"]).expect("damage");
     let pin = machine.store.pin();
-    machine.store.append(std::slice::from_ref(&chunk), &pin).expect("a chunk that is here, it seems");
+    machine
+        .store
+        .append(std::slice::from_ref(&chunk), Room::BesideReserve, &pin)
+        .expect("a chunk that is here, it seems");
     assert_eq!(damages(&machine), [Damage::Lost]);
     let other = NewChunk { bytes: data(3, 2).bytes, ..chunk };
     assert!(matches!(machine.store.repair(&other, &pin), Err(StoreError::Corrupt { .. })));
@@ -260,6 +263,12 @@ fn a_full_disk_is_noticed_before_anything_is_touched() {
     assert!(matches!(machine.append(&large), Err(StoreError::Full)));
     assert_eq!(machine.disk.operations(), operations);
     machine.append(&large[..2]).expect("fewer chunks");
+    // What gives more back may take half of the reserve.
+    let into_reserve = |chunks| machine.store.append(chunks, Room::OfReserve, &machine.store.pin());
+    machine.disk.leave(576 << 10);
+    assert!(matches!(machine.append(&large[2..3]), Err(StoreError::Full)));
+    into_reserve(&large[2..12]).expect("less than half of the reserve");
+    assert!(matches!(into_reserve(&large[12..]), Err(StoreError::Full)));
     machine.disk.limit(None);
     machine.append(&large).expect("all of them, once there is space");
     machine.check();

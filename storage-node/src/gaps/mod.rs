@@ -18,23 +18,29 @@
 //!
 //! A walk can be of some blocks of a root only ([`Gaps::within`]): of what else there is, it looks at what lies on the way.
 //!
+//! With each chunk that is lacking comes what the old root has in its place, its predecessors: whoever sends the chunk can say how it
+//! differs from these ([`bundle`](crate::bundle)).
+//!
 //! Each group is as large as it can be, since it costs a round trip: all that is lacking of a node's children, of the
 //! manifests of 64 segments, of their data up to 4,096 chunks. The walk goes down before it goes on, so that what it holds is
-//! bounded: the children of three nodes (256 each), and the ids of the data of 64 segments (1,024 each), 2 MiB, and again as
-//! much to tell which of them are the same. Nodes and manifests are read from the store, past the cache that guests' reads
+//! bounded: the children of three nodes (256 each), and the ids of the data of 64 segments (1,024 each), 2 MiB, again as much to
+//! tell which of them are the same, and as many predecessors, 3 MiB. Nodes and manifests are read from the store, past the cache that guests' reads
 //! go through.
 
-use std::collections::HashSet;
+mod fetched;
+
+use std::collections::{HashMap, HashSet};
 use std::iter;
 use std::ops::Range;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use sterna_types::{BLOCK_SIZE, BLOCKS_PER_SEGMENT, ChunkId, Root, SegmentIndex};
 
-use crate::chunk_store::{ChunkKind, ChunkStore, MAX_CHUNK_BYTES, NewChunk, StoreError, StorePin, chunk_id};
-use crate::chunk_writer::{MAX_PENDING_BYTES, MAX_PENDING_CHUNKS};
-use crate::map::{self, Level, Manifest, MapError, Node, NodeCache, ReferencesError};
+pub use fetched::{FetchedError, repair_fetched, store_fetched};
+
+use crate::bundle::Excerpt;
+use crate::chunk_store::{ChunkKind, ChunkStore, StoreError, StorePin};
+use crate::map::{self, Extent, Level, Manifest, MapError, Node, NodeCache, Piece};
 
 /// The most chunks in one group: ids of 128 KiB in one message, data of at most 512 MiB.
 pub const MAX_WANTED: usize = 4096;
@@ -46,6 +52,23 @@ pub struct Wanted {
     pub id: ChunkId,
     /// What it has to be.
     pub kind: ChunkKind,
+}
+
+/// A chunk that is needed and not here, and what was in its place before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// The chunk.
+    pub wanted: Wanted,
+    /// Parts of chunks that are here, in the order of the blocks that they held; of a node or manifest, the one that it takes the place
+    /// of. None where there was nothing, or it is not known.
+    pub predecessors: Vec<Excerpt>,
+}
+
+/// One without predecessors.
+impl From<Wanted> for Gap {
+    fn from(wanted: Wanted) -> Self {
+        Self { wanted, predecessors: Vec::new() }
+    }
 }
 
 /// Walks the difference of two roots and names what is lacking of the new one; what the old one needs is here, held by a name
@@ -61,7 +84,7 @@ pub struct Gaps {
     path: Vec<Row>,
     window: Window,
     /// What was named last.
-    named: Vec<Wanted>,
+    named: Vec<Gap>,
 }
 
 /// A place in two maps where they differ, and that is no hole in the new one.
@@ -94,8 +117,9 @@ struct Window {
     /// The manifests before this one have been read.
     read: usize,
     /// The data that these name and their old ones do not, each chunk once.
-    data: Vec<ChunkId>,
-    seen: HashSet<ChunkId>,
+    data: Vec<Gap>,
+    /// Where each of them is there.
+    places: HashMap<ChunkId, usize>,
     /// The data before this one is done with.
     next: usize,
 }
@@ -128,9 +152,8 @@ impl Gaps {
     /// # Errors
     /// [`MapError`] where a part of either map cannot be read, or is none, or a part of the old one is not here. The walk is
     /// where it was, and the call can be made again.
-    pub fn next(&mut self, pin: &StorePin) -> Result<Option<Vec<Wanted>>, MapError> {
-        let mut lacking = lacking(&*self.store, &self.named, pin)?;
-        self.named.clear();
+    pub fn next(&mut self, pin: &StorePin) -> Result<Option<Vec<Gap>>, MapError> {
+        let mut lacking = lacking(&*self.store, std::mem::take(&mut self.named), pin)?;
         while lacking.is_empty() {
             match self.step(pin)? {
                 Some(found) => lacking = found,
@@ -141,8 +164,18 @@ impl Gaps {
         Ok(Some(lacking))
     }
 
+    /// Goes on without what was named last: the next call does not name it again, whether it is here by then or not. Only for data, through
+    /// which no walk leads.
+    ///
+    /// # Panics
+    /// Where parts of the map were named last.
+    pub fn leave(&mut self) {
+        assert!(self.named.iter().all(|gap| gap.wanted.kind == ChunkKind::Data), "a walk leads through the map");
+        self.named.clear();
+    }
+
     /// One step of the walk: what is found lacking, which may be nothing; `None` at the end.
-    fn step(&mut self, pin: &StorePin) -> Result<Option<Vec<Wanted>>, MapError> {
+    fn step(&mut self, pin: &StorePin) -> Result<Option<Vec<Gap>>, MapError> {
         if let Some(found) = self.window.step(&*self.store, &self.blocks, &self.nodes, pin)? {
             return Ok(Some(found));
         }
@@ -158,14 +191,14 @@ impl Gaps {
             return Ok(Some(Vec::new()));
         };
         if !row.is_named {
-            let found = lacking(&*self.store, &wanted(&row.places, ChunkKind::Node), pin)?;
+            let found = lacking(&*self.store, gaps(&row.places, ChunkKind::Node), pin)?;
             row.is_named = true;
             return Ok(Some(found));
         }
         let read = |id| map::tree::node(&*self.store, &self.nodes, id, level, place.first);
         let Some(new) = unless_lacking(read(place.new), place.new)? else {
             // It was here, and has been collected since.
-            return Ok(Some(wanted(&[place], ChunkKind::Node)));
+            return Ok(Some(gaps(&[place], ChunkKind::Node)));
         };
         let old = place.old.map(read).transpose()?;
         row.next += 1;
@@ -185,16 +218,16 @@ impl Window {
         blocks: &[Range<u64>],
         nodes: &NodeCache,
         pin: &StorePin,
-    ) -> Result<Option<Vec<Wanted>>, MapError> {
+    ) -> Result<Option<Vec<Gap>>, MapError> {
         if !self.is_named {
-            let found = lacking(store, &wanted(&self.segments, ChunkKind::Manifest), pin)?;
+            let found = lacking(store, gaps(&self.segments, ChunkKind::Manifest), pin)?;
             self.is_named = true;
             return Ok(Some(found));
         }
         if let Some(place) = self.segments.get(self.read) {
             let read = |id| map::manifest(store, nodes, id, place.first);
             let Some(new) = unless_lacking(read(place.new), place.new)? else {
-                return Ok(Some(wanted(&[*place], ChunkKind::Manifest)));
+                return Ok(Some(gaps(&[*place], ChunkKind::Manifest)));
             };
             let old = place.old.map(read).transpose()?;
             self.read += 1;
@@ -203,9 +236,9 @@ impl Window {
         }
         let mut found = Vec::new();
         let mut next = self.next;
-        while let Some(&id) = self.data.get(next).filter(|_| found.len() < MAX_WANTED) {
-            if !store.keep(id, pin)? {
-                found.push(Wanted { id, kind: ChunkKind::Data });
+        while let Some(gap) = self.data.get(next).filter(|_| found.len() < MAX_WANTED) {
+            if !store.keep(gap.wanted.id, pin)? {
+                found.push(gap.clone());
             }
             next += 1;
         }
@@ -215,15 +248,33 @@ impl Window {
 
     /// Notes the data of a segment that is in `blocks`, but for what the old manifest names too.
     fn add(&mut self, new: &Manifest, old: Option<&Manifest>, blocks: &[Range<u64>], segment: SegmentIndex) {
-        let held: HashSet<ChunkId> = old.map(Manifest::chunks).into_iter().flatten().collect();
         let first = blocks_from(segment, 1).start;
-        for extent in new.extents() {
+        for (extent, before) in new_data(new, old) {
             let part = first + u64::from(extent.first_block)..first + u64::from(extent.end_block());
-            if has_any(blocks, part) && !held.contains(&extent.chunk) && self.seen.insert(extent.chunk) {
-                self.data.push(extent.chunk);
+            if !has_any(blocks, part) {
+                continue;
             }
+            let place = *self.places.entry(extent.chunk).or_insert_with(|| {
+                self.data.push(Wanted { id: extent.chunk, kind: ChunkKind::Data }.into());
+                self.data.len() - 1
+            });
+            // A chunk that is in many places has what was in the first ones.
+            let predecessors = &mut self.data[place].predecessors;
+            predecessors.extend(before.take(MAX_PREDECESSORS.saturating_sub(predecessors.len())));
         }
     }
+}
+
+/// The extents of a manifest in chunks that the one before it does not name, each with what is in its place there.
+pub(crate) fn new_data<'a>(
+    new: &'a Manifest,
+    old: Option<&'a Manifest>,
+) -> impl Iterator<Item = (&'a Extent, impl Iterator<Item = Excerpt>)> {
+    let held: HashSet<ChunkId> = old.map(Manifest::chunks).into_iter().flatten().collect();
+    new.extents().iter().filter(move |extent| !held.contains(&extent.chunk)).map(move |extent| {
+        let before = old.map(|old| old.lookup(extent.first_block, extent.block_count));
+        (extent, before.into_iter().flatten().filter_map(excerpt))
+    })
 }
 
 /// Whether all of `new` is here, walked from `old` under one pin without a gap. If it is, the pin is returned: record the root
@@ -238,84 +289,12 @@ pub fn complete(store: &Arc<dyn ChunkStore>, old: Root, new: Root) -> Result<Opt
     Ok(gap.is_none().then_some(pin))
 }
 
-/// Why fetched chunks were not stored.
-#[derive(Debug, thiserror::Error)]
-pub enum FetchedError {
-    /// What came is not what was asked for: it was altered on its way, or where it is kept.
-    #[error("chunk {id} came with the contents of {found}: it is to be fetched elsewhere")]
-    Altered {
-        /// The chunk that was wanted.
-        id: ChunkId,
-        /// What the bytes that came are called.
-        found: ChunkId,
-    },
-    /// No store takes a chunk of such a length. It has the right id: the one who wrote it was wrong.
-    #[error("chunk {id} came with {length} bytes, and no chunk of its kind has so many")]
-    Length {
-        /// The chunk.
-        id: ChunkId,
-        /// Its length in bytes.
-        length: usize,
-    },
-    /// The chunk is not what the map has in its place. It has the right id: the one who wrote it was wrong.
-    #[error("chunk {id} is not what the map says: {source}")]
-    Kind {
-        /// The chunk.
-        id: ChunkId,
-        /// What is wrong with it.
-        source: ReferencesError,
-    },
-    /// The store could not take them.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-/// Verifies each chunk against its id, and that a node or manifest is one, and stores them: durable on return, and kept at
-/// least until `pin` is dropped. Blocks.
-///
-/// # Errors
-/// [`FetchedError`]. Where one of the chunks is not what was wanted, it is named, and none of them is stored; where the store
-/// fails, some may be.
-pub fn store_fetched(
-    store: &Arc<dyn ChunkStore>,
-    pin: &StorePin,
-    chunks: Vec<(Wanted, Bytes)>,
-) -> Result<(), FetchedError> {
-    let verified: Result<Vec<NewChunk>, _> =
-        chunks.into_iter().map(|(wanted, bytes)| verified(wanted, bytes)).collect();
-    let verified = verified?;
-    let (mut begin, mut bytes) = (0, 0);
-    for (at, chunk) in verified.iter().enumerate() {
-        bytes += chunk.bytes.len();
-        if bytes >= MAX_PENDING_BYTES || at + 1 - begin >= MAX_PENDING_CHUNKS || at + 1 == verified.len() {
-            store.append(&verified[begin..=at], pin)?;
-            (begin, bytes) = (at + 1, 0);
-        }
-    }
-    Ok(())
-}
-
-fn verified(wanted: Wanted, bytes: Bytes) -> Result<NewChunk, FetchedError> {
-    let Wanted { id, kind } = wanted;
-    let found = chunk_id(&bytes);
-    if found != id {
-        return Err(FetchedError::Altered { id, found });
-    }
-    let length = bytes.len();
-    let is_whole = kind != ChunkKind::Data || (length as u64).is_multiple_of(BLOCK_SIZE);
-    if !(1..=MAX_CHUNK_BYTES).contains(&length) || !is_whole {
-        return Err(FetchedError::Length { id, length });
-    }
-    map::children(kind, &bytes).map_err(|source| FetchedError::Kind { id, source })?;
-    Ok(NewChunk { id, kind, bytes, read_soon: false })
-}
-
 /// Those that are not here, each once. Those that are stay.
-fn lacking(store: &dyn ChunkStore, wanted: &[Wanted], pin: &StorePin) -> Result<Vec<Wanted>, StoreError> {
+fn lacking(store: &dyn ChunkStore, gaps: Vec<Gap>, pin: &StorePin) -> Result<Vec<Gap>, StoreError> {
     let (mut seen, mut lacking) = (HashSet::new(), Vec::new());
-    for &chunk in wanted {
-        if seen.insert(chunk.id) && !store.keep(chunk.id, pin)? {
-            lacking.push(chunk);
+    for gap in gaps {
+        if seen.insert(gap.wanted.id) && !store.keep(gap.wanted.id, pin)? {
+            lacking.push(gap);
         }
     }
     Ok(lacking)
@@ -351,10 +330,26 @@ fn differing(old: Option<&Node>, new: &Node, first: SegmentIndex) -> Vec<Place> 
     (0..=u8::MAX).filter_map(place).collect()
 }
 
-fn wanted(places: &[Place], kind: ChunkKind) -> Vec<Wanted> {
-    places.iter().map(|place| Wanted { id: place.new, kind }).collect()
+fn gaps(places: &[Place], kind: ChunkKind) -> Vec<Gap> {
+    let gap = |place: &Place| Gap {
+        wanted: Wanted { id: place.new, kind },
+        predecessors: place.old.map(Excerpt::all_of).into_iter().collect(),
+    };
+    places.iter().map(gap).collect()
 }
 
+/// What a piece of a manifest has of its chunk; none of a hole.
+fn excerpt(piece: Piece) -> Option<Excerpt> {
+    let Piece::Mapped(extent) = piece else { return None };
+    let bytes = |blocks: u16| u32::from(blocks) * BLOCK_BYTES;
+    let start = bytes(extent.first_in_chunk);
+    Some(Excerpt { chunk: extent.chunk, bytes: start..start + bytes(extent.block_count) })
+}
+
+/// The most predecessors of a chunk: as many as an extent has blocks at most.
+pub const MAX_PREDECESSORS: usize = 32;
+const BLOCK_BYTES: u32 = 4096;
+const _: () = assert!(BLOCK_BYTES as u64 == BLOCK_SIZE);
 /// Segments whose data is looked for together: 256 MiB of a volume, so that a link of 1 Gbit/s has work for seconds.
 const WINDOW_SEGMENTS: usize = 64;
 

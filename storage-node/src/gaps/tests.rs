@@ -8,15 +8,17 @@ use proptest::prelude::{ProptestConfig, Strategy, any, prop_assert, prop_assert_
 use proptest::sample::Index;
 use proptest::test_runner::TestCaseError;
 
+use bytes::Bytes;
+
 use super::*;
 use crate::chunk_store::collect::CollectOptions;
 use crate::chunk_store::index::{MemoryIndex, VolumeRecords};
-use crate::chunk_store::{PackStore, PackStoreOptions};
+use crate::chunk_store::{NewChunk, PackStore, PackStoreOptions, Room, chunk_id};
 use crate::chunk_writer::ChunkWriter;
 use crate::disk::SimulatedDisk;
 use crate::journal::SaltSource;
 use crate::map::test_store::TestStore;
-use crate::map::{Change, Extent, MAX_SEGMENTS, NodeFormatError};
+use crate::map::{Change, Extent, MAX_SEGMENTS, NodeFormatError, ReferencesError};
 use crate::volume::{Storage, StorageOptions};
 
 /// A map, the simple way: of each segment, the numbers of its blocks, each of which is a chunk.
@@ -100,7 +102,7 @@ impl Elsewhere {
         let mut groups = Vec::new();
         loop {
             let pin = store.pin();
-            let Some(group) = gaps.next(&pin).expect("a walk") else { return groups };
+            let Some(group) = next(gaps, &pin) else { return groups };
             assert!((1..=MAX_WANTED).contains(&group.len()), "a group of {}", group.len());
             for chunk in &group {
                 assert!(!store.keep(chunk.id, &pin).expect("an answer"), "{chunk:?} is here");
@@ -109,6 +111,12 @@ impl Elsewhere {
             groups.push(group);
         }
     }
+}
+
+/// The next group, without predecessors.
+fn next(gaps: &mut Gaps, pin: &StorePin) -> Option<Vec<Wanted>> {
+    let group = gaps.next(pin).expect("a walk")?;
+    Some(group.into_iter().map(|gap| gap.wanted).collect())
 }
 
 fn is_complete(store: &Arc<dyn ChunkStore>, old: Root, new: Root) -> bool {
@@ -218,7 +226,7 @@ proptest! {
         let mut gaps = Gaps::new(store.clone(), Root::EMPTY, root);
         for _ in 0..groups {
             let pin = store.pin();
-            let Some(mut group) = gaps.next(&pin).expect("a walk") else { break };
+            let Some(mut group) = next(&mut gaps, &pin) else { break };
             // Part of a group, as far as it goes.
             group.truncate(group.len().div_ceil(2));
             store_fetched(&store, &pin, elsewhere.fetch(&group)).expect("stored chunks");
@@ -248,7 +256,7 @@ fn what_is_equal_is_not_looked_at() {
     counted.take_gets();
     let mut gaps = Gaps::new(store.clone(), old, new);
     let mut named = Vec::new();
-    while let Some(group) = gaps.next(&store.pin()).expect("a walk") {
+    while let Some(group) = next(&mut gaps, &store.pin()) {
         store_fetched(&store, &store.pin(), elsewhere.fetch(&group)).expect("stored chunks");
         named.extend(group.iter().map(|chunk| chunk.kind));
     }
@@ -286,17 +294,17 @@ fn what_is_still_lacking_is_named_again_and_the_same_chunk_once() {
     let mut gaps = Gaps::new(store.clone(), Root::EMPTY, root);
     for expected in [1, 1, 1, 2, 2] {
         let pin = store.pin();
-        let group = gaps.next(&pin).expect("a walk").expect("a group");
+        let group = next(&mut gaps, &pin).expect("a group");
         assert_eq!(group.len(), expected, "{group:?}");
-        assert_eq!(gaps.next(&pin).expect("a walk"), Some(group.clone()), "nothing was stored");
+        assert_eq!(next(&mut gaps, &pin), Some(group.clone()), "nothing was stored");
         store_fetched(&store, &pin, elsewhere.fetch(&group[..1])).expect("a stored chunk");
         if let Some(rest) = group.get(1..).filter(|rest| !rest.is_empty()) {
-            assert_eq!(gaps.next(&pin).expect("a walk").as_deref(), Some(rest));
+            assert_eq!(next(&mut gaps, &pin).as_deref(), Some(rest));
             store_fetched(&store, &pin, elsewhere.fetch(rest)).expect("stored chunks");
         }
     }
-    assert_eq!(gaps.next(&store.pin()).expect("a walk"), None);
-    assert_eq!(gaps.next(&store.pin()).expect("a walk"), None);
+    assert_eq!(next(&mut gaps, &store.pin()), None);
+    assert_eq!(next(&mut gaps, &store.pin()), None);
 }
 
 #[test]
@@ -313,6 +321,53 @@ fn the_pin_of_a_complete_root_lasts_until_it_is_dropped() {
 }
 
 #[test]
+fn what_is_lacking_comes_with_what_was_in_its_place_before() {
+    let elsewhere = Elsewhere::default();
+    let extent = |first_block, block_count, chunk: &NewChunk, first_in_chunk| Extent {
+        first_block,
+        block_count,
+        chunk: chunk.id,
+        first_in_chunk,
+    };
+    let long = |number: u8, blocks: usize| NewChunk::of(ChunkKind::Data, vec![number; blocks * 4096].into());
+    let (one, two, changed, more) = (long(1, 8), long(2, 2), long(3, 6), long(4, 1));
+    let root = |extents: &[Extent], chunks: &[&NewChunk]| {
+        let mut writer = ChunkWriter::new(elsewhere.store.clone());
+        for chunk in chunks {
+            writer.put((*chunk).clone()).expect("a chunk");
+        }
+        let manifest = Manifest::from_extents(extents.iter().copied()).expect("a manifest");
+        let id =
+            writer.put(NewChunk::of(ChunkKind::Manifest, manifest.encode().expect("extents"))).expect("a manifest");
+        let change = [Change::Set(SegmentIndex(0), id)];
+        let root = map::update(&NodeCache::new(0), &mut writer, Root::EMPTY, &change).expect("a root");
+        drop(writer.finish().expect("stored chunks"));
+        (root, id)
+    };
+    // Blocks 0 to 7, none at 8, 9 and 10; then 4 to 9, and 20, are others.
+    let (old, before) = root(&[extent(0, 8, &one, 0), extent(9, 2, &two, 0)], &[&one, &two]);
+    let changes = [extent(0, 4, &one, 0), extent(4, 6, &changed, 0), extent(10, 1, &two, 1), extent(20, 1, &more, 0)];
+    let (new, _) = root(&changes, &[&changed, &more]);
+    let (store, _) = elsewhere.copy(&elsewhere.reached(old));
+    let mut gaps = Gaps::new(store.clone(), old, new);
+    let mut named = Vec::new();
+    while let Some(group) = gaps.next(&store.pin()).expect("a walk") {
+        let wanted: Vec<_> = group.iter().map(|gap| gap.wanted).collect();
+        store_fetched(&store, &store.pin(), elsewhere.fetch(&wanted)).expect("stored chunks");
+        named.extend(group);
+    }
+    let part = |chunk: &NewChunk, bytes| Excerpt { chunk: chunk.id, bytes };
+    let data: Vec<_> = named.iter().filter(|gap| gap.wanted.kind == ChunkKind::Data).collect();
+    assert_eq!(data[0].wanted.id, changed.id);
+    assert_eq!(data[0].predecessors, [part(&one, 4 * 4096..8 * 4096), part(&two, 0..4096)]);
+    assert_eq!((data[1].wanted.id, &data[1].predecessors[..]), (more.id, &[][..]), "there was nothing");
+    let map: Vec<_> = named.iter().filter(|gap| gap.wanted.kind != ChunkKind::Data).collect();
+    assert_eq!(map.len(), 4, "a node on each level, and a manifest");
+    assert_eq!(map[0].predecessors, [Excerpt::all_of(old.top().expect("a top"))]);
+    assert_eq!(map[3].predecessors, [Excerpt::all_of(before)]);
+}
+
+#[test]
 fn an_old_root_that_is_not_all_here_is_an_error_and_the_walk_stays_where_it_is() {
     let elsewhere = Elsewhere::default();
     let (old, new) = (elsewhere.root(&regular(1, 1)), elsewhere.root(&regular(1, 2)));
@@ -323,13 +378,16 @@ fn an_old_root_that_is_not_all_here_is_an_error_and_the_walk_stays_where_it_is()
     let failed = loop {
         let pin = store.pin();
         match gaps.next(&pin) {
-            Ok(group) => store_fetched(&store, &pin, elsewhere.fetch(&group.expect("more"))).expect("stored chunks"),
+            Ok(group) => {
+                let wanted: Vec<_> = group.expect("more").into_iter().map(|gap| gap.wanted).collect();
+                store_fetched(&store, &pin, elsewhere.fetch(&wanted)).expect("stored chunks");
+            }
             Err(error) => break error,
         }
     };
     let MapError::Missing { part } = failed else { panic!("{failed}") };
     assert_eq!(part.id, lost.id);
-    store.append(&[lost], &store.pin()).expect("a stored chunk");
+    store.append(&[lost], Room::BesideReserve, &store.pin()).expect("a stored chunk");
     let groups = elsewhere.fill(&store, &mut gaps);
     assert_eq!(groups, [[Wanted { id: block(1).id, kind: ChunkKind::Data }]]);
 }
@@ -418,7 +476,7 @@ fn what_is_collected_between_two_groups_is_found_by_the_last_walk() {
     let mut fetched = 0;
     let manifests = loop {
         let pin = store.pin();
-        let group = gaps.next(&pin).expect("a walk").expect("a group");
+        let group = next(&mut gaps, &pin).expect("a group");
         store_fetched(&store, &pin, elsewhere.fetch(&group)).expect("stored chunks");
         fetched += group.len();
         if group[0].kind == ChunkKind::Manifest {
@@ -426,7 +484,7 @@ fn what_is_collected_between_two_groups_is_found_by_the_last_walk() {
         }
     };
     assert_eq!(collect(old), u64::try_from(fetched).expect("few"), "nothing refers to what was fetched");
-    assert_eq!(gaps.next(&store.pin()).expect("a walk"), Some(manifests), "they were here a moment ago");
+    assert_eq!(next(&mut gaps, &store.pin()), Some(manifests), "they were here a moment ago");
     elsewhere.fill(&store, &mut gaps);
     assert!(!is_complete(&store, old, new), "the nodes above are not here any more");
     elsewhere.fill(&store, &mut Gaps::new(store.clone(), old, new));

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use sterna_types::ChunkId;
 
-use crate::chunk_store::{ChunkStore, Encoding, Location, NewChunk, StoreError, StorePin};
+use crate::chunk_store::{ChunkStore, Encoding, Location, NewChunk, Room, StoreError, StorePin};
 use crate::disk::DiskFile;
 
 /// Chunks in memory, in the order in which they came.
@@ -65,7 +65,7 @@ impl ChunkStore for TestStore {
         Ok(self.chunks.lock().unwrap().contains_key(&id))
     }
 
-    fn append(&self, chunks: &[NewChunk], _pin: &StorePin) -> Result<(), StoreError> {
+    fn append(&self, chunks: &[NewChunk], _room: Room, _pin: &StorePin) -> Result<(), StoreError> {
         self.appends.lock().unwrap().push(chunks.len());
         for chunk in chunks {
             if self.chunks.lock().unwrap().insert(chunk.id, chunk.clone()).is_none() {

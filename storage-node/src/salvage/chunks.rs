@@ -15,7 +15,7 @@ use sterna_types::ChunkId;
 use crate::chunk_store::index::{Index, frame_of};
 use crate::chunk_store::pack::{Frame, PackId, decompress};
 use crate::chunk_store::{
-    ChunkStore, Encoding, Location, MAX_CHUNK_BYTES, NewChunk, StoreError, StorePin, chunk_id, piece_checksums,
+    ChunkStore, Encoding, Location, MAX_CHUNK_BYTES, NewChunk, Room, StoreError, StorePin, chunk_id, piece_checksums,
 };
 use crate::disk::{Disk, DiskFile};
 
@@ -178,7 +178,7 @@ impl ChunkStore for FoundChunks {
         Ok(self.lists(id))
     }
 
-    fn append(&self, _chunks: &[NewChunk], _pin: &StorePin) -> Result<(), StoreError> {
+    fn append(&self, _chunks: &[NewChunk], _room: Room, _pin: &StorePin) -> Result<(), StoreError> {
         Err(StoreError::Io { path: String::new(), source: io::ErrorKind::ReadOnlyFilesystem.into() })
     }
 

@@ -60,7 +60,7 @@ impl Storage {
 }
 
 /// What a chunk refers to. A checkpoint refers to nothing: its root is the record's, as long as that is the newest.
-fn references(kind: ChunkKind, bytes: &[u8]) -> Result<Vec<Reference>, String> {
+pub(super) fn references(kind: ChunkKind, bytes: &[u8]) -> Result<Vec<Reference>, String> {
     let below = match kind {
         ChunkKind::Data | ChunkKind::Checkpoint => return Ok(Vec::new()),
         ChunkKind::Manifest => ChunkKind::Data,

@@ -1,6 +1,7 @@
 //! A volume as a `BlockDevice`: requests that memory can answer are answered on the spot, all others on a thread that may
 //! wait.
 
+use std::future::{Future, ready};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,6 +19,7 @@ use tokio::time::Instant;
 use super::absence::Urgency;
 use super::error::VolumeError;
 use super::volume::Volume;
+use crate::journal::record::Sequence;
 
 /// A volume as a `BlockDevice`.
 #[derive(Debug)]
@@ -78,14 +80,31 @@ async fn change(
     persistence: Persistence,
     change: impl Fn(&Volume) -> Result<(), VolumeError> + Clone + Send + Sync + 'static,
 ) -> Result<(), DeviceError> {
-    on_a_thread(volume, Urgency::Waited, move |volume| {
+    let changed = on_a_thread(Arc::clone(&volume), Urgency::Waited, move |volume| {
         change(volume)?;
         match persistence {
             Persistence::AtNextFlush => Ok(()),
             Persistence::Durable => volume.flush(),
         }
-    })
-    .await
+    });
+    changed.await?;
+    match persistence {
+        Persistence::AtNextFlush => Ok(()),
+        // The change is among what was appended by now.
+        Persistence::Durable => copied(&volume, volume.appended(), ready(Ok(()))).await,
+    }
+}
+
+/// Has everything through `through` made durable, by `here` on this node's disk and at the same time by those who keep copies.
+async fn copied(
+    volume: &Volume,
+    through: Sequence,
+    here: impl Future<Output = Result<(), DeviceError>>,
+) -> Result<(), DeviceError> {
+    let Some(copies) = volume.copies().filter(|copies| copies.are_needed()) else { return here.await };
+    let copied = copies.durable(through);
+    here.await?;
+    copied.await
 }
 
 /// Does it; again where something was not here, once that has been brought.
@@ -236,11 +255,14 @@ impl BlockDevice for VolumeDevice {
 
     fn flush(&self) -> DeviceFuture<'_, ()> {
         let is_quick = Arc::clone(&self.is_quick);
-        self.blocking(move |volume| timed(&is_quick, || volume.flush()))
+        // Before it is asked who has to have it: whoever comes to count later has been brought up to here before.
+        let through = self.volume.appended();
+        let here = self.blocking(move |volume| timed(&is_quick, || volume.flush()));
+        Box::pin(copied(&self.volume, through, here))
     }
 
     fn try_flush(&self) -> Inline<()> {
-        if !self.is_quick.load(Ordering::Relaxed) {
+        if !self.is_quick.load(Ordering::Relaxed) || self.volume.copies().is_some_and(|copies| copies.are_needed()) {
             return Inline::Later;
         }
         inline(timed(&self.is_quick, || self.volume.flush_little()))

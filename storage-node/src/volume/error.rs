@@ -88,6 +88,8 @@ impl From<VolumeError> for DeviceError {
     fn from(error: VolumeError) -> Self {
         match error {
             VolumeError::Device(error) => error,
+            // Whoever closes a volume that is in use has learnt that it is not this node's any more, or is shutting down.
+            VolumeError::Closed => Self::NotOwner,
             error if error.is_full() => Self::NoSpace,
             VolumeError::Store(StoreError::Poisoned) | VolumeError::Journal(JournalError::Poisoned) => Self::Poisoned,
             error => Self::Io(io::Error::other(error)),

@@ -22,7 +22,6 @@ use sterna_types::{BLOCK_SIZE, VolumeId};
 use super::absence::Absence;
 use super::error::VolumeError;
 use super::overlay::BlockSet;
-use super::record::VolumeRecord;
 use super::recover::first_record;
 use super::storage::{Storage, lock};
 use super::tail::Tail;
@@ -35,7 +34,7 @@ use crate::journal::record::RecordKind;
 pub struct Released {
     /// Its sealed contents.
     pub sealed: SealedState,
-    /// How many blocks of data writes are in them and in the tail: see [`VolumeRecord::written_blocks`].
+    /// How many blocks of data writes are in them and in the tail: see [`super::VolumeRecord::written_blocks`].
     pub written_blocks: u64,
     /// What is newer.
     pub tail: Tail,
@@ -72,9 +71,7 @@ impl Volume {
         self.seal_ended.notify_waiters();
         let frozen = layers.frozen.as_ref().map(|frozen| &*frozen.overlay);
         let tail = Tail::of(frozen.into_iter().chain([&layers.active]));
-        let VolumeRecord { root, generation, written_blocks, .. } = layers.sealed;
-        let sealed = SealedState { root, generation, written_blocks };
-        Ok(Released { sealed, written_blocks: layers.written_blocks, tail })
+        Ok(Released { sealed: layers.sealed.state(), written_blocks: layers.written_blocks, tail })
     }
 
     /// Whether it has been released.

@@ -12,6 +12,7 @@
 //! * [`Storage`]: what all volumes of a node share: chunks, records, caches, journal files.
 //! * `absence`: what a volume needs and this node does not have, and who brings it.
 //! * `handoff`: a volume that passes from one node to another, and `tail`: what of it is newer than its root.
+//! * `feed`: what is written to a volume, for those who keep a `mirror` of it at another node.
 //! * `kept`: what a node has of a volume that is not open, and forgetting it.
 //! * [`Volume`]: one of them, open; all its calls may block.
 //! * [`VolumeDevice`]: the `BlockDevice` in front, which never does.
@@ -32,6 +33,7 @@ mod cost_tests;
 mod device;
 mod draft;
 mod error;
+mod feed;
 mod filler;
 mod handoff;
 #[cfg(test)]
@@ -39,6 +41,9 @@ mod handoff_tests;
 mod kept;
 #[cfg(test)]
 mod kept_tests;
+mod mirror;
+#[cfg(test)]
+mod mirror_tests;
 pub(crate) mod overlay;
 mod read;
 mod read_ahead;
@@ -62,7 +67,9 @@ pub use absence::{Absence, Supplied, Supply, Urgency};
 pub use device::VolumeDevice;
 pub(crate) use draft::{Draft, Drafted};
 pub use error::VolumeError;
+pub use feed::{Beginning, Copied, Copies, Feed, FeedCut, FeedRecord};
 pub use handoff::{Inheritance, Released};
+pub use mirror::{Change, Changed, Rebase};
 pub use record::VolumeRecord;
 pub use sealer::Sealer;
 pub use storage::{Storage, StorageOptions};

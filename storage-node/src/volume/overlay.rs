@@ -79,6 +79,18 @@ impl Overlay {
     pub(crate) fn has_holes(&self) -> bool {
         self.runs.values().any(|run| matches!(run.source, Source::Hole))
     }
+
+    /// Whether more blocks in it need no space than do.
+    pub(crate) fn gives_back(&self) -> bool {
+        let (mut holes, mut data) = (0, 0);
+        for run in self.runs.values() {
+            match run.source {
+                Source::Hole => holes += run.block_count,
+                Source::Journal { .. } => data += run.block_count,
+            }
+        }
+        holes > data
+    }
 }
 
 impl<S: Skip> Runs<S> {

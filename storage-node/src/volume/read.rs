@@ -18,6 +18,7 @@ use super::filler::{Filler, within};
 use super::overlay::Source;
 use super::segment_map::{Contents, SegmentMap};
 use super::volume::{Layers, Volume};
+use crate::chunk_store::StoreError;
 use crate::map::{self, Manifest};
 
 /// A run of blocks, and where it is.
@@ -67,8 +68,11 @@ impl Volume {
                         }
                         map.note_read();
                         let mut parts = filler.segment(segment, &map, blocks);
-                        if let Err(error) = self.storage.store.read_parts_now(&mut parts)? {
-                            return Some(Err(error.into()));
+                        match self.storage.store.read_parts_now(&mut parts)? {
+                            // It may be whole in another place.
+                            Err(StoreError::Corrupt { .. }) => return None,
+                            Err(error) => return Some(Err(error.into())),
+                            Ok(()) => {}
                         }
                     }
                 }
@@ -141,10 +145,28 @@ impl Volume {
             let map = self.map_with(segment, within(segment, &blocks));
             if let Some(map) = unless_absent(map, absence)? {
                 map.note_read();
-                self.storage.store.read_parts(&mut filler.segment(segment, &map, blocks))?;
+                self.read_chunks(segment, &map, blocks, filler)?;
             }
         }
         Ok(())
+    }
+
+    /// Reads what a segment has in chunks, by this map. What is damaged where the map has it may have been mended since, and be elsewhere.
+    fn read_chunks(
+        &self,
+        segment: SegmentIndex,
+        map: &SegmentMap,
+        blocks: Range<u64>,
+        filler: &mut Filler<'_>,
+    ) -> Result<(), VolumeError> {
+        let store = &self.storage.store;
+        match store.read_parts(&mut filler.segment(segment, map, blocks.clone())) {
+            Err(StoreError::Corrupt { .. }) if !map.is_current(&**store) => {
+                let map = self.look_up_map(segment, within(segment, &blocks))?;
+                Ok(store.read_parts(&mut filler.segment(segment, &map, blocks))?)
+            }
+            read => Ok(read?),
+        }
     }
 
     /// Fills `into` with what the sealed root has in a whole segment. No guest has asked for it.
@@ -152,7 +174,7 @@ impl Volume {
         let range = ByteRange::between(segment.start(), SegmentIndex(segment.0 + 1).start());
         let mut filler = Filler::new(range, into);
         let map = self.map_with(segment, 0..BLOCKS_PER_SEGMENT)?;
-        self.storage.store.read_parts(&mut filler.segment(segment, &map, blocks_of(range)))?;
+        self.read_chunks(segment, &map, blocks_of(range), &mut filler)?;
         Ok(filler.outcome())
     }
 

@@ -3,7 +3,7 @@
 //! | offset | bytes | field |
 //! |---|---|---|
 //! | 0 | 1 | version: 3 where a tail follows, else 2 |
-//! | 1 | 1 | 1 where there is a root and a checkpoint, 0 for the empty root |
+//! | 1 | 1 | 1 where there is a root and a checkpoint, 0 for the empty root; 2 more where it is a mirror of what another node owns |
 //! | 2 | 6 | blocks written: how many blocks of data writes of the volume's whole life the root holds, at most 2^48 - 1 |
 //! | 8 | 8 | generation: how often the root has changed |
 //! | 16 | 8 | epoch |
@@ -29,6 +29,7 @@ use sterna_types::{ChunkId, Epoch, Root, VolumeId};
 
 use super::error::VolumeError;
 use super::tail::Tail;
+use super::volume::SealedState;
 use crate::journal::FileNumber;
 use crate::journal::record::Sequence;
 
@@ -52,6 +53,8 @@ pub struct VolumeRecord {
     pub replay_from: FileNumber,
     /// The chunk that says the same.
     pub checkpoint: Option<ChunkId>,
+    /// Whether another node owns the volume in that epoch, and this is kept so that this node can go on with it ([`super::mirror`]).
+    pub is_mirror: bool,
 }
 
 impl VolumeRecord {
@@ -67,6 +70,12 @@ impl VolumeRecord {
             bytes.extend_from_slice(&tail.encode());
         }
         bytes
+    }
+
+    /// What was sealed.
+    pub fn state(&self) -> SealedState {
+        let Self { root, generation, written_blocks, .. } = *self;
+        SealedState { root, generation, written_blocks }
     }
 
     /// The checkpoint of `volume` that says the same.
@@ -87,8 +96,11 @@ impl VolumeRecord {
         for (index, number) in numbers.into_iter().enumerate() {
             bytes[8 + 8 * index..16 + 8 * index].copy_from_slice(&number.to_le_bytes());
         }
+        if self.is_mirror {
+            bytes[1] = MIRROR;
+        }
         if let Some(top) = self.root.top() {
-            bytes[1] = 1;
+            bytes[1] |= HAS_ROOT;
             bytes[48..].copy_from_slice(top.as_bytes());
         }
         bytes
@@ -140,9 +152,10 @@ impl VolumeRecord {
         };
         let mut top = [0; 32];
         top.copy_from_slice(&bytes[48..]);
-        let root = match (bytes[1], top == [0; 32]) {
+        let is_mirror = bytes[1] & MIRROR != 0;
+        let root = match (bytes[1] & !MIRROR, top == [0; 32]) {
             (0, true) => Root::EMPTY,
-            (1, _) => Root::at(ChunkId::from_bytes(top)),
+            (HAS_ROOT, _) => Root::at(ChunkId::from_bytes(top)),
             _ => return Err("its root is neither there nor absent"),
         };
         Ok(Self {
@@ -154,10 +167,15 @@ impl VolumeRecord {
             sealed_through: Sequence(number(3)),
             replay_from: FileNumber(number(4)),
             checkpoint,
+            is_mirror,
         })
     }
 }
 
+/// In the second byte: there is a root.
+const HAS_ROOT: u8 = 1;
+/// In the second byte: it is a mirror.
+const MIRROR: u8 = 2;
 /// 3: not all of the volume is here.
 const VERSION_WITH_TAIL: u8 = 3;
 /// 2: blocks written are counted.
@@ -186,6 +204,7 @@ mod tests {
             epoch in 1u64..,
             volume in any::<u64>(),
             has_tail in any::<bool>(),
+            is_mirror in any::<bool>(),
         ) {
             let tail = if has_tail { tail() } else { Tail::EMPTY };
             let root = top.map_or(Root::EMPTY, |top| Root::at(ChunkId::from_bytes(top)));
@@ -198,6 +217,7 @@ mod tests {
                 sealed_through: Sequence(numbers[2]),
                 replay_from: FileNumber(numbers[3]),
                 checkpoint: None,
+                is_mirror,
             };
             let volume = VolumeId(volume);
             prop_assert_eq!(VolumeRecord::parse(volume, &record.encode(&tail)).ok(), Some((record, tail.clone())));
@@ -228,6 +248,7 @@ mod tests {
             sealed_through: Sequence(5),
             replay_from: FileNumber(6),
             checkpoint: Some(ChunkId::from_bytes([8; 32])),
+            is_mirror: false,
         };
         let numbers = [2, 3, 4 << 20, 5, 6].map(u64::to_le_bytes).concat();
         (record, [&[version, 1], &written[..], &numbers, &[7; 32], &[8; 32]].concat())

@@ -3,7 +3,8 @@
 //! 1. Read the volume's record: the root, and from which journal file on there is more. Without a record nothing was ever
 //!    sealed here; then the journal says what it stands on, and without a journal the metadata what the volume holds. Where
 //!    record or journal are of another epoch: refuse, and change nothing ([`VolumeError::OtherEpoch`]). Unless this node has
-//!    reclaimed the volume, and it is the epoch in which it was left here: then the record is put anew, durably, in the epoch of now.
+//!    reclaimed the volume, or kept a mirror of it, and it is the epoch in which it was left here: then the record is put anew,
+//!    durably, in the epoch of now, with a generation that is none of those that were published.
 //!    *It was left as before, or is here as if it had always been of the new epoch: the record counts, not the journal's notes.*
 //! 2. Replay the journal from there ([`crate::journal::replay()`]), and put every record into the overlay, over the holes of a
 //!    tail that came with a handoff and were not sealed yet.
@@ -54,7 +55,10 @@ impl Volume {
     fn recover(storage: &Arc<Storage>, spec: &VolumeSpec) -> Result<Arc<Self>, VolumeError> {
         let (sealed, tail) = match storage.kept_with_tail(spec.id)? {
             Some((left, tail)) if spec.reclaimed == Some(left.epoch) => {
-                let record = VolumeRecord { epoch: spec.epoch, ..left };
+                // What a mirror has sealed has numbers of its own, and the owner may have published more of them.
+                let is_published = left.root == spec.root || left.generation > spec.generation;
+                let generation = if is_published { left.generation } else { spec.generation + 1 };
+                let record = VolumeRecord { epoch: spec.epoch, generation, is_mirror: false, ..left };
                 storage.records.put(spec.id, record.encode(&tail)).map_err(StoreError::from)?;
                 (record, tail)
             }
@@ -97,6 +101,7 @@ pub(super) fn first_record(spec: &VolumeSpec) -> VolumeRecord {
         sealed_through: Sequence(0),
         replay_from: FileNumber(1),
         checkpoint: None,
+        is_mirror: false,
     }
 }
 

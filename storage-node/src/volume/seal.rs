@@ -11,7 +11,8 @@
 //! 5. Give the files of the journal back. *Removes those that still have their names.*
 //!
 //! A step that fails leaves the frozen overlay where it is: reads go on as before, and the next seal tries again. Where there
-//! was no space, and blocks have been given back since, these go along with the next try: it needs less.
+//! was no space, and blocks have been given back since, these go along with the next try: it needs less, and where more was
+//! given back than written it may use what is kept free of the disk, since nothing is freed before it is done.
 //!
 //! Where a part of the map is not here that step 2 has to change, all that it lacks is named together, and the seal is tried
 //! again once that has been brought: meanwhile it has not failed, and writers who find no room in the journal wait.
@@ -37,7 +38,7 @@ use super::rewrite::{rewrite, touched};
 use super::storage::lock;
 use super::tail::Tail;
 use super::volume::{Cut, Frozen, SealFailure, SealedState, Volume};
-use crate::chunk_store::{ChunkKind, NewChunk, StoreError, StorePin};
+use crate::chunk_store::{ChunkKind, NewChunk, Room, StoreError, StorePin};
 use crate::chunk_writer::ChunkWriter;
 use crate::map::{self, Change};
 
@@ -128,7 +129,8 @@ impl Volume {
 
     pub(super) fn build(&self, frozen: &Frozen) -> Result<Built, VolumeError> {
         let old = self.layers().sealed;
-        let mut writer = ChunkWriter::new(Arc::clone(&self.storage.store));
+        let room = if frozen.overlay.gives_back() { Room::OfReserve } else { Room::BesideReserve };
+        let mut writer = ChunkWriter::new(Arc::clone(&self.storage.store)).with_room(room);
         let changed = rewrite(self, old.root, &frozen.overlay, &mut writer)?;
         let mut tail = self.layers().tail.clone();
         frozen.overlay.runs().for_each(|(blocks, _)| tail.clear(&blocks));
@@ -166,6 +168,7 @@ impl Volume {
             sealed_through: cut.through,
             replay_from: cut.replay_from,
             checkpoint: None,
+            is_mirror: old.is_mirror,
         };
         let checkpoint = Bytes::copy_from_slice(&record.encode_checkpoint(self.id));
         record.checkpoint = Some(writer.put(NewChunk::of(ChunkKind::Checkpoint, checkpoint))?);

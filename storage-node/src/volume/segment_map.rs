@@ -106,6 +106,11 @@ impl SegmentMap {
         Ok(Self { extents, locations, is_lacking, moves, is_read: AtomicBool::new(false) })
     }
 
+    /// Whether all is where it was when it was looked up.
+    pub(super) fn is_current(&self, store: &dyn ChunkStore) -> bool {
+        self.moves == store.moves()
+    }
+
     /// Notes that a guest reads by it.
     pub(super) fn note_read(&self) {
         // Readers share it: it is written once.
@@ -189,7 +194,7 @@ impl ResolvedExtent {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::chunk_store::{MemoryChunkStore, NewChunk};
+    use crate::chunk_store::{MemoryChunkStore, NewChunk, Room};
 
     /// What each run of `blocks` holds: a chunk that is here with a byte of it, one that is not, or nothing.
     fn found(map: &SegmentMap, blocks: Range<u64>) -> Vec<Option<(ChunkId, Option<u32>)>> {
@@ -205,7 +210,7 @@ mod tests {
     fn what_was_known_is_not_looked_up_again_until_chunks_move() {
         let store = MemoryChunkStore::new();
         let [old, new] = [1, 2].map(|byte| NewChunk::of(ChunkKind::Data, vec![byte; 8192].into()));
-        store.append(&[old.clone(), new.clone()], &store.pin()).expect("chunks");
+        store.append(&[old.clone(), new.clone()], Room::BesideReserve, &store.pin()).expect("chunks");
         let mut manifest = Manifest::default();
         manifest.replace(4, 2, Some((old.id, 0))).expect("an extent");
         let segment = SegmentIndex(0);

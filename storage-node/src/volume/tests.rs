@@ -40,6 +40,16 @@ impl Machine {
     }
 
     fn try_on(disk: SimulatedDisk, index: Arc<MemoryIndex>, runs: u8) -> Result<Self, VolumeError> {
+        Self::try_with_reserve(0, disk, index, runs)
+    }
+
+    /// One whose packs leave so many bytes of the disk free.
+    fn try_with_reserve(
+        reserve_bytes: u64,
+        disk: SimulatedDisk,
+        index: Arc<MemoryIndex>,
+        runs: u8,
+    ) -> Result<Self, VolumeError> {
         let options = StorageOptions {
             segment_cache_bytes: 64 << 10,
             node_cache_bytes: 64 << 10,
@@ -47,7 +57,7 @@ impl Machine {
             reserve_bytes: 0,
             ..StorageOptions::default()
         };
-        let pack_options = PackStoreOptions { reserve_bytes: 0, ..PackStoreOptions::default() };
+        let pack_options = PackStoreOptions { reserve_bytes, ..PackStoreOptions::default() };
         let shared: Arc<dyn Disk> = Arc::new(disk.clone());
         let store = Arc::new(PackStore::open(Arc::clone(&shared), index.clone(), pack_options)?);
         let records = VolumeRecords::new(index.clone());
@@ -583,6 +593,30 @@ fn a_full_disk_loses_nothing_and_the_volume_comes_back_when_there_is_space() {
     volume.seal().expect("there is space now");
     volume.write(ByteOffset(0), &block(0)).expect("there is space now");
     assert!(all_there(&volume) && volume.status().seal_failure.is_none());
+}
+
+#[test]
+fn what_is_given_back_is_sealed_where_less_is_free_than_the_reserve() {
+    let disk = SimulatedDisk::new();
+    let index = Arc::new(MemoryIndex::on(&disk));
+    let machine = Machine::try_with_reserve(1 << 20, disk, index, 0).expect("a data directory that can be opened");
+    let volume = machine.volume(1, 64 << 20, Root::EMPTY);
+    let mut noise = vec![0; 2 << 20];
+    blake3::Hasher::new().finalize_xof().fill(&mut noise);
+    volume.write(ByteOffset(0), &noise).expect("a write");
+    volume.seal().expect("there is space");
+    volume.write(ByteOffset(0), &noise[4096..8192]).expect("a write");
+    machine.storage.pool.shrink().expect("a pool");
+    // The log, the index, what else there is on the disk: what is left is not what the last seal has left.
+    machine.disk.leave((1 << 20) - 1);
+    assert!(volume.seal().expect_err("there is no space to seal").is_full());
+    volume.zero(ByteRange::new(ByteOffset(4096), 4096).expect("a range")).expect("a hole needs no space");
+    assert!(volume.seal().expect_err("no more is given back than was written").is_full());
+    volume.zero(ByteRange::new(ByteOffset(8192), 1 << 20).expect("a range")).expect("a hole needs no space");
+    assert!(volume.seal().is_ok(), "{:?}", volume.status().seal_failure);
+    assert_eq!(volume.status().unsealed_bytes, 0);
+    assert!(contents(&volume, 0, 4096) == noise[4096..8192]);
+    assert!(contents(&volume, 4096, 4096 + (1 << 20)).iter().all(|byte| *byte == 0));
 }
 
 #[test]

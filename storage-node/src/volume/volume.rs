@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 
 use sterna_types::{ByteSize, Epoch, Root, SegmentIndex, VolumeId, VolumeSize};
 use tokio::sync::Notify;
 
 use super::absence::Supply;
 use super::error::VolumeError;
+use super::feed::{Copies, Feed};
 use super::overlay::{BlockSet, Overlay};
 use super::read_ahead::Ahead;
 use super::record::VolumeRecord;
@@ -36,7 +37,8 @@ pub struct VolumeSpec {
     pub written_blocks: u64,
     /// How its data is cut into chunks.
     pub chunking: ChunkingParameters,
-    /// Where this node has reclaimed it: the epoch in which it was left here, and with which this one goes on.
+    /// Where this node has reclaimed it, or was in sync and has taken it over: the epoch in which it was left here, and with which this
+    /// one goes on.
     pub reclaimed: Option<Epoch>,
 }
 
@@ -99,6 +101,12 @@ pub struct Volume {
     pub(super) ahead: Ahead,
     /// How often which part of it is read and written.
     pub(super) heat: Heat,
+    /// Who is told of each change.
+    pub(super) feeds: Mutex<Vec<Weak<Feed>>>,
+    /// Whether anybody is.
+    pub(super) is_fed: AtomicBool,
+    /// Who has to have what is flushed.
+    pub(super) copies: Mutex<Option<Arc<dyn Copies>>>,
     closed: AtomicBool,
 }
 
@@ -209,6 +217,9 @@ impl Volume {
             supply: Mutex::default(),
             ahead: Ahead::default(),
             heat: Heat::new(spec.size.bytes()),
+            feeds: Mutex::default(),
+            is_fed: AtomicBool::new(false),
+            copies: Mutex::default(),
             closed: AtomicBool::new(false),
         })
     }
@@ -228,10 +239,14 @@ impl Volume {
         self.epoch
     }
 
+    /// Notes what its size is where it is a mirror: its owner has changed it.
+    pub(super) fn note_size(&self, size: ByteSize) {
+        self.size_bytes.store(size.0, Ordering::Release);
+    }
+
     /// What was sealed last.
     pub fn sealed(&self) -> SealedState {
-        let VolumeRecord { root, generation, written_blocks, .. } = self.layers().sealed;
-        SealedState { root, generation, written_blocks }
+        self.layers().sealed.state()
     }
 
     /// What an administrator wants to know.
@@ -273,6 +288,7 @@ impl Volume {
         let no_seal = self.sealing.lock().unwrap_or_else(PoisonError::into_inner);
         let _turn = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         self.closed.store(true, Ordering::Release);
+        self.cut_feeds();
         self.journal.rest();
         self.keep_heat_at(&no_seal);
         self.storage.segments.forget(self.id);

@@ -131,7 +131,8 @@ impl Volume {
         if blocks.is_empty() {
             return Ok(());
         }
-        self.journal.append(RecordKind::Hole, blocks.start, blocks.end - blocks.start, &[])?;
+        let appended = self.journal.append(RecordKind::Hole, blocks.start, blocks.end - blocks.start, &[])?;
+        self.feed(turn, appended.sequence, &blocks, &Source::Hole);
         self.note(turn, blocks, Source::Hole, 0, 0);
         Ok(())
     }
@@ -150,6 +151,7 @@ impl Volume {
             let appended = self.journal.append(kind, first, count, part)?;
             let source = Source::Journal { file: appended.file, at: appended.payload_at };
             let counted = if kind == RecordKind::Data { count } else { 0 };
+            self.feed(turn, appended.sequence, &(first..first + count), &source);
             self.note(turn, first..first + count, source, part.len() as u64, counted);
             first += count;
         }

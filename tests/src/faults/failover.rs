@@ -161,6 +161,7 @@ impl Failovers {
                 epoch,
                 published_bytes,
                 complete_bytes,
+                is_in_sync: Some(false),
                 lost_bytes,
                 invoked_ns,
                 answered_ns,

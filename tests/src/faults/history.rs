@@ -95,6 +95,9 @@ pub struct Takeover {
     pub published_bytes: u64,
     /// The same of what the volume has fallen back to.
     pub complete_bytes: u64,
+    /// Whether the new owner was in sync, and went on with every flush that was acknowledged; `None` where nobody remembers.
+    #[serde(default)]
+    pub is_in_sync: Option<bool>,
     /// What the failover reported to be lost; `None` where its report did not arrive.
     pub lost_bytes: Option<u64>,
     /// Before it was asked for.

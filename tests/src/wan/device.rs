@@ -73,13 +73,15 @@ pub(super) fn set_super_packets(namespace: &str, are_wanted: bool) -> Result<()>
     Ok(())
 }
 
-/// For the namespace of this thread: buffers for long paths, and nothing remembered from one connection for the next.
+/// For the namespace of this thread: buffers for long paths, nothing remembered from one connection for the next, and nothing forgotten
+/// by one that pauses.
 fn set_buffers() -> Result<()> {
     let most = MOST_SOCKET_BYTES;
     let settings = [
         ("ipv4/tcp_rmem".to_owned(), format!("4096 131072 {most}")),
         ("ipv4/tcp_wmem".to_owned(), format!("4096 65536 {most}")),
         ("ipv4/tcp_no_metrics_save".to_owned(), "1".to_owned()),
+        ("ipv4/tcp_slow_start_after_idle".to_owned(), "0".to_owned()),
         ("core/rmem_max".to_owned(), most.to_string()),
         ("core/wmem_max".to_owned(), most.to_string()),
         (format!("ipv6/conf/{NAME}/disable_ipv6"), "1".to_owned()),

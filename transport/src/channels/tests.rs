@@ -3,18 +3,24 @@
 use std::time::Duration;
 
 use sterna_types::TokenId;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::version::TLS13;
 use tokio_rustls::rustls::{AlertDescription, CertificateError, Error as TlsError};
+use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::authority::{Authority, AuthorityCertificate};
 use crate::fingerprint::Fingerprint;
+use crate::links::LinkId;
+use crate::listener::{Listener, ListenerConfig};
 use crate::refusals::RefusalReason;
 use crate::subject::Role;
-use crate::testing::{administrator, ask, chain, cluster, credentials, expired, node, refused, serve, signed};
+use crate::testing::{
+    Serving, administrator, ask, chain, cluster, credentials, expired, node, refused, serve, serve_on, signed,
+};
 use crate::tls::server_config;
 use crate::token::TokenSecret;
 
@@ -97,7 +103,7 @@ async fn a_node_of_another_cluster_is_refused_and_told_so() {
         .with_client_auth_cert(posing.chain(), posing.key().to_tls())
         .expect("rustls takes it");
     let name = Identity { cluster: cluster(1), subject: node(2) }.server_name();
-    let failed = connect(other.address, Arc::new(with_http2(config)), name).await.expect_err("another cluster");
+    let failed = connect(other.address, Arc::new(with_http2(config)), name, None).await.expect_err("another cluster");
     assert!(matches!(failed, ConnectError::Refused { alert: AlertDescription::UnknownCA, .. }), "{}", chain(&failed));
     assert!(failed.to_string().contains("does not trust the authority"), "{failed}");
     refused(&other.refusals, RefusalReason::OtherAuthority, 1).await;
@@ -156,7 +162,7 @@ async fn an_administrators_certificate_cannot_serve_as_a_nodes() {
     });
     // For the name that is in it, even: the purpose alone stands in the way.
     let settings = node_tls(&authority, 1).now();
-    let failed = connect(address, Arc::clone(&settings.client), anna.identity().server_name()).await;
+    let failed = connect(address, Arc::clone(&settings.client), anna.identity().server_name(), None).await;
     let failed = failed.expect_err("an administrator's certificate");
     assert!(
         matches!(
@@ -218,7 +224,7 @@ async fn new_connections_see_a_new_certificate_while_the_old_one_goes_on() {
         }
         let settings = caller.now();
         let name = settings.identity_of(NodeId(2)).server_name();
-        let fresh = connect(other.address, Arc::clone(&settings.client), name).await.expect("a connection");
+        let fresh = connect(other.address, Arc::clone(&settings.client), name, None).await.expect("a connection");
         let shown = fresh.inner().get_ref().1.peer_certificates().expect("certificates");
         assert_eq!(shown[0].as_ref(), called.credentials().certificate().der());
         // And calls still go over the connection from before.
@@ -274,7 +280,83 @@ async fn a_call_that_cannot_be_made_says_why_and_the_next_one_does_not_try() {
     assert!(chain(&waiting).contains("it is not known at which address node 2 is"), "{}", chain(&waiting));
 }
 
+/// A node that counts what it sends over each lane to node 1.
+fn serve_counted(tls: &Tls) -> (Serving, Links) {
+    let (socket, links) = (std::net::TcpListener::bind("127.0.0.1:0").expect("a free port"), Links::default());
+    let config = ListenerConfig::new(tls.clone(), CancellationToken::new()).with_links(links.clone());
+    (serve_on(Listener::start(socket, config).expect("it listens")), links)
+}
+
+/// What was sent and what has come over a lane.
+fn counted(links: &Links, peer: u64, lane: Lane) -> (u64, u64) {
+    let mut counters = links.counters().into_iter();
+    let found = counters.find(|counted| (counted.link, counted.lane) == (LinkId(peer), lane));
+    found.map_or((0, 0), |counted| (counted.sent_bytes, counted.received_bytes))
+}
+
+#[tokio::test]
+async fn both_ends_count_under_the_lane_of_the_call() {
+    let authority = authority();
+    let (other, theirs) = serve_counted(&node_tls(&authority, 2));
+    let ours = Links::default();
+    let channels = channels(node_tls(&authority, 1), other.address).with_links(ours.clone());
+    for (index, lane) in Lane::ALL.into_iter().enumerate() {
+        ask(&channels.channel(NodeId(2), lane)).await.expect("an answer");
+        for (place, lane) in Lane::ALL.into_iter().enumerate() {
+            let ((ours_sent, ours_received), (sent, received)) = (counted(&ours, 2, lane), counted(&theirs, 1, lane));
+            if place <= index {
+                // The handshakes alone are more, and each end has all that came with the answer.
+                assert!(ours_sent > 500 && received > 500 && ours_received > 500 && sent >= ours_received, "{lane}");
+            } else {
+                assert_eq!([ours_sent, ours_received, sent, received], [0; 4], "{lane} before it was used");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_knows_no_lanes_is_on_the_control_lane_and_administrators_are_on_no_link() {
+    let authority = authority();
+    let (other, theirs) = serve_counted(&node_tls(&authority, 2));
+    let anna = credentials(&authority, administrator("anna", Role::Operator));
+    let channel = connect_as_administrator(&anna, other.address).await.expect("a channel");
+    ask(&channel).await.expect("an answer");
+    assert!(theirs.counters().is_empty());
+    // A node of an earlier version offers `h2`, whatever it calls for.
+    let settings = node_tls(&authority, 1).now();
+    let name = settings.identity_of(NodeId(2)).server_name();
+    let _connection = connect(other.address, Arc::clone(&settings.client), name, None).await.expect("a connection");
+    assert!(counted(&theirs, 1, Lane::Control).0 > 500);
+}
+
+#[tokio::test]
+async fn a_server_that_knows_no_lanes_is_reached_on_all_of_them() {
+    let authority = authority();
+    let mut config = server_config(&credentials(&authority, node(2))).expect("rustls takes it");
+    config.alpn_protocols = vec![crate::lane::ALPN.to_vec()];
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let socket = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = socket.local_addr().expect("it is bound");
+    let serving = tokio::spawn(async move {
+        loop {
+            let (tcp, _) = socket.accept().await.expect("a connection");
+            let mut stream = acceptor.accept(tcp).await.expect("a handshake");
+            // The head of its settings is as much as is waited for.
+            stream.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.expect("it is written");
+            stream.flush().await.expect("it is sent");
+        }
+    });
+    let (settings, links) = (node_tls(&authority, 1).now(), Links::default());
+    for lane in Lane::ALL {
+        let name = settings.identity_of(NodeId(2)).server_name();
+        let member = links.member(NodeId(2), lane);
+        connect(address, Arc::clone(&settings.client), name, Some(member)).await.expect("a connection");
+        assert!(counted(&links, 2, lane).1 > 500, "{lane}");
+    }
+    serving.abort();
+}
+
 fn with_http2(mut config: ClientConfig) -> ClientConfig {
-    config.alpn_protocols = vec![crate::tls::ALPN.to_vec()];
+    config.alpn_protocols = vec![crate::lane::ALPN.to_vec()];
     config
 }

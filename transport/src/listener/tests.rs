@@ -13,9 +13,9 @@ use tokio_rustls::{TlsConnector, client};
 use super::*;
 use crate::authority::Authority;
 use crate::credentials::Credentials;
+use crate::lane::ALPN;
 use crate::refusals::RefusalReason;
 use crate::testing::{cluster, credentials, listen, node, refused};
-use crate::tls::ALPN;
 
 struct Fixture {
     credentials: Credentials,

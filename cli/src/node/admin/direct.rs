@@ -14,18 +14,23 @@ use super::{create, failover, move_volumes, replica};
 use crate::node::node::Node;
 
 /// `sterna volume create`.
-pub(in crate::node) async fn create(node: &Arc<Node>, name: &str, size_bytes: u64) -> Result<(), Status> {
-    let (durability, attach) = ("local".to_owned(), "manual".to_owned());
+pub(in crate::node) async fn create(
+    node: &Arc<Node>,
+    name: &str,
+    size_bytes: u64,
+    durability: &str,
+) -> Result<(), Status> {
+    let (durability, attach) = (durability.to_owned(), "manual".to_owned());
     let request = admin::CreateVolumeRequest { name: name.to_owned(), size_bytes, durability, attach };
     create::create(Arc::clone(node), request).await.map(drop)
 }
 
-/// `sterna volume replica NAME set SITE async`.
-pub(in crate::node) async fn set_replica(node: &Arc<Node>, volume: &str, site: &str) -> Result<(), Status> {
+/// `sterna volume replica NAME set SITE MODE`.
+pub(in crate::node) async fn set_replica(node: &Arc<Node>, volume: &str, site: &str, mode: &str) -> Result<(), Status> {
     let request = admin::SetReplicaRequest {
         volume: volume.to_owned(),
         site: site.to_owned(),
-        mode: "async".to_owned(),
+        mode: mode.to_owned(),
         node: String::new(),
     };
     replica::set(Arc::clone(node), request).await.map(drop)

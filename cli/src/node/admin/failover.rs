@@ -36,12 +36,22 @@ pub(super) async fn fail_over(
     }
     let loss = metadata.loss(entry, &site).ok_or_else(|| nothing_there(&metadata, entry, &site))?;
     let obstacle = obstacle(&metadata, entry, &loss);
-    let is_lossless = loss.lost_blocks == 0 && loss.all_is_published;
+    // What the node that it was being handed over to has acknowledged is of the epoch behind.
+    let has_all = loss.is_in_sync && entry.moving_to.is_none();
+    let is_lossless = loss.lost_blocks == 0 && (loss.all_is_published || has_all);
     let mut reply = report(&metadata, entry, &site, &loss);
     if !is_to_be_done(&request, &mut reply, obstacle, is_lossless)? {
         return Ok(reply);
     }
     let (volume, epoch, root) = (entry.id, entry.epoch, loss.complete.contents.root);
+    if loss.is_in_sync {
+        reply.epoch = carry_out(&node, &name, Command::TakeOver { volume, epoch, node: loss.node }).await?;
+        tracing::warn!(
+            volume = %name, from = reply.from_node, to = reply.to_node, epoch = reply.epoch,
+            "a volume was taken over by a node that has all of it"
+        );
+        return Ok(reply);
+    }
     // What was looked at is what happens: the owner's last publication may still be on its way.
     let published = Some(entry.published.generation);
     let command = Command::FailOver { volume, epoch, site, root, published };
@@ -143,6 +153,7 @@ fn report(metadata: &Metadata, entry: &VolumeEntry, site: &SiteName, loss: &Loss
         lost_ms: loss.lost_ms,
         all_is_published: loss.all_is_published,
         more_at: loss.more_at.iter().map(ToString::to_string).collect(),
+        is_in_sync: loss.is_in_sync,
         ..admin::FailOverReply::default()
     }
 }

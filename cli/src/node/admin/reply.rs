@@ -34,6 +34,9 @@ pub(super) fn volume(node: &Node, metadata: &Metadata, entry: &VolumeEntry) -> a
         moving_to: entry.moving_to.map(|to| node_name(metadata, to)).unwrap_or_default(),
         sources: entry.sources.iter().map(|source| node_name(metadata, source.node)).collect(),
         exposed_bytes: entry.exposed_blocks().map(|blocks| blocks * BLOCK_SIZE),
+        limit: entry.limit.map(|limit| limit.to_string()).unwrap_or_default(),
+        degraded: entry.degraded.to_string(),
+        in_sync: entry.in_sync.iter().map(|member| node_name(metadata, *member)).collect(),
     }
 }
 

@@ -1,14 +1,19 @@
-//! Scrub: everything that is stored is read, and checked; then it is found out who needs what was found to be lost.
+//! Scrub: everything that is stored is read, and checked; what was found to be lost is fetched from other nodes; then it is found out who
+//! needs it.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use sterna_proto::admin::scrub_reply::Step;
 use sterna_proto::admin::{DamagedChunk, DamagedRange, ScrubReply, ScrubRequest, ScrubResult};
-use sterna_storage_node::chunk_store::{Damage, DamagedFrame, ScrubOptions, ScrubWatcher, Throttle};
+use sterna_storage_node::chunk_store::{
+    ChunkStore, Damage, DamagedFrame, NewChunk, ScrubOptions, ScrubWatcher, StoreError, Throttle,
+};
+use sterna_storage_node::gaps::Wanted;
 use sterna_storage_node::needed::{self, Found};
 use sterna_storage_node::progress::Progress;
-use sterna_types::ByteSize;
+use sterna_types::{ByteSize, ChunkId, NodeId};
 use tonic::{Response, Status};
 
 use super::lookup::{HeldContents, all_contents};
@@ -16,6 +21,7 @@ use super::reply;
 use super::status::IntoStatus;
 use super::work::{Replies, Reporter, long_work, upkeep};
 use crate::node::node::Node;
+use crate::node::replication::mend;
 
 /// Scrubs once.
 pub(super) fn run(node: &Arc<Node>, request: ScrubRequest) -> Response<Replies<ScrubReply>> {
@@ -29,12 +35,13 @@ pub(super) fn run(node: &Arc<Node>, request: ScrubRequest) -> Response<Replies<S
             (heard, report)
         })
         .await?;
+        let mended = heard.mend(&own).await;
         let needs = match heard.damaged.iter().any(is_lost) {
             true => Some(all_contents(&own).await),
             false => None,
         };
         upkeep(&own, move |own| {
-            let is_complete = heard.tell(&own, needs, &options);
+            let is_complete = heard.tell(&own, &mended, needs, &options);
             let report = report.map_err(|error| error.about("the scrub"))?;
             if !report.finished {
                 return Err(Status::cancelled("the scrub was stopped"));
@@ -46,6 +53,7 @@ pub(super) fn run(node: &Arc<Node>, request: ScrubRequest) -> Response<Replies<S
                 ranges_are_complete: is_complete,
                 leavings_chunks: report.leavings.frames,
                 leavings_bytes: report.leavings.bytes,
+                repaired_chunks: mended.len() as u64,
             })))
         })
         .await?
@@ -76,10 +84,25 @@ impl ScrubWatcher for Heard {
 }
 
 impl Heard {
+    /// Writes anew what only the index finds, and fetches what is lost from other nodes; what is whole now, and from which node it is.
+    async fn mend(&self, node: &Arc<Node>) -> BTreeMap<ChunkId, NodeId> {
+        let damaged = self.damaged.clone();
+        let sorting = upkeep(node, move |own| rewrite(&own, &damaged)).await;
+        let (mut mended, lost) = sorting.unwrap_or_default();
+        if !lost.is_empty() && node.metadata.channels().is_some() {
+            match mend(node, lost).await {
+                Ok(fetched) => mended.extend(fetched),
+                Err(error) => tracing::warn!("what is damaged here could not be mended: {error}"),
+            }
+        }
+        mended
+    }
+
     /// Tells what was found, with the contents that need it; whether that is all of them.
     fn tell(
         self,
         node: &Node,
+        mended: &BTreeMap<ChunkId, NodeId>,
         contents: Option<Result<Vec<(String, HeldContents)>, Status>>,
         options: &ScrubOptions,
     ) -> bool {
@@ -93,9 +116,12 @@ impl Heard {
         let lost = self.damaged.iter().filter(|bad| is_lost(bad)).map(|bad| bad.id);
         let roots: Vec<_> = contents.iter().map(|(_, held)| (held.root, ByteSize(held.size.bytes().0))).collect();
         let mut throttle = Throttle::new(options.bytes_per_second, self.reporter.stop());
+        let metadata = node.metadata.read();
         let found = needed::find(&*node.engine.store, lost, &roots, &mut throttle);
         for bad in &self.damaged {
             let mut chunk = damaged_chunk(bad);
+            let from = mended.get(&bad.id).map(|source| reply::node_name(&metadata, *source));
+            chunk.repaired_from = from.unwrap_or_default();
             if is_lost(bad) {
                 add_needs(&mut chunk, bad, &found, &contents);
             }
@@ -108,6 +134,28 @@ impl Heard {
         // A caller who is gone has set what the scrub looks at.
         let _ = self.reporter.send(step(Step::Damage(chunk)));
     }
+}
+
+/// Writes anew what can be read, and only the index finds. What is lost is left.
+fn rewrite(node: &Node, damaged: &[DamagedFrame]) -> (BTreeMap<ChunkId, NodeId>, Vec<Wanted>) {
+    let store = &node.engine.store;
+    let (mut whole, mut lost) = (BTreeMap::new(), Vec::new());
+    for bad in damaged {
+        let mut rewritten = || {
+            let Some(kind) = store.kind_of(bad.id)? else { return Ok(()) };
+            if is_lost(bad) {
+                lost.push(Wanted { id: bad.id, kind });
+            } else if let Some(bytes) = store.get(bad.id)? {
+                store.repair(&NewChunk::of(kind, bytes), &store.pin())?;
+                whole.insert(bad.id, node.metadata.id());
+            }
+            Ok::<_, StoreError>(())
+        };
+        if let Err(error) = rewritten() {
+            tracing::warn!(chunk = %bad.id, %error, "it could not be mended");
+        }
+    }
+    (whole, lost)
 }
 
 fn add_needs(chunk: &mut DamagedChunk, bad: &DamagedFrame, found: &Found, contents: &[(String, HeldContents)]) {
@@ -140,6 +188,7 @@ fn damaged_chunk(bad: &DamagedFrame) -> DamagedChunk {
         what: what.to_owned(),
         needed_by: Vec::new(),
         more_ranges: 0,
+        repaired_from: String::new(),
     }
 }
 

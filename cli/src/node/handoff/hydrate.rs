@@ -40,7 +40,7 @@ pub(super) async fn hydrate(node: &Arc<Node>, id: VolumeId) -> Result<()> {
     let sources = Sources::of(&node.metadata.read(), id, own);
     fetch_all_of_tail(node, &volume, &sources).await?;
     let sealed = seal(node, &volume, &sources).await?;
-    let target = |old: Root, new: Root| Target { old, new, sources: sources.nodes.clone() };
+    let target = |old: Root, new: Root| Target { volume: id, old, new, sources: sources.nodes.clone() };
     let _held = pull(node, &target(Root::EMPTY, sealed.root)).await?;
     let (mut held, mut snapshots) = (Vec::new(), Vec::new());
     for (name, snapshot) in entry.snapshots.iter() {
@@ -69,7 +69,7 @@ async fn fetch_all_of_tail(node: &Arc<Node>, volume: &Arc<Volume>, sources: &Sou
             return Ok(());
         }
         let blocks: Vec<_> = tail.data().collect();
-        fetch_tail(node, volume, sources.tail, Lane::Bulk, &blocks).await?;
+        fetch_tail(node, volume, sources.tail, Lane::Tail, &blocks).await?;
         ensure!(volume.tail() != tail, "what was asked for of its tail has not come");
     }
 }
@@ -87,7 +87,7 @@ async fn seal(node: &Arc<Node>, volume: &Arc<Volume>, sources: &Sources) -> Resu
             },
         };
         if !absence.blocks.is_empty() {
-            fetch_tail(node, volume, sources.tail, Lane::Bulk, &absence.blocks).await?;
+            fetch_tail(node, volume, sources.tail, Lane::Tail, &absence.blocks).await?;
         }
         fetch(node, &sources.nodes, Lane::Bulk, absence.chunks, &|_, _| {}).await?;
     }

@@ -189,7 +189,7 @@ async fn bring(
         };
         let sources = Sources::of(&node.metadata.read(), volume, own).nodes;
         for blocks in classes {
-            let target = Target { old, new: root, sources: sources.clone() };
+            let target = Target { volume, old, new: root, sources: sources.clone() };
             let filled = fill(node, &target, blocks, &stored).await;
             filled.map_err(|error| Status::unavailable(error.to_string()))?;
         }

@@ -61,7 +61,10 @@ async fn make_room(node: &Arc<Node>, slot: &mut HeldSlot, entry: &VolumeEntry) -
     if kept.epoch > entry.epoch {
         return Ok(());
     }
-    if entry.superseded.iter().any(|past| past.is_of(kept.epoch) && !past.is_settled) {
+    let own = node.metadata.id();
+    if !kept.is_mirror
+        && entry.superseded.iter().any(|past| past.owner == own && past.is_of(kept.epoch) && !past.is_settled)
+    {
         let what = "what it still has of it, from an epoch that was taken over, is not kept as a snapshot yet: move it a little later";
         return Err(Status::unavailable(what));
     }

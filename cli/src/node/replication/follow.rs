@@ -120,7 +120,7 @@ fn due(metadata: &Metadata, volume: &Volume, own: NodeId) -> Option<Work> {
     let is_live = |node: &NodeId| metadata.node(*node).and_then(|node| node.session).is_some_and(|s| s.is_live());
     let sources = holders.into_iter().filter(|node| *node != own && is_live(node)).collect();
     let (volume, name, epoch) = (volume.id, volume.name.clone(), volume.epoch);
-    Some(Work { volume, name, epoch, what, target: Target { old, new, sources } })
+    Some(Work { volume, name, epoch, what, target: Target { volume, old, new, sources } })
 }
 
 /// Whether a replica has what is published.

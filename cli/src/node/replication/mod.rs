@@ -6,6 +6,10 @@
 //! ```
 //!
 //! * `source`: what this node answers to those who pull from it.
+//! * `fetch`: some chunks, by one request to one source after the other; `wire`: how they are asked for and come. `transfer`: many
+//!   chunks, by several requests to several sources at once. `reach`: which of these is near. `error`: why something did not come.
+//!   `pace`: how fast a volume is fetched that has a limit.
+//! * `mend`: what is damaged here, from whoever has it whole.
 //! * `pull`: all of one root, from wherever it is.
 //! * `follow`: which roots are to be pulled, and when. `report`: telling the metadata what is complete here.
 //!
@@ -15,13 +19,25 @@
 //! Nothing here is a replica's order of arrival or its share of a link: chunks come in the order of the map, over the lane for
 //! what nobody waits for, and stop while something is read ahead for a guest (`precedence`).
 
+mod error;
+mod fetch;
 mod follow;
+mod mend;
+mod pace;
 mod precedence;
 mod pull;
+mod reach;
 mod report;
 mod source;
+mod transfer;
+mod wire;
 
+pub(super) use error::PullError;
+pub(super) use fetch::fetch;
 pub(super) use follow::run;
+pub(super) use mend::mend;
+pub(super) use pace::Pace;
 pub(super) use precedence::Precedence;
-pub(super) use pull::{PullError, Target, fetch, fill, pull};
+pub(super) use pull::{Target, fill, pull};
+pub(super) use reach::Reach;
 pub(super) use source::service;

@@ -301,3 +301,30 @@ fn there_are_never_more_voters_than_there_may_be() {
     let refusal = apply(&mut metadata, Command::StageChange(NodeChange::Promote(last)));
     assert_eq!(refusal, Err(Refusal::TooManyVoters));
 }
+
+#[test]
+fn a_link_has_the_limit_that_was_set_last_and_none_once_it_is_lifted() {
+    let mut metadata = with_nodes(3);
+    let set = |metadata: &mut Metadata, from: &str, to: &str, limit| {
+        let (from, to) = (from.parse().unwrap(), to.parse().unwrap());
+        apply(metadata, Command::SetLinkLimit { from, to, limit })
+    };
+    let limit = |metadata: &Metadata, from: &str, to: &str| {
+        let mut sites = metadata.sites();
+        let site = sites.find(|site| site.name.to_string() == from).unwrap();
+        site.limits.get(&to.parse().unwrap()).copied()
+    };
+    for rate in [ByteRate(1), ByteRate(2)] {
+        set(&mut metadata, "ams", "s2", Some(rate)).unwrap();
+        assert_eq!((limit(&metadata, "ams", "s2"), limit(&metadata, "s2", "ams")), (Some(rate), None));
+    }
+    let site = "ams".parse().unwrap();
+    assert_eq!(set(&mut metadata, "ams", "ams", None), Err(Refusal::NoLink { site }));
+    let site = "nowhere".parse().unwrap();
+    assert_eq!(set(&mut metadata, "s2", "nowhere", None), Err(Refusal::NoSuchSite { site }));
+    set(&mut metadata, "ams", "s2", None).unwrap();
+    assert_eq!(limit(&metadata, "ams", "s2"), None);
+    let mut earlier = begun();
+    let command = Command::SetLinkLimit { from: "ams".parse().unwrap(), to: "s2".parse().unwrap(), limit: None };
+    assert!(matches!(apply(&mut earlier, command), Err(Refusal::NeedsVersion { .. })));
+}

@@ -260,6 +260,7 @@ fn what_a_failover_would_lose_is_what_was_published_and_is_not_there() {
         lost_ms: Some(2_000),
         all_is_published: false,
         is_given_up: false,
+        is_in_sync: false,
         more_at: vec![site(3)],
     };
     assert_eq!(loss(&metadata, 2), expected);

@@ -12,7 +12,7 @@ use crate::chunk_store::index::{Batch, Index, IndexError, KeyValue, MemoryIndex,
 use crate::chunk_store::testing::{
     EAGER, Machine, OPTIONS, collected, data, parent, reachable, references, root, root_of, tree,
 };
-use crate::chunk_store::{Encoding, NewChunk};
+use crate::chunk_store::{Encoding, NewChunk, Room};
 use crate::disk::SimulatedDisk;
 use crate::disk::simulated::CrashMode;
 
@@ -250,7 +250,7 @@ fn a_dead_chunk_counts_as_absent_while_it_is_swept_and_can_be_stored_anew() {
     assert!(machine.store.mark_all([], &references, &mut run).expect("marks"));
     let pin = machine.store.pin();
     assert!(!machine.store.keep(data(1, 1).id, &pin).expect("an answer"));
-    machine.store.append(&[data(1, 1)], &pin).expect("a chunk stored again");
+    machine.store.append(&[data(1, 1)], Room::BesideReserve, &pin).expect("a chunk stored again");
     assert!(machine.store.keep(data(1, 1).id, &pin).expect("an answer"));
     assert!(machine.store.sweep_and_compact(&mut run).expect("a sweep"));
     drop(end);
@@ -304,10 +304,10 @@ fn a_chunk_that_is_stored_anew_just_before_its_old_entry_is_removed_stays() {
     let store = PackStore::open(Arc::new(SimulatedDisk::new()), index.clone(), OPTIONS).expect("a store");
     let store = Arc::new(store);
     index.store.set(Arc::downgrade(&store)).expect("it was not set");
-    store.append(&[data(1, 1), data(3, 1), data(5, 1)], &store.pin()).expect("chunks");
+    store.append(&[data(1, 1), data(3, 1), data(5, 1)], Room::BesideReserve, &store.pin()).expect("chunks");
     let other = Arc::clone(&store);
     *index.between.lock().expect("a lock") = Some(Box::new(move || {
-        other.append(&[data(1, 1)], &other.pin()).expect("a chunk stored again");
+        other.append(&[data(1, 1)], Room::BesideReserve, &other.pin()).expect("a chunk stored again");
     }));
     let roots = [Ok(Reference { kind: ChunkKind::Data, id: data(5, 1).id })];
     let report = collected(&store, || Ok(roots), &references);
@@ -398,7 +398,7 @@ fn appends_and_collections_at_the_same_time_lose_no_recorded_root() {
                     let seeds: Vec<u64> = (0..4).map(|n| (round * 7 + n * 5 + thread * 3) % 23).collect();
                     let chunks = tree(&[&seeds[..2], &seeds[2..]]);
                     let pin = machine.store.pin();
-                    machine.store.append(&chunks, &pin).expect("chunks");
+                    machine.store.append(&chunks, Room::BesideReserve, &pin).expect("chunks");
                     recorded.lock().expect("a lock").insert(thread, root_of(&chunks));
                     drop(pin);
                     machine.check_reachable([root_of(&chunks)]);

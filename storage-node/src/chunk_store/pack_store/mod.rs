@@ -35,7 +35,7 @@ use sterna_types::ChunkId;
 use super::collect::Marking;
 use super::index::{Batch, Index, IndexEntry, Space, Totals};
 use super::pack::{BatchLayout, FULL_PACK_BYTES, PACK_DIRECTORY, PackId, PackWriter, StoredChunk};
-use super::{ChunkKind, ChunkPart, ChunkStore, Encoding, Location, NewChunk, StoreError, StorePin, chunk_id};
+use super::{ChunkKind, ChunkPart, ChunkStore, Encoding, Location, NewChunk, Room, StoreError, StorePin, chunk_id};
 use crate::cache::Cache;
 use crate::disk::{Disk, DiskFile};
 pub(super) use entries::{EntryChanges, EntryLock};
@@ -45,8 +45,8 @@ use read::{ByLength, Decompressed, TYPICAL_CHUNK_BYTES};
 /// How a [`PackStore`] behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PackStoreOptions {
-    /// Bytes of the disk that appends leave free: collection and compaction need some to give more back, and the index must
-    /// never find the disk full.
+    /// Bytes of the disk that appends leave free: half for what gives more back (a seal of holes, collection, compaction),
+    /// half for the index, which must never find the disk full.
     pub reserve_bytes: u64,
     /// A pack of this length is full; at most 1 GiB.
     pub full_pack_bytes: u64,
@@ -76,13 +76,13 @@ impl Default for PackStoreOptions {
 /// ```
 /// use std::sync::Arc;
 /// use sterna_storage_node::chunk_store::index::MemoryIndex;
-/// use sterna_storage_node::chunk_store::{ChunkKind, ChunkStore, NewChunk, PackStore, PackStoreOptions};
+/// use sterna_storage_node::chunk_store::{ChunkKind, ChunkStore, NewChunk, PackStore, PackStoreOptions, Room};
 /// use sterna_storage_node::disk::SimulatedDisk;
 ///
 /// let (disk, index) = (Arc::new(SimulatedDisk::new()), Arc::new(MemoryIndex::new()));
 /// let store = PackStore::open(disk, index, PackStoreOptions::default())?;
 /// let chunk = NewChunk::of(ChunkKind::Data, vec![7; 8192].into());
-/// store.append(&[chunk.clone()], &store.pin())?;
+/// store.append(&[chunk.clone()], Room::BesideReserve, &store.pin())?;
 /// let location = store.locate(chunk.id)?.expect("it was stored");
 /// let mut block = [0; 4096];
 /// store.read(&location, 4096, &mut block)?;
@@ -175,14 +175,14 @@ impl PackStore {
         }
         chunk.check();
         self.decompressed.remove(&chunk.id);
-        self.append_fresh(&[StoredChunk::fresh(chunk)])?;
+        self.append_fresh(&[StoredChunk::fresh(chunk)], Room::BesideReserve)?;
         self.moves.fetch_add(1, Ordering::Release);
         Ok(())
     }
 
-    fn append_fresh(&self, fresh: &[StoredChunk]) -> Result<(), StoreError> {
+    fn append_fresh(&self, fresh: &[StoredChunk], room: Room) -> Result<(), StoreError> {
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        self.check_space(fresh)?;
+        self.check_space(fresh, room)?;
         let entries = self.write(&mut writer, fresh)?;
         let no_sweep_now = self.marking();
         let mut changes = EntryChanges::new(self, &no_sweep_now);
@@ -247,18 +247,24 @@ impl PackStore {
         if self.poisoned.load(Ordering::Acquire) { Err(StoreError::Poisoned) } else { Ok(self.index.check_sound()?) }
     }
 
-    fn check_space(&self, chunks: &[StoredChunk]) -> Result<(), StoreError> {
+    fn check_space(&self, chunks: &[StoredChunk], room: Room) -> Result<(), StoreError> {
         let available = self.disk.available_bytes().map_err(io_at(""))?;
         let stored: usize = chunks.iter().map(|chunk| chunk.bytes.len() + ENTRY_OVERHEAD_BYTES).sum();
-        let needed = (stored as u64).saturating_add(self.options.reserve_bytes);
+        let left_free = if room == Room::OfReserve { self.index_reserve_bytes() } else { self.options.reserve_bytes };
+        let needed = (stored as u64).saturating_add(left_free);
         if available < needed { Err(StoreError::Full) } else { Ok(()) }
     }
 
-    /// Whether chunks can be moved, which takes so much until their pack is removed. Half of the reserve is the index's.
+    /// Half of the reserve: what nobody but the index takes of the disk.
+    fn index_reserve_bytes(&self) -> u64 {
+        self.options.reserve_bytes / 2
+    }
+
+    /// Whether chunks can be moved, which takes so much until their pack is removed.
     pub(super) fn has_room_to_move(&self, chunks: u64, stored_bytes: u64) -> Result<bool, StoreError> {
         let available = self.disk.available_bytes().map_err(io_at(""))?;
         let overhead = chunks.saturating_mul(ENTRY_OVERHEAD_BYTES as u64);
-        Ok(available >= stored_bytes.saturating_add(overhead).saturating_add(self.options.reserve_bytes / 2))
+        Ok(available >= stored_bytes.saturating_add(overhead).saturating_add(self.index_reserve_bytes()))
     }
 
     /// Closes the pack that is being written. No append can run: there is no pin.
@@ -307,7 +313,7 @@ impl ChunkStore for PackStore {
         self.hold(id, None)
     }
 
-    fn append(&self, chunks: &[NewChunk], _pin: &StorePin) -> Result<(), StoreError> {
+    fn append(&self, chunks: &[NewChunk], room: Room, _pin: &StorePin) -> Result<(), StoreError> {
         self.check_sound()?;
         let (mut fresh, mut seen) = (Vec::new(), HashSet::new());
         for chunk in chunks {
@@ -316,7 +322,7 @@ impl ChunkStore for PackStore {
                 fresh.push(StoredChunk::fresh(chunk));
             }
         }
-        if fresh.is_empty() { Ok(()) } else { self.append_fresh(&fresh) }
+        if fresh.is_empty() { Ok(()) } else { self.append_fresh(&fresh, room) }
     }
 
     fn locate(&self, id: ChunkId) -> Result<Option<Location>, StoreError> {

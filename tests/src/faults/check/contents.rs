@@ -3,7 +3,8 @@
 //! Each block is a register of its own: a write that was acknowledged is what later reads find until there is another one; a
 //! write that was not may have been done by the time at which its client knew that there is no answer, and not later; a block
 //! that was never written holds zeroes. That a node is killed or restarted changes nothing of this. A failover does, and says
-//! exactly what: the epoch that it begins holds the first so many of all writes before. A handoff loses none of them.
+//! exactly what: the epoch that it begins holds the first so many of all writes before; where its owner was in sync, at least all that
+//! were before the last flush which was acknowledged. A handoff loses none of them.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -96,7 +97,7 @@ impl<'a> Volume<'a> {
             }
             return Vec::new();
         };
-        let Takeover { published_bytes, complete_bytes, lost_bytes, answered_ns, .. } = *takeover;
+        let Takeover { published_bytes, complete_bytes, is_in_sync, lost_bytes, answered_ns, .. } = *takeover;
         let difference = published_bytes.checked_sub(complete_bytes);
         let mut report = |why: String| {
             let (number, promise) = (self.number, Promise::LossReport);
@@ -115,7 +116,9 @@ impl<'a> Volume<'a> {
         if first(published_bytes).next().is_none() {
             report(format!("reports that more was published than was written, for certain and perhaps: {counts:?}"));
         }
-        let possible: Vec<_> = first(complete_bytes).collect();
+        let reported = first(complete_bytes).filter(|_| is_in_sync != Some(true));
+        let flushed = lineages.iter().filter(|_| is_in_sync != Some(false)).flat_map(Lineage::flushed);
+        let possible: Vec<_> = reported.chain(flushed).collect();
         let seen = first_seen(operations);
         let fits = |lineage: &Lineage| {
             let contents = lineage.contents(self.blocks);

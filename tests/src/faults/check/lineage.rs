@@ -22,12 +22,17 @@ struct Done {
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Lineage {
     writes: Vec<Done>,
+    /// How many of them were before the last flush that was acknowledged.
+    flushed: usize,
 }
 
 impl Lineage {
     /// Goes on with what was asked in one epoch, in the order in which it was asked.
     pub fn extend(&mut self, operations: &[&Operation]) {
         for (at, operation) in operations.iter().enumerate() {
+            if operation.does == Does::Flush && operation.is_done() {
+                self.flushed = self.writes.len();
+            }
             let Some((block, mark)) = operation.written() else { continue };
             let is_done = if operation.is_done() { Some(true) } else { seen(&operations[at + 1..], block, mark) };
             self.writes.push(Done { block, mark, is_done });
@@ -38,6 +43,12 @@ impl Lineage {
     /// known which were.
     pub fn first(&self, blocks: u64) -> Vec<Self> {
         self.until(|so_far, _| so_far.writes.len() as u64 == blocks)
+    }
+
+    /// Each volume that has had the first of the writes done, all those among them that were flushed, and none behind them.
+    pub fn flushed(&self) -> Vec<Self> {
+        let ends = self.flushed..=self.writes.len();
+        ends.flat_map(|end| self.until(|_, at| at == end)).collect::<BTreeSet<_>>().into_iter().collect()
     }
 
     /// Each volume that has had all of the writes done: more than one where it is not known of some whether they were.
@@ -51,7 +62,7 @@ impl Lineage {
         let mut open = vec![(Self::default(), 0)];
         while let Some((so_far, at)) = open.pop() {
             if is_end(&so_far, at) {
-                found.insert(so_far);
+                found.insert(Self { flushed: so_far.writes.len(), ..so_far });
                 continue;
             }
             let Some(write) = self.writes.get(at) else { continue };
@@ -137,6 +148,14 @@ mod tests {
         assert_eq!(contents(2), [[mark(1), mark(2)]]);
         assert_eq!(contents(3), [[mark(3), mark(2)]]);
         assert!(contents(4).is_empty(), "there were not so many");
+    }
+
+    #[test]
+    fn what_was_flushed_is_among_what_is_gone_on_with() {
+        let flush = operation(Does::Flush, Outcome::Done);
+        let all = lineage(&[write(0, 1, Outcome::Done), flush, write(1, 2, Outcome::Done), write(0, 3, Outcome::Done)]);
+        let contents: Vec<_> = all.flushed().iter().map(|lineage| lineage.contents(2)).collect();
+        assert_eq!(contents, [[mark(1), None], [mark(1), mark(2)], [mark(3), mark(2)]]);
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! What administrators ask about the cluster (`proto/cluster.proto`).
 //!
 //! * [`nodes`]: who there is, and how each answers. [`tokens`]: by which new ones come in. [`layout`]: who decides.
-//! * [`session`]: how long nodes' sessions last.
+//! * [`links`]: what goes from site to site. [`session`]: how long nodes' sessions last.
 //! * [`administrators`]: certificates for those who come over the network.
 
 mod administrators;
 mod layout;
+mod links;
 mod nodes;
 mod session;
 mod tokens;
@@ -61,6 +62,14 @@ impl Cluster for ClusterService {
 
     async fn set_session_length(&self, request: Request<cluster::SetSessionLengthRequest>) -> Reply<cluster::Sessions> {
         to_the_end(session::set_length(self.node(), request.into_inner())).await.map(Response::new)
+    }
+
+    async fn list_links(&self, _: Request<cluster::ListLinksRequest>) -> Reply<cluster::ListLinksReply> {
+        links::list(&self.node).await.map(Response::new)
+    }
+
+    async fn set_link_limit(&self, request: Request<cluster::SetLinkLimitRequest>) -> Reply<cluster::ListLinksReply> {
+        to_the_end(links::set_limit(self.node(), request.into_inner())).await.map(Response::new)
     }
 
     async fn create_administrator(

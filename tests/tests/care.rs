@@ -1,0 +1,134 @@
+//! What goes bad at one site, and is whole at another.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use sterna_tests::client::{Request, Style};
+use sterna_tests::cluster::Cluster;
+use sterna_tests::disk_server::Disk;
+use sterna_tests::node::Node;
+use sterna_tests::random::Random;
+
+const AMS: usize = 0;
+const CHI: usize = 1;
+const MIB: u64 = 1 << 20;
+const SIZE_MIB: u64 = 112;
+const DAMAGED: u64 = 100;
+
+/// What is in a MiB of the volume.
+fn contents(mib: u64) -> Vec<u8> {
+    let mut random = Random::new(mib + 1);
+    (0..MIB / 8).flat_map(|_| random.bits().to_le_bytes()).collect()
+}
+
+fn fill(disk: &Disk) -> Result<()> {
+    let (mut client, _) = disk.attach(Style::Structured)?;
+    for mib in 0..SIZE_MIB {
+        ensure!(client.call(Request::write(mib * MIB, contents(mib)))?.error() == 0, "a write failed");
+    }
+    ensure!(client.call(Request::flush())?.error() == 0, "a flush failed");
+    Ok(())
+}
+
+/// Reads all of it, a little at a time; how many reads were answered with an error. What is answered is right.
+fn errors_of_reads(disk: &Disk) -> Result<usize> {
+    let (mut client, _) = disk.attach(Style::Structured)?;
+    let mut errors = 0;
+    for mib in 0..SIZE_MIB {
+        for (at, expected) in (0..).step_by(64 << 10).zip(contents(mib).chunks(64 << 10)) {
+            let answer = client.call(Request::read(mib * MIB + at, 64 << 10))?;
+            if answer.error() == 0 {
+                ensure!(answer.data() == expected, "a client was given something else, {at} bytes into MiB {mib}");
+            }
+            errors += usize::from(answer.error() != 0);
+        }
+    }
+    Ok(errors)
+}
+
+/// Changes a bit in so many places of the node's packs, each in another chunk.
+fn damage(node: &Node, places: u64) -> Result<()> {
+    let mut packs = Vec::<(PathBuf, u64)>::new();
+    for file in fs::read_dir(node.data().join("packs"))? {
+        let file = file?;
+        packs.push((file.path(), file.metadata()?.len()));
+    }
+    packs.sort();
+    let total: u64 = packs.iter().map(|(_, length)| length).sum();
+    let step = total / (places + 1);
+    // No chunk has more than 256 KiB.
+    ensure!(step > 512 << 10, "{total} bytes are too few for {places} chunks");
+    for number in 1..=places {
+        let mut at = number * step;
+        let found = packs.iter().find(|(_, length)| {
+            let is_in = at < *length;
+            at -= if is_in { 0 } else { *length };
+            is_in
+        });
+        let (path, _) = found.context("a place in a pack")?;
+        let file = File::options().read(true).write(true).open(path)?;
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, at)?;
+        file.write_all_at(&[byte[0] ^ 4], at)?;
+        file.sync_all()?;
+    }
+    Ok(())
+}
+
+/// What a scrub says at its end, and how it ends.
+fn scrub(node: &Node) -> Result<(Value, i32)> {
+    let ended = node.sterna(["--json", "scrub"]).run()?;
+    let last = ended.stdout.lines().last().with_context(|| format!("a scrub says something: {ended}"))?;
+    Ok((serde_json::from_str(last)?, ended.code()?))
+}
+
+fn is_complete(node: &Node, volume: &str) -> Result<bool> {
+    let status = node.value(["volume", "replica", volume, "status"])?;
+    let complete = &status["replicas"][0]["complete"];
+    let written = status["published"]["written_bytes"].as_u64() == Some(SIZE_MIB * MIB);
+    Ok(written && complete["generation"] == status["published"]["generation"])
+}
+
+#[test]
+fn heavy_what_is_damaged_at_one_site_is_mended_from_another_and_no_client_is_given_a_wrong_byte() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let mut cluster = Cluster::start(directory.path(), &["ams", "chi", "icn"])?;
+    let disk = cluster.nodes[AMS].create("disk", SIZE_MIB * MIB)?;
+    fill(&disk)?;
+    cluster.nodes[AMS].sterna(["volume", "replica", "disk", "set", "chi", "async"]).succeed()?;
+    cluster.until("chi has all of it", |cluster| is_complete(&cluster.nodes[AMS], "disk"))?;
+
+    damage(&cluster.nodes[AMS], DAMAGED)?;
+    errors_of_reads(&disk)?;
+    let (result, code) = scrub(&cluster.nodes[AMS])?;
+    let found = result["damaged_chunks"].as_u64().context("a number")?;
+    ensure!(found >= DAMAGED, "a scrub has found {found} of {DAMAGED}");
+    ensure!(result["repaired_chunks"] == found && code == 0, "not all is mended: {result}, {code}");
+    let errors = errors_of_reads(&disk)?;
+    ensure!(errors == 0, "of what was mended {errors} reads fail: {}", cluster.nodes[AMS].log());
+    let (result, code) = scrub(&cluster.nodes[AMS])?;
+    ensure!(result["damaged_chunks"] == 0 && code == 0, "it does not last: {result}");
+    cluster.nodes[AMS].sterna(["volume", "verify", "disk"]).succeed()?;
+
+    // The replica's site is mended from the owner's, and where nobody has it, that is told.
+    damage(&cluster.nodes[CHI], DAMAGED)?;
+    cluster.nodes[AMS].kill()?;
+    let (result, code) = scrub(&cluster.nodes[CHI])?;
+    // What only the head of a batch has lost is written anew from the index.
+    let [found, repaired] = ["damaged_chunks", "repaired_chunks"].map(|key| result[key].as_u64());
+    let lost = found.zip(repaired).map(|(found, repaired)| found - repaired).context("numbers")?;
+    ensure!((DAMAGED - 10..=DAMAGED).contains(&lost) && code == 1, "nobody has it: {result}, {code}");
+    cluster.nodes[AMS].run()?;
+    cluster.until("ams has a session", |cluster| {
+        let status = cluster.nodes[CHI].value(["cluster", "status"])?;
+        let nodes = status["nodes"].as_array().context("a list of nodes")?;
+        Ok(nodes.iter().any(|node| node["site"] == "ams" && node["silence"].is_null() && node["session"] == "live"))
+    })?;
+    cluster.until("all is mended", |cluster| {
+        let (result, code) = scrub(&cluster.nodes[CHI])?;
+        Ok(code == 0 && result["damaged_chunks"] == result["repaired_chunks"])
+    })
+}
