@@ -11,6 +11,8 @@
 //! * [`map`]: which chunk holds which block: manifests of segments under a radix tree, named by one root.
 //! * [`journal`]: the log of writes that are newer than the root.
 //! * [`heat`]: how often which part of a volume is read and written, lately.
+//! * [`trace`]: which parts of a volume are touched first after an attach, and in which order.
+//! * [`prefetch`]: what is brought before anybody waits for it, and in which order: the policy.
 //! * [`volume`]: one disk out of all these: overlay, seal, recovery, and the `BlockDevice` in front.
 //!
 //! * [`image`], [`verify`](mod@verify): whole disks in and out, and whether one is whole. [`needed`]: who needs what is lost.
@@ -34,7 +36,9 @@ pub mod image;
 pub mod journal;
 pub mod map;
 pub mod needed;
+pub mod prefetch;
 pub mod progress;
 pub mod salvage;
+pub mod trace;
 pub mod verify;
 pub mod volume;

@@ -106,6 +106,11 @@ pub(crate) struct OpenView {
     pub(crate) unsealed_bytes: u64,
     pub(crate) poisoned: bool,
     pub(crate) seal_failure: Option<String>,
+    traces: u64,
+    pub(crate) fetched_for_clients: u64,
+    pub(crate) fetched_ahead: u64,
+    prefetching: u64,
+    pub(crate) prefetch_failure: Option<String>,
 }
 
 impl From<admin::OpenVolume> for OpenView {
@@ -116,6 +121,11 @@ impl From<admin::OpenVolume> for OpenView {
             unsealed_bytes: open.unsealed_bytes,
             poisoned: open.poisoned,
             seal_failure: if_any(open.seal_failure),
+            traces: open.traces,
+            fetched_for_clients: open.fetched_for_clients,
+            fetched_ahead: open.fetched_ahead,
+            prefetching: open.prefetching,
+            prefetch_failure: if_any(open.prefetch_failure),
         }
     }
 }

@@ -209,6 +209,13 @@ fn facts(shown: &Shown) -> Vec<(&'static str, String)> {
             if let Some(failure) = &open.seal_failure {
                 facts.push(("last seal", format!("failed: {failure}")));
             }
+            if open.fetched_for_clients + open.fetched_ahead > 0 {
+                let (waited, ahead) = (open.fetched_for_clients, open.fetched_ahead);
+                facts.push(("fetched", format!("{waited} times for a client that waited, {ahead} times before that")));
+            }
+            if let Some(failure) = &open.prefetch_failure {
+                facts.push(("fetching ahead", format!("failed: {failure}")));
+            }
         }
     }
     facts

@@ -2,7 +2,7 @@
 //!
 //! Each volume has a slot. Who opens or closes it, or has to know that nobody does, holds the slot; who reads, writes, or
 //! seals does not. Invariants:
-//! * a volume that is open here has one [`Volume`], one device and one sealer;
+//! * a volume that is open here has one [`Volume`], one device, one sealer and one prefetcher;
 //! * the device is shared by the slot and by clients' connections only, so it is in use exactly if the slot does not hold
 //!   it alone. A client elsewhere, which reads by another node, has one of its own meanwhile, and counts as no use.
 
@@ -17,7 +17,7 @@ use sterna_consensus::state::volume::Volume as VolumeEntry;
 use sterna_runtime::BootTime;
 use sterna_runtime::work::blocking_on;
 use sterna_storage_node::volume::{
-    SealedState, Sealer, Storage, Supply, Volume, VolumeDevice, VolumeError, VolumeSpec,
+    Prefetcher, SealedState, Sealer, Storage, Supply, Volume, VolumeDevice, VolumeError, VolumeSpec,
 };
 use sterna_types::{Epoch, NodeId, VolumeId};
 use tokio::runtime::Handle;
@@ -103,6 +103,7 @@ struct InUse {
     epoch: Epoch,
     ownership: Arc<Ownership>,
     sealer: Sealer,
+    prefetcher: Prefetcher,
 }
 
 /// Why a volume is not open.
@@ -293,10 +294,12 @@ impl HeldSlot {
             let _in_the_background = self.volumes.sealing.enter();
             Sealer::start(Arc::clone(&volume), Arc::clone(&self.volumes.seals))
         };
+        let prefetcher = Prefetcher::start(Arc::clone(&volume), &self.volumes.runtime);
         let device = Arc::new(VolumeDevice::new(Arc::clone(&volume)));
         let (epoch, ownership) = (spec.epoch, Arc::new(Ownership::new(Arc::clone(&self.volumes.lease))));
         tell(self.id, epoch, "serves");
-        *self.slot = Some(InUse { device: Arc::clone(&device), epoch, ownership: Arc::clone(&ownership), sealer });
+        *self.slot =
+            Some(InUse { device: Arc::clone(&device), epoch, ownership: Arc::clone(&ownership), sealer, prefetcher });
         lock(&self.volumes.open).insert(self.id, OpenVolume { volume, epoch, ownership, members });
         Ok(device)
     }
@@ -307,6 +310,10 @@ impl HeldSlot {
     /// [`OpenError`].
     pub(super) async fn attach(&mut self, spec: &VolumeSpec) -> Result<OwnedDevice, OpenError> {
         let device = self.device(spec).await?;
+        // The device is held here and by the slot, and by nobody else.
+        if Arc::strong_count(&device) == 2 {
+            device.volume().begin_attach();
+        }
         let ownership = self.slot.as_ref().map(|open| Arc::clone(&open.ownership));
         Ok(OwnedDevice::new(device, ownership.ok_or(OpenError::ShuttingDown)?))
     }
@@ -328,8 +335,9 @@ impl HeldSlot {
     /// Closes the volume, or the mirror of it, if one is open, without sealing it. Those who use it still get errors.
     pub(super) async fn close(&mut self) {
         self.volumes.mirrors.close(self.id).await;
-        let Some(InUse { device, sealer, .. }) = self.slot.take() else { return };
+        let Some(InUse { device, sealer, prefetcher, .. }) = self.slot.take() else { return };
         lock(&self.volumes.open).remove(&self.id);
+        prefetcher.stop().await;
         sealer.stop().await;
         let volume = Arc::clone(device.volume());
         if let Err(panic) = blocking_on(&self.volumes.runtime, move || volume.close()).await {

@@ -131,6 +131,9 @@ impl Volume {
     /// May be dropped at any time.
     pub(super) async fn bring(self: &Arc<Self>, error: VolumeError, urgency: Urgency) -> Result<(), DeviceError> {
         let supply = lock(&self.supply).clone();
+        if error.is_absence() {
+            self.bringing.note(urgency);
+        }
         match (error.absence(), supply) {
             (Some(absence), Some(supply)) => supply.bring(self, absence, urgency).await,
             _ => Err(error.into()),

@@ -116,7 +116,7 @@ async fn on_a_thread<T: Send + 'static>(
     volume.with_all_it_needs(urgency, || once_on_a_thread(&volume, work.clone())).await
 }
 
-async fn once_on_a_thread<T: Send + 'static>(
+pub(super) async fn once_on_a_thread<T: Send + 'static>(
     volume: &Arc<Volume>,
     work: impl Fn(&Volume) -> Result<T, VolumeError> + Send + 'static,
 ) -> Result<T, VolumeError> {

@@ -16,7 +16,8 @@
 //! * `kept`: what a node has of a volume that is not open, and forgetting it.
 //! * [`Volume`]: one of them, open; all its calls may block.
 //! * [`VolumeDevice`]: the `BlockDevice` in front, which never does.
-//! * `sealer`: the background task that seals each open volume in time. `used`: how often which part of it is used.
+//! * `sealer`: the background task that seals each open volume in time. `used`: how it is used. `prefetcher`: the task that
+//!   brings what its guest is about to need and is not here.
 //!
 //! Invariants of an open volume:
 //! * what the layers show, from the newest to the root, is every acknowledged write;
@@ -45,6 +46,9 @@ mod mirror;
 #[cfg(test)]
 mod mirror_tests;
 pub(crate) mod overlay;
+mod prefetcher;
+#[cfg(test)]
+mod prefetcher_tests;
 mod read;
 mod read_ahead;
 mod record;
@@ -70,6 +74,7 @@ pub use error::VolumeError;
 pub use feed::{Beginning, Copied, Copies, Feed, FeedCut, FeedRecord};
 pub use handoff::{Inheritance, Released};
 pub use mirror::{Change, Changed, Rebase};
+pub use prefetcher::{BringingStatus, Prefetcher};
 pub use record::VolumeRecord;
 pub use sealer::Sealer;
 pub use storage::{Storage, StorageOptions};

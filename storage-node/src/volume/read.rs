@@ -22,7 +22,7 @@ use crate::chunk_store::StoreError;
 use crate::map::{self, Manifest};
 
 /// A run of blocks, and where it is.
-enum Place {
+pub(super) enum Place {
     Journal(Source),
     /// Where the volume was handed over from.
     Elsewhere,
@@ -134,7 +134,7 @@ impl Volume {
         places.filter(|(_, place)| matches!(place, Place::Elsewhere)).map(|(blocks, _)| blocks).collect()
     }
 
-    fn places(&self, blocks: Range<u64>) -> Vec<(Range<u64>, Place)> {
+    pub(super) fn places(&self, blocks: Range<u64>) -> Vec<(Range<u64>, Place)> {
         look_up(&self.layers(), blocks).collect()
     }
 
@@ -220,7 +220,7 @@ impl Volume {
     }
 
     /// The same, with all data of `blocks`, counted from the segment's first, here.
-    fn map_with(&self, segment: SegmentIndex, blocks: Range<u64>) -> Result<Arc<SegmentMap>, VolumeError> {
+    pub(super) fn map_with(&self, segment: SegmentIndex, blocks: Range<u64>) -> Result<Arc<SegmentMap>, VolumeError> {
         let known = self.storage.segments.get(self.id, segment);
         match known.filter(|known| known.absent(blocks.clone()).next().is_none()) {
             Some(map) => Ok(map),
@@ -291,7 +291,7 @@ impl Volume {
 }
 
 /// What was found; `None` where something is absent, which is noted.
-fn unless_absent<T>(found: Result<T, VolumeError>, absence: &mut Absence) -> Result<Option<T>, VolumeError> {
+pub(super) fn unless_absent<T>(found: Result<T, VolumeError>, absence: &mut Absence) -> Result<Option<T>, VolumeError> {
     match found {
         Ok(found) => Ok(Some(found)),
         Err(error) => {

@@ -85,7 +85,7 @@ impl Volume {
         let written_blocks = sealed.written_blocks + data.map(|(header, ..)| header.block_count).sum::<u64>();
         let layers = Layers { active, frozen: None, tail: absent, sealed, written_blocks };
         let volume = Self::assemble(spec, Arc::clone(storage), journal, layers, unsealed_bytes);
-        volume.adopt_heat();
+        volume.adopt_use();
         Ok(volume)
     }
 }

@@ -1,4 +1,4 @@
-//! The background task of an open volume: seals it in time, has the journal's next file ready, and keeps its heat.
+//! The background task of an open volume: seals it in time, has the journal's next file ready, and keeps how it is used.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -35,7 +35,7 @@ impl Sealer {
                 () = stopped.cancelled() => {}
                 () = seal_in_time(&volume, &slots) => {}
                 () = keep_journal_ready(&volume) => {}
-                () = keep_heat(&volume) => {}
+                () = keep_use(&volume) => {}
             }
         });
         Self { stop, task }
@@ -110,12 +110,12 @@ async fn keep_journal_ready(volume: &Arc<Volume>) {
     }
 }
 
-async fn keep_heat(volume: &Arc<Volume>) {
+async fn keep_use(volume: &Arc<Volume>) {
     while !volume.is_closed() {
-        tokio::time::sleep(KEEP_HEAT_EVERY).await;
+        tokio::time::sleep(KEEP_USE_EVERY).await;
         let keeping = Arc::clone(volume);
         // A panic of it has been reported by the runtime.
-        let _ = sterna_runtime::work::blocking(move || keeping.keep_heat()).await;
+        let _ = sterna_runtime::work::blocking(move || keeping.keep_use()).await;
     }
 }
 
@@ -180,7 +180,7 @@ impl Volume {
 }
 
 /// Of what changes with a half-life of ten minutes a crash may cost so much.
-const KEEP_HEAT_EVERY: Duration = Duration::from_secs(5 * 60);
+const KEEP_USE_EVERY: Duration = Duration::from_secs(5 * 60);
 
 /// How long after a failed seal it is tried again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);

@@ -11,14 +11,17 @@ use super::absence::Supply;
 use super::error::VolumeError;
 use super::feed::{Copies, Feed};
 use super::overlay::{BlockSet, Overlay};
+use super::prefetcher::{Bringing, BringingStatus};
 use super::read_ahead::Ahead;
 use super::record::VolumeRecord;
 use super::rewrite_cold::Fragmented;
 use super::storage::Storage;
+use super::used::Traced;
 use crate::chunking::ChunkingParameters;
 use crate::heat::Heat;
 use crate::journal::record::Sequence;
 use crate::journal::{FileNumber, Journal};
+use crate::trace::Touches;
 
 /// What the metadata says of a volume that is to be opened.
 #[derive(Clone, Copy, Debug)]
@@ -107,6 +110,11 @@ pub struct Volume {
     pub(super) is_fed: AtomicBool,
     /// Who has to have what is flushed.
     pub(super) copies: Mutex<Option<Arc<dyn Copies>>>,
+    /// What is touched first after the attach of now, and the traces of those before.
+    pub(super) touches: Touches,
+    pub(super) traced: Mutex<Traced>,
+    /// What is brought that is not here.
+    pub(super) bringing: Bringing,
     closed: AtomicBool,
 }
 
@@ -185,6 +193,10 @@ pub struct VolumeStatus {
     pub seal_failure: Option<String>,
     /// Bytes that were written where the volume was handed over from, and have not arrived: those that no root has.
     pub tail_bytes: u64,
+    /// How many traces are kept of attaches before the one of now.
+    pub traces: usize,
+    /// What was brought that was not here.
+    pub bringing: BringingStatus,
 }
 
 impl Volume {
@@ -220,6 +232,9 @@ impl Volume {
             feeds: Mutex::default(),
             is_fed: AtomicBool::new(false),
             copies: Mutex::default(),
+            touches: Touches::default(),
+            traced: Mutex::default(),
+            bringing: Bringing::default(),
             closed: AtomicBool::new(false),
         })
     }
@@ -262,6 +277,8 @@ impl Volume {
             poisoned: self.journal.check_sound().is_err(),
             seal_failure: self.seal_failure().as_ref().map(|failure| failure.what.clone()),
             tail_bytes: self.tail().data_blocks() * sterna_types::BLOCK_SIZE,
+            traces: self.traces_before().len(),
+            bringing: self.bringing.status(),
         }
     }
 
@@ -290,7 +307,7 @@ impl Volume {
         self.closed.store(true, Ordering::Release);
         self.cut_feeds();
         self.journal.rest();
-        self.keep_heat_at(&no_seal);
+        self.keep_use_at(&no_seal);
         self.storage.segments.forget(self.id);
         self.storage.vacate(self);
         self.seal_wanted.notify_one();

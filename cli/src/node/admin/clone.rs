@@ -15,6 +15,7 @@ use super::create::{blank, make, shown};
 use super::lookup::{held_snapshot, metadata, open_volume, seal, spec, subject, volume};
 use super::request::parsed;
 use super::status::IntoStatus;
+use super::work;
 use crate::args::values::Contents;
 use crate::node::node::Node;
 use crate::node::publish::publication;
@@ -34,7 +35,31 @@ pub(super) async fn clone(node: Arc<Node>, request: admin::CloneVolumeRequest) -
         }
         None => clone_present(&node, &source.volume, &name).await?,
     }
+    inherit_traces(&node, &source.volume, &name).await;
     shown(&node, &name).await
+}
+
+/// A clone boots first as its origin has: it begins with what this node knows of that. Of no account: what fails is told, and no more.
+async fn inherit_traces(node: &Arc<Node>, source: &VolumeName, name: &VolumeName) {
+    let metadata = node.metadata.read();
+    let id = |name| metadata.volume_named(name).map(|entry| entry.id);
+    let (Some(from), Some(to)) = (id(source), id(name)) else { return };
+    let open = node.volumes.get(from);
+    let storage = Arc::clone(&node.engine.storage);
+    let inheriting = work::blocking(move || {
+        let traces = match open {
+            Some(open) => open.volume.traces(),
+            None => storage.traces(from)?,
+        };
+        if traces.is_empty() {
+            return Ok(());
+        }
+        storage.put_traces(to, &traces).map_err(|error| error.to_string())
+    });
+    let inherited = inheriting.await.unwrap_or_else(|status| Err(status.message().to_owned()));
+    if let Err(error) = inherited {
+        tracing::warn!(clone = %name, error, "what is touched first of a volume is not known of its clone");
+    }
 }
 
 /// Clones what was acknowledged so far.

@@ -36,6 +36,11 @@ pub(super) async fn show(node: Arc<Node>, request: admin::ShowVolumeRequest) -> 
             unsealed_bytes: status.unsealed_bytes,
             poisoned: status.poisoned,
             seal_failure: status.seal_failure.unwrap_or_default(),
+            traces: status.traces as u64,
+            fetched_for_clients: status.bringing.waited,
+            fetched_ahead: status.bringing.ahead,
+            prefetching: status.bringing.ordered as u64,
+            prefetch_failure: status.bringing.failure.unwrap_or_default(),
         }
     });
     let counts = request.count_map && entry.state == VolumeState::Ready;

@@ -150,7 +150,10 @@ impl Giver {
     /// Step 3.
     async fn prepare(&self) -> Result<()> {
         let volumes = self.passings.iter().map(|passing| passing.to_message()).collect();
-        let heat = |given: &Given| VolumeHeat { volume: given.entry.id.0, heat: given.open.volume.encode_heat() };
+        let heat = |given: &Given| {
+            let (id, volume) = (given.entry.id, &given.open.volume);
+            VolumeHeat { volume: id.0, heat: volume.encode_heat(), traces: volume.traces().encode() }
+        };
         let heat = self.given.iter().map(heat).collect();
         let mut client = client(&self.node, self.to)?;
         tell("prepare", self.to);

@@ -2,7 +2,8 @@
 //!
 //! 1. The tail: it is at one node, and in no root. *What a crash takes of it is absent again, and fetched again.*
 //! 2. A seal: the tail is in a root now, and in no record.
-//! 3. All of that root. What is written meanwhile is here already.
+//! 3. All of that root: what is read-hot first, then what the volume's traces have, and last what is written more than it is read. What is
+//!    written meanwhile is here already.
 //! 4. All of the volume's snapshots, as far as anybody who is reached has them.
 //! 5. The metadata is told. *It is told again.*
 
@@ -16,8 +17,9 @@ use sterna_transport::Lane;
 use sterna_types::{Root, VolumeId};
 
 use super::supply::{Sources, fetch_tail};
+use super::wire::MAX_PARTS;
 use crate::node::node::{Node, spec_of};
-use crate::node::replication::{Target, fetch, pull};
+use crate::node::replication::{Target, fetch, pull, pull_in_order};
 
 /// Fetches all of a volume that this node owns, and says so.
 ///
@@ -41,7 +43,7 @@ pub(super) async fn hydrate(node: &Arc<Node>, id: VolumeId) -> Result<()> {
     fetch_all_of_tail(node, &volume, &sources).await?;
     let sealed = seal(node, &volume, &sources).await?;
     let target = |old: Root, new: Root| Target { volume: id, old, new, sources: sources.nodes.clone() };
-    let _held = pull(node, &target(Root::EMPTY, sealed.root)).await?;
+    let _held = pull_in_order(node, &target(Root::EMPTY, sealed.root), volume.in_order(MAX_PARTS)).await?;
     let (mut held, mut snapshots) = (Vec::new(), Vec::new());
     for (name, snapshot) in entry.snapshots.iter() {
         match pull(node, &target(sealed.root, snapshot.root)).await {

@@ -13,7 +13,6 @@
 //!
 //! Nothing is promised by any of that, and nothing has to be undone: what was brought in vain is collected one day.
 
-use std::iter;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,7 +20,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use anyhow::{Context, Result, bail};
 use sterna_proto::node::{PreCopyReply, PreCopyRequest};
 use sterna_storage_node::volume::Volume;
-use sterna_types::{BLOCK_SIZE, NodeId, Root, VolumeName};
+use sterna_types::{NodeId, Root, VolumeName};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tonic::{Status, Streaming};
 
@@ -40,7 +39,7 @@ pub(in crate::node) struct PreCopied {
     _held: Vec<HeldRoot>,
 }
 
-/// Brings what is hot of these volumes, which this node serves, to the node `to`, or `all` that they hold; `None` where there is nothing
+/// Brings what is hot of these volumes, which this node serves, to the node `to`, or `all` that they hold, what is hot first; `None` where there is nothing
 /// to bring. `fetched` is told how many bytes have come there. What is written while the last little of it is brought is not there.
 ///
 /// # Errors
@@ -57,7 +56,7 @@ pub(in crate::node) async fn pre_copy(
 ) -> Result<Option<PreCopied>> {
     let most = MAX_PARTS / volumes.len().max(1);
     let classes = |volume: &Volume| match all {
-        true => vec![iter::once(0..volume.size().0 / BLOCK_SIZE).collect()],
+        true => volume.in_order(most),
         false => volume.read_hot(most),
     };
     let wanted: Vec<_> = volumes.iter().map(|(_, volume)| classes(volume)).collect();

@@ -18,7 +18,7 @@ use tonic::codec::CompressionEncoding;
 use tonic::{Request, Response, Status};
 
 use super::ask::ask;
-use super::wire::{Parts, Passing, Release, parse_heat};
+use super::wire::{Parts, Passing, Release, parse_use};
 use super::{pre_copy, take};
 use crate::node::node::{Node, spec_of};
 use crate::node::ownership::OwnedDevice;
@@ -63,8 +63,8 @@ impl Handoff for HandoffService {
         let from = self.node.metadata.caller(&request)?;
         let PrepareRequest { volumes, heat } = request.into_inner();
         let passings = Passing::parse_all(volumes)?;
-        let heat = parse_heat(heat, &passings)?;
-        let prepared = take::prepare(&self.node, from, &passings, heat).await;
+        let used = parse_use(heat, &passings)?;
+        let prepared = take::prepare(&self.node, from, &passings, used).await;
         let obstacle = prepared.err().map(|status| status.message().to_owned()).unwrap_or_default();
         Ok(Response::new(PrepareReply { obstacle }))
     }

@@ -14,16 +14,16 @@ use tokio::time::timeout;
 use tonic::Status;
 
 use super::promise::{Promise, PromiseError};
-use super::wire::{Passing, Release, TailPart};
+use super::wire::{Passing, Release, TailPart, Used};
 use crate::node::node::{Node, spec_of};
 use crate::node::volumes::HeldSlot;
 
-/// Step 3: makes room for volumes, or says why this node does not take them. `heat` says of some of them how their parts are used.
+/// Step 3: makes room for volumes, or says why this node does not take them. `used` says of some of them how.
 pub(super) async fn prepare(
     node: &Arc<Node>,
     from: NodeId,
     passings: &[Passing],
-    mut heat: BTreeMap<VolumeId, Vec<u8>>,
+    mut used: BTreeMap<VolumeId, Used>,
 ) -> Result<(), Status> {
     for passing in passings {
         let mut slot = node.volumes.hold(passing.volume).await;
@@ -40,10 +40,12 @@ pub(super) async fn prepare(
         }
         make_room(node, &mut slot, &entry).await?;
         let (storage, volume) = (Arc::clone(&node.engine.storage), passing.volume);
-        let heat = heat.remove(&volume);
+        let used = used.remove(&volume);
         let making = move || {
             storage.make_ready(volume)?;
-            heat.map_or(Ok(()), |heat| storage.put_heat(volume, heat))
+            let Some(Used { heat, traces }) = used else { return Ok(()) };
+            storage.put_heat(volume, heat)?;
+            storage.put_traces(volume, &traces)
         };
         blocking(making).await.map_err(failed)?.map_err(failed)?;
     }

@@ -8,6 +8,7 @@ use sterna_consensus::state::ownership::HandoffNumber;
 use sterna_consensus::state::volume::{Generation, Published, UnixTime};
 use sterna_proto::node;
 use sterna_storage_node::heat::Heat;
+use sterna_storage_node::trace::Traces;
 use sterna_storage_node::volume::{Released, Tail, Volume, VolumeError};
 use sterna_types::device::ReadOutcome;
 use sterna_types::{BLOCK_SIZE, ByteOffset, ByteRange, ChunkId, Epoch, Root, VolumeId};
@@ -48,6 +49,15 @@ pub(super) struct Parts {
     pub(super) root: Root,
     /// Runs of its blocks, class by class; in each in order, and none overlaps another.
     pub(super) classes: Vec<Vec<Range<u64>>>,
+}
+
+/// How a volume is used where it comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Used {
+    /// How often which part of it, as it is kept.
+    pub(super) heat: Vec<u8>,
+    /// What is touched first after an attach.
+    pub(super) traces: Traces,
 }
 
 /// Some data of a tail.
@@ -123,20 +133,23 @@ impl Parts {
     }
 }
 
-/// How the parts of volumes are used, from the messages of one request about these handoffs.
-pub(super) fn parse_heat(
+/// How volumes are used, from the messages of one request about these handoffs.
+pub(super) fn parse_use(
     messages: Vec<node::VolumeHeat>,
     passings: &[Passing],
-) -> Result<BTreeMap<VolumeId, Vec<u8>>, Status> {
-    let parse = |node::VolumeHeat { volume, heat }| {
+) -> Result<BTreeMap<VolumeId, Used>, Status> {
+    let parse = |node::VolumeHeat { volume, heat, traces }| {
         let volume = VolumeId(volume);
         if !passings.iter().any(|passing| passing.volume == volume) {
             return Err(Status::invalid_argument(format!("volume {volume} is not handed over")));
         }
-        match Heat::check(&heat) {
-            Ok(()) => Ok((volume, heat)),
-            Err(error) => Err(Status::invalid_argument(format!("the heat of volume {volume}: {error}"))),
-        }
+        let invalid = |what: &str, error: &dyn std::error::Error| {
+            Status::invalid_argument(format!("the {what} of volume {volume}: {error}"))
+        };
+        Heat::check(&heat).map_err(|error| invalid("heat", &error))?;
+        // An earlier program knows of none.
+        let traces = if traces.is_empty() { Ok(Traces::default()) } else { Traces::parse(&traces) };
+        Ok((volume, Used { heat, traces: traces.map_err(|error| invalid("traces", &error))? }))
     };
     messages.into_iter().map(parse).collect()
 }
@@ -324,11 +337,19 @@ mod tests {
     }
 
     #[test]
-    fn heat_is_that_of_what_is_handed_over() {
-        let heat = |volume, heat: &[u8]| vec![node::VolumeHeat { volume, heat: heat.to_vec() }];
-        let parsed = |messages| parse_heat(messages, &[passing(1)]).map_err(|status| status.message().to_owned());
-        assert_eq!(parsed(heat(1, &[1, 6, 0, 0])), Ok([(VolumeId(1), vec![1, 6, 0, 0])].into()));
-        assert!(parsed(heat(2, &[1, 6, 0, 0])).expect_err("another").ends_with("is not handed over"));
-        assert!(parsed(heat(1, &[9])).expect_err("none").starts_with("the heat of volume"));
+    fn heat_and_traces_are_those_of_what_is_handed_over() {
+        let heat = vec![1, 6, 0, 0];
+        let used = |volume, heat: &[u8], traces: &[u8]| {
+            vec![node::VolumeHeat { volume, heat: heat.to_vec(), traces: traces.to_vec() }]
+        };
+        let parsed = |messages| parse_use(messages, &[passing(1)]).map_err(|status| status.message().to_owned());
+        let traces = Traces::parse(b"STtr\x01\x01\x01\x01\x03\x08\x07").expect("traces");
+        let expected = Used { heat: heat.clone(), traces: traces.clone() };
+        assert_eq!(parsed(used(1, &heat, &traces.encode())), Ok([(VolumeId(1), expected)].into()));
+        let expected = Used { heat: heat.clone(), traces: Traces::default() };
+        assert_eq!(parsed(used(1, &heat, &[])), Ok([(VolumeId(1), expected)].into()), "by an earlier program");
+        assert!(parsed(used(2, &heat, &[])).expect_err("another").ends_with("is not handed over"));
+        assert!(parsed(used(1, &[9], &[])).expect_err("none").starts_with("the heat of volume"));
+        assert!(parsed(used(1, &heat, &[9])).expect_err("none").starts_with("the traces of volume"));
     }
 }

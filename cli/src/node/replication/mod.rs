@@ -38,6 +38,6 @@ pub(super) use follow::run;
 pub(super) use mend::mend;
 pub(super) use pace::Pace;
 pub(super) use precedence::Precedence;
-pub(super) use pull::{Target, fill, pull};
+pub(super) use pull::{Target, fill, pull, pull_in_order};
 pub(super) use reach::Reach;
 pub(super) use source::service;

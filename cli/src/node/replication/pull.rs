@@ -41,12 +41,29 @@ pub(in crate::node) struct Target {
 /// # Cancel safety
 /// May be dropped at any time, as after an error.
 pub(in crate::node) async fn pull(node: &Arc<Node>, target: &Target) -> Result<HeldRoot, PullError> {
+    pull_in_order(node, target, vec![iter::once(0..u64::MAX).collect()]).await
+}
+
+/// The same, class by class of these blocks, which are in order in each class, and together about all there are.
+///
+/// # Errors
+/// [`PullError`], as with [`pull`].
+///
+/// # Cancel safety
+/// As with [`pull`].
+pub(in crate::node) async fn pull_in_order(
+    node: &Arc<Node>,
+    target: &Target,
+    mut classes: Vec<Vec<Range<u64>>>,
+) -> Result<HeldRoot, PullError> {
     // It may all be here under other names.
     if let Some(held) = hold_complete(node, target).await? {
         return Ok(held);
     }
     for _ in 0..WALKS {
-        fill(node, target, iter::once(0..u64::MAX), &|_, _| {}).await?;
+        for blocks in std::mem::replace(&mut classes, vec![iter::once(0..u64::MAX).collect()]) {
+            fill(node, target, blocks, &|_, _| {}).await?;
+        }
         if let Some(held) = hold_complete(node, target).await? {
             return Ok(held);
         }

@@ -106,6 +106,25 @@ impl VolumeRecords {
         self.index.commit(batch, false)
     }
 
+    /// The traces of a volume, as they were kept last; `None` where they were not. As with [`VolumeRecords::get`].
+    ///
+    /// # Errors
+    /// [`IndexError`].
+    pub fn traces(&self, volume: VolumeId) -> Result<Option<Vec<u8>>, IndexError> {
+        self.index.check_sound()?;
+        self.index.get(Space::Records, &key_in(TRACES, volume))
+    }
+
+    /// Keeps the traces of a volume. Not durable: a crash may leave what was kept before.
+    ///
+    /// # Errors
+    /// [`IndexError`].
+    pub fn put_traces(&self, volume: VolumeId, traces: Vec<u8>) -> Result<(), IndexError> {
+        let mut batch = Batch::new();
+        batch.put(Space::Records, &key_in(TRACES, volume), traces);
+        self.index.commit(batch, false)
+    }
+
     /// Removes the record of a volume, and how its parts were used; what is not there is no error. Durable on return.
     ///
     /// # Errors
@@ -114,6 +133,7 @@ impl VolumeRecords {
         let mut batch = Batch::new();
         batch.delete(Space::Records, &key_of(volume));
         batch.delete(Space::Records, &key_in(HEAT, volume));
+        batch.delete(Space::Records, &key_in(TRACES, volume));
         self.index.commit(batch, true)
     }
 
@@ -155,6 +175,8 @@ fn key_in(table: u8, volume: VolumeId) -> [u8; 9] {
 const VOLUMES: u8 = b'v';
 /// The table of heat.
 const HEAT: u8 = b'h';
+/// The table of traces.
+const TRACES: u8 = b'f';
 /// The table of pledges.
 const PLEDGES: u8 = b'p';
 const RECORDS_PER_PAGE: usize = 256;
