@@ -49,6 +49,7 @@ pub fn run() -> ExitCode {
         Command::Node { command } => node::command(command, json),
         Command::Cluster { command } => ask(Work::Cluster(command)),
         Command::Volume { command } => ask(Work::Volume(command)),
+        Command::Bucket { command } => ask(Work::Bucket(command)),
         Command::Gc => ask(Work::CollectGarbage),
         Command::Salvage(salvage) => salvage::run(&salvage, json),
         Command::Scrub(scrub) => ask(Work::Scrub(scrub.rate)),

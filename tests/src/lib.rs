@@ -9,6 +9,7 @@
 //! * [`flush`]: one connection flushes what another has written. [`tree`]: what is in a directory.
 //! * [`strace`]: system calls of our program, watched or made to fail. * [`tool`]: other people's programs, run with a time limit.
 //! * [`client`]: a raw NBD client, which can say what no well-behaved client would; [`reply`]: what it hears.
+//! * [`bucket`]: a server that speaks S3, the program `s3` (`src/bin/s3.rs`).
 //! * [`certificates`]: an authority, a server and clients for the tests of TLS.
 //! * [`faults`]: faults by chance under clients that write, and programs that judge what those were told (`docs/faults.md`).
 //! * [`model`]: sessions, ownership and handoff, explored in every order of events (`docs/reliability.md`).
@@ -20,6 +21,7 @@
 //!
 //! This crate is *not* a place for unit tests; those stand beside what they test.
 
+pub mod bucket;
 pub mod certificates;
 pub mod client;
 pub mod cluster;

@@ -6,12 +6,14 @@
 //! * [`moves`]: volumes that go on elsewhere. [`replicas`]: who else keeps a volume, and going on without its owner.
 //! * [`cluster`]: the nodes, tokens for new ones, and who decides. [`session`]: how long nodes' sessions last.
 //!   [`administrators`]: certificates for those who come from afar.
+//! * [`bucket`]: what is kept in an S3-compatible bucket besides, and volumes made again from it.
 //! * [`import`]: disk images on their way in; [`image`]: what an image is; [`foreign`]: those that `qemu-img` reads.
 //!
 //! Nothing here decides anything about volumes: values were checked where they entered (`args`), and the rest is the
 //! node's.
 
 mod administrators;
+mod bucket;
 mod client;
 mod cluster;
 mod contents;
@@ -30,7 +32,7 @@ use anyhow::Result;
 
 use crate::args::target::Target;
 use crate::args::values::Rate;
-use crate::args::{ClusterCommand, VolumeCommand};
+use crate::args::{BucketCommand, ClusterCommand, VolumeCommand};
 use crate::console::output::{Output, unless_reader_left};
 use client::Node;
 
@@ -40,6 +42,8 @@ pub(crate) enum Work {
     Cluster(ClusterCommand),
     /// Something about volumes.
     Volume(VolumeCommand),
+    /// Something about what is kept besides.
+    Bucket(BucketCommand),
     /// Free what nothing needs.
     CollectGarbage,
     /// Read everything.
@@ -73,6 +77,7 @@ impl Session {
     async fn run(&mut self, work: Work) -> Result<()> {
         match work {
             Work::Cluster(command) => self.cluster(command).await,
+            Work::Bucket(command) => self.bucket(command).await,
             Work::CollectGarbage => self.collect_garbage().await,
             Work::Scrub(rate) => self.scrub(rate).await,
             Work::Volume(command) => self.volume(command).await,

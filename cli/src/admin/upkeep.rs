@@ -5,6 +5,7 @@ use serde::Serialize;
 use sterna_proto::admin::{self, collect_garbage_reply, scrub_reply};
 
 use super::Session;
+use super::bucket::BucketView;
 use super::client::{CallError, for_each};
 use super::cluster::{NodeView, Nodes, metadata_version, table};
 use super::contents::NO_RESULT;
@@ -38,6 +39,8 @@ struct StatusView {
     nbd_addresses: Vec<String>,
     nbd_connections: u64,
     uptime_seconds: f64,
+    /// None where the node has none.
+    bucket: Option<BucketView>,
 }
 
 #[derive(Serialize)]
@@ -103,6 +106,7 @@ impl Session {
             nbd_addresses: reply.nbd_addresses,
             nbd_connections: reply.nbd_connections,
             uptime_seconds: reply.uptime_seconds,
+            bucket: reply.bucket.map(BucketView::from),
         };
         let mut text = Facts::new(facts(&view)).to_string();
         if view.nodes.len() > 1 {
@@ -296,6 +300,7 @@ fn facts(status: &StatusView) -> Vec<(&'static str, String)> {
         ("data", format!("{}, kept in {}", about(status.chunk_bytes), about(status.stored_bytes))),
         ("available", about(status.available_bytes)),
         ("NBD", format!("{} on {}", count(status.nbd_connections, "connection"), status.nbd_addresses.join(", "))),
+        ("bucket", status.bucket.as_ref().map(BucketView::summary).unwrap_or_default()),
         ("up for", duration(uptime)),
     ];
     facts.retain(|(_, value)| !value.is_empty());

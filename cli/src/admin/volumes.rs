@@ -7,6 +7,7 @@ use sterna_proto::admin;
 use sterna_types::ByteSize;
 
 use super::Session;
+use super::bucket::BucketVolumeView;
 use super::client::CallError;
 use super::views::{MapView, OpenView, SnapshotView, VolumeView};
 use crate::args::volume::{Clone, Create, Delete, Resize, Set, Show, Snapshot};
@@ -20,6 +21,8 @@ struct Shown {
     snapshots: Vec<SnapshotView>,
     open: Option<OpenView>,
     map: Option<MapView>,
+    /// Of a volume of the node that answers, where that has a bucket.
+    bucket: Option<BucketVolumeView>,
     /// Of this machine; nothing where the node is elsewhere.
     uri: Option<String>,
 }
@@ -74,6 +77,7 @@ impl Session {
             snapshots: reply.snapshots.into_iter().map(SnapshotView::from).collect(),
             open: reply.open.map(OpenView::from),
             map: reply.map.map(MapView::from),
+            bucket: reply.bucket.map(BucketVolumeView::from),
             uri: self.node.uri(show.name.as_str()),
         };
         if self.output.is_json() {
@@ -191,6 +195,9 @@ fn facts(shown: &Shown) -> Vec<(&'static str, String)> {
         Some(bytes) => format!("{} of writes, that no replica has yet", about(bytes)),
     };
     facts.push(("at one site only", exposed));
+    if let Some(bucket) = &shown.bucket {
+        facts.push(("in the bucket", bucket.summary()));
+    }
     if let Some(map) = &shown.map {
         let [segments, extents, chunks] =
             [(map.segments, "segment"), (map.extents, "extent"), (map.chunks, "chunk")].map(|(n, what)| count(n, what));

@@ -1,9 +1,10 @@
 //! The command line, parsed into what the rest of the program works with: a value that can never be right is refused
 //! here, with exit code 2, and nothing behind this sees it.
 //!
-//! One file for each family of commands: [`cluster`], [`nbd`], [`node`], [`volume`]. [`values`] has what they share. [`target`]: which
+//! One file for each family of commands: [`bucket`], [`cluster`], [`nbd`], [`node`], [`volume`]. [`values`] has what they share. [`target`]: which
 //! node is meant.
 
+pub(crate) mod bucket;
 pub(crate) mod cluster;
 pub(crate) mod nbd;
 pub(crate) mod node;
@@ -19,6 +20,7 @@ use clap::parser::ValueSource;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 
+pub(crate) use bucket::BucketCommand;
 pub(crate) use cluster::ClusterCommand;
 pub(crate) use nbd::NbdCommand;
 pub(crate) use node::NodeCommand;
@@ -99,6 +101,11 @@ pub(crate) enum Command {
     Volume {
         #[command(subcommand)]
         command: VolumeCommand,
+    },
+    /// What the node keeps in its bucket besides, and volumes made again from that.
+    Bucket {
+        #[command(subcommand)]
+        command: BucketCommand,
     },
     /// Free the space of chunks that nothing needs any more.
     Gc,

@@ -66,6 +66,11 @@ impl Background {
         &self.seals
     }
 
+    /// Where upkeep is done.
+    pub(super) fn upkeep_threads(&self) -> &Handle {
+        &self.upkeep
+    }
+
     /// Does something that may block and take long, and that no guest waits for.
     pub(super) fn upkeep<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
         blocking_on(&self.upkeep, work)

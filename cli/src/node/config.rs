@@ -16,9 +16,13 @@ use sterna_nbd_server::tls::TlsFiles;
 use sterna_storage_node::volume::StorageOptions;
 use sterna_types::ByteSize;
 
+mod bucket;
 mod values;
 
 use super::nbd_access::{AccessList, InvalidRule, Rule};
+pub use bucket::{BucketConfig, CredentialsSource};
+
+use bucket::BucketSection;
 use values::{Age, Bounded, Bounds, Size, Wrong, set, set_time};
 
 /// What a node is run with.
@@ -30,6 +34,8 @@ pub struct Config {
     pub storage: StorageConfig,
     /// How other nodes are met.
     pub cluster: ClusterConfig,
+    /// Where chunks and roots are kept besides.
+    pub bucket: Option<BucketConfig>,
 }
 
 /// How other nodes are met.
@@ -132,8 +138,10 @@ impl Config {
             .map_err(|error| unusable(format!("byte {} is not part of a text in UTF-8", error.valid_up_to())))?;
         let file: ConfigFile = toml::from_str(text).map_err(|error| unusable(error.to_string().trim().to_owned()))?;
         let directory = path.parent().unwrap_or(Path::new(""));
-        let settings =
-            file.nbd(directory).and_then(|nbd| Ok(Self { nbd, storage: file.storage()?, cluster: file.cluster()? }));
+        let bucket = || file.bucket.as_ref().map(|section| section.config(directory)).transpose();
+        let settings = file
+            .nbd(directory)
+            .and_then(|nbd| Ok(Self { nbd, storage: file.storage()?, cluster: file.cluster()?, bucket: bucket()? }));
         settings.map_err(|Wrong { key, value, remedy }| ConfigError::Value {
             path: path.to_owned(),
             key,
@@ -152,6 +160,7 @@ struct ConfigFile {
     journal: JournalSection,
     space: SpaceSection,
     memory: MemorySection,
+    bucket: Option<BucketSection>,
 }
 
 #[derive(Debug, Default, Deserialize)]

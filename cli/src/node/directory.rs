@@ -8,6 +8,7 @@
 //! | `pki` | the node's key and certificate ([`super::credentials`]) |
 //! | `metadata` | Raft's log and state, the consensus crate's |
 //! | `index`, `packs`, `journal-pool`, `volumes` | the storage engine's |
+//! | `bucket` | what is known of the bucket, a cache ([`super::bucket`]) |
 //! | `nbd.sock`, `admin.sock` | sockets of the running node |
 //!
 //! How a directory is made, and what is done about one whose making was interrupted behind each step:

@@ -4,7 +4,8 @@
 //! * other nodes are answered ([`super::peers`]);
 //! * roots are published, replicas follow, what others took over is settled, handoffs come to their end ([`super::publish`],
 //!   [`super::replication`], [`super::returned`], [`super::handoff`]);
-//! * mirrors are kept of what others write, and others are taken into the in-sync sets of what this node writes ([`super::mirrors`]).
+//! * mirrors are kept of what others write, and others are taken into the in-sync sets of what this node writes ([`super::mirrors`]);
+//! * what was published goes to the bucket, where there is one ([`super::bucket`]).
 //!
 //! Each is a task that ends only with the node: one that ends before is a failure of the node, and [`Duties::ended`] shows it.
 
@@ -19,7 +20,7 @@ use tonic::service::Routes;
 
 use super::node::Node;
 use super::session::Session;
-use super::{handoff, link_limits, mirrors, peers, publish, replication, returned};
+use super::{bucket, handoff, link_limits, mirrors, peers, publish, replication, returned};
 
 /// The tasks.
 pub(super) struct Duties {
@@ -34,6 +35,7 @@ pub(super) struct Duties {
     limits: JoinHandle<()>,
     keeper: JoinHandle<()>,
     steward: JoinHandle<()>,
+    bucket: JoinHandle<()>,
 }
 
 impl Duties {
@@ -60,6 +62,7 @@ impl Duties {
             limits: tokio::spawn(link_limits::run(Arc::clone(node))),
             keeper: tokio::spawn(mirrors::keep(Arc::clone(node))),
             steward: tokio::spawn(mirrors::steward(Arc::clone(node))),
+            bucket: tokio::spawn(bucket::run(Arc::clone(node))),
         }
     }
 
@@ -78,6 +81,7 @@ impl Duties {
             ended = &mut self.limits => ending_of(ended.map(Ok), "keeping the limits of links"),
             ended = &mut self.keeper => ending_of(ended.map(Ok), "keeping mirrors of other nodes' volumes"),
             ended = &mut self.steward => ending_of(ended.map(Ok), "seeing to who is in sync"),
+            ended = &mut self.bucket => ending_of(ended.map(Ok), "sending to the bucket"),
             ended = &mut self.handoffs => ending_of(ended.map(Ok), "seeing to handoffs"),
         }
     }

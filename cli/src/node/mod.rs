@@ -12,6 +12,7 @@
 //! * `catalog`: volumes as NBD exports; [`nbd_access`]: who may have which over TCP. `publish`: volumes' roots to the metadata.
 //!   `replication`: copies for other sites, and of theirs. `handoff`: volumes that pass from node to node. `returned`: what is
 //!   left of volumes that others have now.
+//! * `bucket`: what is kept besides in an S3-compatible bucket.
 //! * `admin`: what administrators ask for.
 //!
 //! Nothing here knows a format of the engine or a message of Raft; each part is asked for what it promises.
@@ -21,6 +22,7 @@ mod admin;
 mod announce;
 mod authority;
 mod background;
+mod bucket;
 mod catalog;
 mod clock;
 pub mod config;

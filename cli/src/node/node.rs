@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::authority::Custody;
 use super::background::Background;
+use super::bucket::BucketLink;
 use super::config::Config;
 use super::credentials::{self, load_or_create};
 use super::directory::DataDirectory;
@@ -71,6 +72,8 @@ pub(super) struct Node {
     pub(super) reach: Reach,
     /// How fast volumes are fetched that have limits.
     pub(super) pace: Pace,
+    /// Where chunks and roots are kept besides.
+    pub(super) bucket: Option<Arc<BucketLink>>,
     /// The volumes that are being filled.
     pub(super) imports: Arc<Imports>,
     /// When it was started.
@@ -101,6 +104,8 @@ pub(super) struct Foundations {
     pub(super) seals_at_once: u8,
     /// Where it does what no guest waits for.
     pub(super) background: Background,
+    /// Where chunks and roots are kept besides.
+    pub(super) bucket: Option<BucketLink>,
     /// What keeps its data from being used by two processes; `None` where it cannot be: in a simulation.
     pub(super) lock: Option<DataDirectory>,
 }
@@ -115,6 +120,7 @@ impl Node {
         let (cluster, path) = (directory.identity().cluster, directory.metadata());
         let lifetime = config.cluster.certificate_lifetime;
         let credentials = blocking(move || load_or_create(&files, cluster, &path, lifetime)).await??;
+        let bucket = config.bucket.as_ref().map(|bucket| BucketLink::new(bucket, directory.root())).transpose()?;
         let tls = Tls::new(credentials).context("the node's credentials cannot be used")?;
         let others = config.cluster.listen.map(|_| tls.clone());
         let metadata = MetadataNode::open(&directory.metadata(), config.cluster.metadata, others).await?;
@@ -128,6 +134,7 @@ impl Node {
                 engine,
                 seals_at_once: config.storage.seals_at_once,
                 background,
+                bucket,
                 lock: Some(directory),
             })),
             Err(error) => {
@@ -148,6 +155,7 @@ impl Node {
             engine,
             seals_at_once,
             background,
+            bucket,
             lock,
         } = foundations;
         let (storage, lease) = (Arc::clone(&engine.storage), Arc::<Lease>::default());
@@ -172,6 +180,7 @@ impl Node {
             precedence: Precedence::default(),
             reach: Reach::default(),
             pace: Pace::default(),
+            bucket: bucket.map(Arc::new),
             imports: Arc::default(),
             started: Instant::now(),
             stopping: CancellationToken::new(),

@@ -148,6 +148,7 @@ impl SimulatedNode {
             engine,
             seals_at_once: 1,
             background: Background::on(&Handle::current()),
+            bucket: None,
             lock: None,
         });
         let listener = Listener::start_simulated(address, peers::listener(&node)).await;

@@ -59,6 +59,26 @@ pub(crate) const TEMPLATE: &str = r#"# The settings of this node. What is not se
 #[nbd.access]
 #"web-*" = { read_write = ["hypervisor-1.example"], read_only = ["backup.example"] }
 
+# A bucket that speaks S3. What the volumes of this node have published is kept there besides, so that they can be made again when all
+# sites have lost them (sterna bucket), and what no node has of a chunk is fetched from there.
+#[bucket]
+#url = "s3://disks/ams"
+# The server; without it Amazon's, in the region.
+#endpoint = "https://s3.example:9000"
+#region = "us-east-1"
+# Who asks: a file in the form of ~/.aws/credentials that nobody else can read. Without it AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and
+# AWS_SESSION_TOKEN in the node's environment.
+#credentials = "bucket.credentials"
+# An authority whose certificates the server may have, in PEM, besides those that the system trusts.
+#ca = "bucket-ca.pem"
+# How much is sent there in a second; without it as much as there is.
+#rate = "100Mbit"
+# How long after what was sent last more is sent. "1s" to "24h".
+#interval = "1min"
+# How long what nothing needs any more is left there, from when the first node uses the bucket. Whoever sends or fetches has to be done
+# with what he relies on in half of it.
+#grace = "2d"
+
 [journal]
 # A volume is sealed (its journal becomes chunks) when this much is in its journal. "1M" to "16G".
 #seal_after = "32M"

@@ -5,7 +5,7 @@ use proptest::{collection, option};
 use sterna_types::{ByteRate, ByteSize, ChunkId, ClusterId, Epoch, Root, SnapshotName, VolumeSize};
 
 use super::command::{NewSnapshot, NewVolume, Origin, RootPublication};
-use super::policy::{AttachPolicy, Durability, SyncCopies};
+use super::policy::{AttachPolicy, DegradedPolicy, Durability, SyncCopies};
 use super::request::RequestId;
 use super::session::SessionNumber;
 use super::volume::{Generation, Published, UnixTime, VolumeFormat, VolumeState};
@@ -14,6 +14,7 @@ use crate::limits::{MAX_ANSWERED_REQUESTS, MAX_SNAPSHOTS_PER_VOLUME};
 
 mod handoffs;
 mod hydration;
+mod in_sync;
 mod moves;
 pub(crate) mod nodes;
 mod replicas;
@@ -85,6 +86,7 @@ fn any_command() -> impl Strategy<Value = Command> {
         3 => nodes::any_node_command(),
         2 => replicas::any_replica_command(),
         2 => moves::any_handoff_command(),
+        1 => in_sync::any_in_sync_command(),
     ]
 }
 
@@ -98,6 +100,7 @@ fn any_volume_command() -> impl Strategy<Value = Command> {
     let generation = || (0u64..20).prop_map(Generation);
     let root = || (0u8..4).prop_map(root);
     let durability = || prop_oneof![Just(Durability::Local), Just(Durability::Sync(SyncCopies::new(2).unwrap()))];
+    let degraded = || prop_oneof![Just(DegradedPolicy::Wait), Just(DegradedPolicy::Continue)];
     let attach = || prop_oneof![Just(AttachPolicy::Manual), Just(AttachPolicy::Auto)];
     let origin = prop_oneof![
         4 => Just(Origin::Blank),
@@ -143,6 +146,7 @@ fn any_volume_command() -> impl Strategy<Value = Command> {
         2 => (id(), snapshot_name()).prop_map(|(volume, name)| Command::DeleteSnapshot { volume, name }),
         8 => collection::vec(publication, 0..6).prop_map(Command::PublishRoots),
         1 => (id(), durability()).prop_map(|(volume, durability)| Command::SetDurability { volume, durability }),
+        1 => (id(), degraded()).prop_map(|(volume, policy)| Command::SetDegraded { volume, policy }),
         1 => (id(), attach()).prop_map(|(volume, attach)| Command::SetAttach { volume, attach }),
         1 => (id(), option::of(rate())).prop_map(|(volume, limit)| Command::SetVolumeLimit { volume, limit }),
         1 => (site(), site(), option::of(rate())).prop_map(|(from, to, limit)| Command::SetLinkLimit { from, to, limit }),
@@ -177,6 +181,7 @@ fn check_step(before: &Metadata, after: &Metadata) {
     nodes::check_step(before, after);
     replicas::check_step(before, after);
     moves::check_step(before, after);
+    in_sync::check_step(before, after);
 }
 
 proptest! {
@@ -251,6 +256,7 @@ fn the_longest_requests_are_no_longer_than_they_are_taken_for() {
     commands.push(Command::PublishRoots(vec![publication; 1000]));
     commands.extend(replicas::longest_commands());
     commands.extend(moves::longest_commands());
+    commands.extend(in_sync::longest_commands());
     commands.push(Command::PublishRoots(vec![publication]));
     commands.push(Command::RenewSession { node: NodeId(u64::MAX), number: SessionNumber(u64::MAX) });
     for command in commands {

@@ -7,8 +7,9 @@
 //! * its replicas are at other sites than its owner, each kept by a node of its site;
 //! * it is handed over only when it is ready, to another node than its owner, and there is room for one more source then;
 //! * its sources owned it one after the other, each in an epoch that is over;
-//! * those in sync with it are of a bounded number, none of them its owner, and each keeps a replica of it in mode sync whose complete
-//!   contents are a state of what it is now; right after each change of its epoch there are none;
+//! * those in sync with it are of a bounded number, none of them its owner or the node that it is being handed over to, and each keeps a
+//!   replica of it in mode sync whose complete contents are a state of what it is now; right after each change of its epoch there are
+//!   none;
 //! * its owner goes on with what it has kept of an earlier epoch only where all epochs from that one on have ended without their owners,
 //!   which are one, or two where it was being handed over.
 

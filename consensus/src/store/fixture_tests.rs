@@ -18,11 +18,14 @@ use super::{Absent, Store};
 use crate::raft::{Batch, Entry, LogId, Membership, SnapshotMeta, StoredMembership, Vote};
 use crate::state::Metadata;
 use crate::state::cluster::MetadataVersion;
-use crate::state::command::{Command, NewSnapshot, NewVolume, Origin, RootPublication};
+use crate::state::command::{Command, NewSnapshot, NewVolume, Origin, ReplicaReport, RootPublication};
 use crate::state::handoffs::{ReceivedVolume, VolumeHandoff};
+use crate::state::in_sync::InSyncRevision;
 use crate::state::ownership::HandoffNumber;
-use crate::state::policy::{AttachPolicy, Durability, SyncCopies};
+use crate::state::policy::{AttachPolicy, DegradedPolicy, Durability, SyncCopies};
+use crate::state::replica::ReplicaMode;
 use crate::state::request::{Request, RequestId};
+use crate::state::session::SessionNumber;
 use crate::state::tests::nodes::with_nodes;
 use crate::state::tests::{bootstrap_command, create_volume, root};
 use crate::state::volume::{Generation, Published, UnixTime, VolumeFormat};
@@ -123,6 +126,45 @@ fn limit_commands() -> Vec<Command> {
     ]
 }
 
+/// One of each command about who is in sync, of a volume that the first of three nodes owns. They leave it
+/// taken over by that one, and then in sync with the third.
+fn in_sync_commands() -> Vec<Command> {
+    let (a, b, c, volume) = (NodeId(1), NodeId(2), NodeId(3), VolumeId(1));
+    let (first, second) = (Epoch::FIRST, Epoch::FIRST.next());
+    let durability = Durability::Sync(SyncCopies::new(2).unwrap());
+    let of = |node| Command::SetReplica { volume, node, mode: ReplicaMode::Sync };
+    let holds = |node, epoch, complete| {
+        let report = ReplicaReport { volume, epoch, complete: Some(complete), snapshots: Vec::new() };
+        Command::ReportReplicas { node, reports: vec![report] }
+    };
+    let change = |epoch, node, revision, add: &[NodeId], remove: &[NodeId]| Command::ChangeInSync {
+        volume,
+        epoch,
+        node,
+        revision: InSyncRevision(revision),
+        add: add.iter().copied().collect(),
+        remove: remove.iter().copied().collect(),
+    };
+    let contents = |generation| Published::of(root(4), Generation(generation));
+    let publication =
+        RootPublication { volume, epoch: first, root: root(4), generation: Generation(4), written_blocks: 0, at: None };
+    vec![
+        Command::SetDurability { volume, durability },
+        Command::SetDegraded { volume, policy: DegradedPolicy::Continue },
+        of(b),
+        of(c),
+        Command::PublishRoots(vec![publication]),
+        holds(b, first, contents(4)),
+        holds(c, first, contents(4)),
+        change(first, a, 0, &[b, c], &[]),
+        change(first, a, 1, &[], &[c]),
+        Command::CloseSession { node: a, number: SessionNumber(1), all_is_published: false },
+        Command::TakeOver { volume, epoch: first, node: b },
+        holds(c, second, contents(5)),
+        change(second, b, 0, &[c], &[]),
+    ]
+}
+
 fn handoff_requests() -> Vec<Request> {
     let id = |number: u128| Some(RequestId(number));
     (1..).zip(handoff_commands()).map(|(number, command)| Request { id: id(number), command }).collect()
@@ -170,6 +212,20 @@ fn handoffs_read_as_they_always_did() {
     stands_as(&EntryRecord::from(&entry), include_str!("../../fixtures/format-5/entry-limits.json"));
     let entry = Entry { log_id: log_id(21), payload: EntryPayload::Normal(Batch::from(requests)) };
     stands_as(&EntryRecord::from(&entry), include_str!("../../fixtures/format-4/entry-handoffs.json"));
+}
+
+#[test]
+fn who_is_in_sync_reads_as_it_always_did() {
+    let mut metadata = with_nodes(3);
+    metadata.apply(&Request { id: None, command: create_volume("a") }).unwrap();
+    let requests: Vec<_> = in_sync_commands().into_iter().map(|command| Request { id: None, command }).collect();
+    for request in &requests {
+        metadata.apply(request).unwrap();
+    }
+    assert!(metadata.volumes().all(|volume| volume.reclaimed == Some(Epoch::FIRST) && volume.copies_in_force() == 2));
+    stands_as(&metadata, include_str!("../../fixtures/format-5/state-in-sync.json"));
+    let entry = Entry { log_id: log_id(23), payload: EntryPayload::Normal(Batch::from(requests)) };
+    stands_as(&EntryRecord::from(&entry), include_str!("../../fixtures/format-5/entry-in-sync.json"));
 }
 
 /// A directory as version 0.2 left it: format 1, and a snapshot that is JSON as it stands in the fixture.

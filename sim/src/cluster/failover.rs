@@ -118,6 +118,11 @@ impl Failovers {
                 Some(next) if next.epoch == superseded.epoch.next() => Some(next.reclaimed),
                 _ => (entry.epoch == superseded.epoch.next()).then_some(entry.reclaimed),
             };
+            // Who was in sync has all that was published before it, and begins to publish with less.
+            let inherited = at.checked_sub(1).and_then(|before| past.get(before));
+            let inherited = inherited.filter(|before| before.epoch.next() == superseded.epoch);
+            let published = inherited.map_or(0, |before| before.resumed.written_blocks);
+            let published = published.max(superseded.published.written_blocks);
             let is_in_sync = begun_by.map(|reclaimed| reclaimed == Some(superseded.epoch));
             let (Some(from), Some(to)) = (self.place_of(superseded.owner), self.place_of(next)) else { continue };
             let by_handoffs = ended - asked.known_epoch - 1;
@@ -133,7 +138,7 @@ impl Failovers {
                 from: u8::try_from(from).unwrap_or(u8::MAX),
                 to: u8::try_from(to).unwrap_or(u8::MAX),
                 epoch,
-                published_bytes: superseded.published.written_blocks * BLOCK_SIZE,
+                published_bytes: published * BLOCK_SIZE,
                 complete_bytes: superseded.resumed.written_blocks * BLOCK_SIZE,
                 is_in_sync,
                 lost_bytes,

@@ -179,6 +179,20 @@ async fn a_mirror_that_begins_anew_never_has_less_than_was_flushed_before() {
     }
 }
 
+#[tokio::test]
+async fn who_takes_over_goes_on_with_a_generation_that_is_not_before_what_was_published() {
+    for (published, is_same_root, expected) in [(4, true, 4), (4, false, 5), (0, false, 1)] {
+        let (one, other) = (Machine::new(), Machine::new());
+        let owner = one.volume(1, SIZE, Root::EMPTY);
+        write(&owner, 0, 0);
+        owner.seal().expect("a seal");
+        let pair = begin(&one, &other, &owner);
+        pair.mirror.close();
+        let root = if is_same_root { owner.status().root } else { Root::EMPTY };
+        assert_eq!(taken_over(&other, (root, published)).sealed().generation, expected);
+    }
+}
+
 #[test]
 fn what_is_no_change_of_the_volume_is_refused() {
     let machine = Machine::new();

@@ -53,7 +53,7 @@ pub struct VolumeRecord {
     pub replay_from: FileNumber,
     /// The chunk that says the same.
     pub checkpoint: Option<ChunkId>,
-    /// Whether another node owns the volume in that epoch, and this is kept so that this node can go on with it ([`super::mirror`]).
+    /// Whether another node owns the volume in that epoch, and this is kept so that this node can go on with it.
     pub is_mirror: bool,
 }
 

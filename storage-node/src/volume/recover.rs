@@ -56,8 +56,8 @@ impl Volume {
         let (sealed, tail) = match storage.kept_with_tail(spec.id)? {
             Some((left, tail)) if spec.reclaimed == Some(left.epoch) => {
                 // What a mirror has sealed has numbers of its own, and the owner may have published more of them.
-                let is_published = left.root == spec.root || left.generation > spec.generation;
-                let generation = if is_published { left.generation } else { spec.generation + 1 };
+                let next = if left.root == spec.root { spec.generation } else { spec.generation + 1 };
+                let generation = left.generation.max(next);
                 let record = VolumeRecord { epoch: spec.epoch, generation, is_mirror: false, ..left };
                 storage.records.put(spec.id, record.encode(&tail)).map_err(StoreError::from)?;
                 (record, tail)

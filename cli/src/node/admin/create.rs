@@ -12,7 +12,7 @@ use tonic::Status;
 
 use super::lookup::{metadata, subject, volume};
 use super::reply;
-use super::request::{attach, durability, parsed, volume_size};
+use super::request::{attach, can_keep, durability, parsed, volume_size};
 use super::status::IntoStatus;
 use crate::node::node::{Node, format_of};
 
@@ -44,6 +44,7 @@ pub(super) fn blank(node: &Node, name: VolumeName, size: VolumeSize) -> NewVolum
 /// Has a new volume made.
 pub(super) async fn make(node: &Node, new: NewVolume) -> Result<(), Status> {
     let subject = subject(&new.name);
+    can_keep(&node.metadata.read(), new.durability)?;
     match node.metadata.propose(Command::CreateVolume(new)).await {
         Ok(_) => Ok(()),
         Err(ProposeError::Refused(taken @ Refusal::VolumeNameTaken { .. })) => {

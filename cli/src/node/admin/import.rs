@@ -65,7 +65,7 @@ fn open_image(path: &Path) -> Result<(File, VolumeSize), Status> {
 }
 
 /// Step 1: the volume that is to be filled. One that an interrupted import has left is taken over, if it is as it has to be.
-async fn announced(node: &Arc<Node>, new: NewVolume) -> Result<Arc<VolumeEntry>, Status> {
+pub(super) async fn announced(node: &Arc<Node>, new: NewVolume) -> Result<Arc<VolumeEntry>, Status> {
     let name = new.name.clone();
     if let Some(left) = metadata(node).await?.volume_named(&name) {
         if left.state != VolumeState::Importing {
@@ -113,7 +113,7 @@ async fn fill(
 }
 
 /// Removes a volume that was not filled, unless it was filled after all.
-async fn take_back(node: &Node, entry: &VolumeEntry) {
+pub(super) async fn take_back(node: &Node, entry: &VolumeEntry) {
     let is_importing =
         node.metadata.read().volume(entry.id).is_some_and(|volume| volume.state == VolumeState::Importing);
     if is_importing {

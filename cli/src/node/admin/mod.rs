@@ -8,6 +8,7 @@
 //! * `direct`: some calls without a socket, for simulations. [`door`]: who comes in on that socket. Over the network it is [`super::peers`].
 //! * one module for each call, or for each few that belong together.
 
+mod bucket;
 mod clone;
 mod cluster;
 mod collect;
@@ -28,6 +29,7 @@ mod replica;
 mod reply;
 mod request;
 mod resize;
+mod restore;
 mod scrub;
 mod service;
 mod set;

@@ -7,6 +7,7 @@ use sterna_nbd_server::NbdServer;
 use sterna_proto::admin;
 use tonic::Status;
 
+use super::bucket;
 use super::status::IntoStatus;
 use super::work::blocking;
 use crate::node::node::Node;
@@ -45,5 +46,6 @@ pub(super) async fn status(node: &Arc<Node>, nbd: &NbdServer, uris: &[String]) -
         nbd_addresses: uris.to_vec(),
         nbd_connections: nbd.connections() as u64,
         uptime_seconds: node.started.elapsed().as_secs_f64(),
+        bucket: bucket::report(node),
     })
 }

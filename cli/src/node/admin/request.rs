@@ -4,6 +4,8 @@ use std::fmt::Display;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use sterna_consensus::Metadata;
+use sterna_consensus::state::cluster::MetadataVersion;
 use sterna_consensus::state::policy::{AttachPolicy, Durability};
 use sterna_types::{ByteSize, VolumeSize};
 use tonic::Status;
@@ -21,6 +23,25 @@ pub(super) fn volume_size(size_bytes: u64) -> Result<VolumeSize, Status> {
 /// What the flushes of a new volume wait for.
 pub(super) fn durability(text: &str) -> Result<Durability, Status> {
     or_default(text)
+}
+
+/// Whether flushes could ever be as durable in this cluster.
+pub(super) fn can_keep(metadata: &Metadata, durability: Durability) -> Result<(), Status> {
+    let (nodes, version) = (metadata.nodes().count(), metadata.version());
+    if usize::from(durability.copies()) > nodes {
+        return Err(Status::failed_precondition(format!(
+            "durability '{durability}' needs {} nodes, and this cluster has {nodes}: take 'local', or let more nodes join",
+            durability.copies()
+        )));
+    }
+    if durability != Durability::Local && version < MetadataVersion::PROPAGATION {
+        return Err(Status::failed_precondition(format!(
+            "durability '{durability}' takes version {} of the metadata, and this cluster uses {version}: 'sterna cluster status' says \
+             which nodes need a newer program",
+            MetadataVersion::PROPAGATION
+        )));
+    }
+    Ok(())
 }
 
 /// Who may attach a new volume where.
@@ -68,7 +89,8 @@ mod tests {
 
     #[test]
     fn a_durability_that_nobody_can_keep_is_refused() {
-        let status = durability("sync:2").expect_err("two copies in a cluster of one");
+        let durability = durability("sync:2").expect("it can be said");
+        let status = can_keep(&Metadata::default(), durability).expect_err("two copies in a cluster of none");
         assert_eq!(status.code(), Code::FailedPrecondition);
         assert!(status.message().contains("needs 2 nodes"), "{}", status.message());
     }

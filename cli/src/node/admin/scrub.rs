@@ -13,7 +13,7 @@ use sterna_storage_node::chunk_store::{
 use sterna_storage_node::gaps::Wanted;
 use sterna_storage_node::needed::{self, Found};
 use sterna_storage_node::progress::Progress;
-use sterna_types::{ByteSize, ChunkId, NodeId};
+use sterna_types::{ByteSize, ChunkId};
 use tonic::{Response, Status};
 
 use super::lookup::{HeldContents, all_contents};
@@ -21,7 +21,7 @@ use super::reply;
 use super::status::IntoStatus;
 use super::work::{Replies, Reporter, long_work, upkeep};
 use crate::node::node::Node;
-use crate::node::replication::mend;
+use crate::node::replication::{Origin, mend};
 
 /// Scrubs once.
 pub(super) fn run(node: &Arc<Node>, request: ScrubRequest) -> Response<Replies<ScrubReply>> {
@@ -85,11 +85,11 @@ impl ScrubWatcher for Heard {
 
 impl Heard {
     /// Writes anew what only the index finds, and fetches what is lost from other nodes; what is whole now, and from which node it is.
-    async fn mend(&self, node: &Arc<Node>) -> BTreeMap<ChunkId, NodeId> {
+    async fn mend(&self, node: &Arc<Node>) -> BTreeMap<ChunkId, Origin> {
         let damaged = self.damaged.clone();
         let sorting = upkeep(node, move |own| rewrite(&own, &damaged)).await;
         let (mut mended, lost) = sorting.unwrap_or_default();
-        if !lost.is_empty() && node.metadata.channels().is_some() {
+        if !lost.is_empty() && (node.metadata.channels().is_some() || node.bucket.is_some()) {
             match mend(node, lost).await {
                 Ok(fetched) => mended.extend(fetched),
                 Err(error) => tracing::warn!("what is damaged here could not be mended: {error}"),
@@ -102,7 +102,7 @@ impl Heard {
     fn tell(
         self,
         node: &Node,
-        mended: &BTreeMap<ChunkId, NodeId>,
+        mended: &BTreeMap<ChunkId, Origin>,
         contents: Option<Result<Vec<(String, HeldContents)>, Status>>,
         options: &ScrubOptions,
     ) -> bool {
@@ -120,7 +120,10 @@ impl Heard {
         let found = needed::find(&*node.engine.store, lost, &roots, &mut throttle);
         for bad in &self.damaged {
             let mut chunk = damaged_chunk(bad);
-            let from = mended.get(&bad.id).map(|source| reply::node_name(&metadata, *source));
+            let from = mended.get(&bad.id).map(|origin| match origin {
+                Origin::Node(node) => reply::node_name(&metadata, *node),
+                Origin::Bucket => "the bucket".to_owned(),
+            });
             chunk.repaired_from = from.unwrap_or_default();
             if is_lost(bad) {
                 add_needs(&mut chunk, bad, &found, &contents);
@@ -137,7 +140,7 @@ impl Heard {
 }
 
 /// Writes anew what can be read, and only the index finds. What is lost is left.
-fn rewrite(node: &Node, damaged: &[DamagedFrame]) -> (BTreeMap<ChunkId, NodeId>, Vec<Wanted>) {
+fn rewrite(node: &Node, damaged: &[DamagedFrame]) -> (BTreeMap<ChunkId, Origin>, Vec<Wanted>) {
     let store = &node.engine.store;
     let (mut whole, mut lost) = (BTreeMap::new(), Vec::new());
     for bad in damaged {
@@ -147,7 +150,7 @@ fn rewrite(node: &Node, damaged: &[DamagedFrame]) -> (BTreeMap<ChunkId, NodeId>,
                 lost.push(Wanted { id: bad.id, kind });
             } else if let Some(bytes) = store.get(bad.id)? {
                 store.repair(&NewChunk::of(kind, bytes), &store.pin())?;
-                whole.insert(bad.id, node.metadata.id());
+                whole.insert(bad.id, Origin::Node(node.metadata.id()));
             }
             Ok::<_, StoreError>(())
         };

@@ -10,8 +10,8 @@ use tonic::{Request, Response, Status};
 
 use super::work::{Replies, to_the_end};
 use super::{
-    clone, collect, create, delete, diff, export, failover, import, map, move_volumes, node_status, replica, resize,
-    scrub, set, show, snapshot, verify,
+    bucket, clone, collect, create, delete, diff, export, failover, import, map, move_volumes, node_status, replica,
+    resize, restore, scrub, set, show, snapshot, verify,
 };
 use crate::node::node::Node;
 
@@ -48,6 +48,8 @@ impl Admin for Service {
     type VerifyVolumeStream = Replies<admin::VerifyVolumeReply>;
     type CollectGarbageStream = Replies<admin::CollectGarbageReply>;
     type ScrubStream = Replies<admin::ScrubReply>;
+    type RestoreVolumeStream = Replies<admin::RestoreVolumeReply>;
+    type CollectBucketStream = Replies<admin::CollectBucketReply>;
     type DiffVolumesStream = Replies<admin::ChangedRange>;
     type MapVolumeStream = Replies<admin::MappedRange>;
 
@@ -132,6 +134,26 @@ impl Admin for Service {
 
     async fn scrub(&self, request: Request<admin::ScrubRequest>) -> Reply<Self::ScrubStream> {
         Ok(scrub::run(&self.node, request.into_inner()))
+    }
+
+    async fn bucket_status(&self, _: Request<admin::BucketStatusRequest>) -> Reply<admin::BucketStatusReply> {
+        bucket::status(&self.node).map(Response::new)
+    }
+
+    async fn list_bucket(&self, _: Request<admin::ListBucketRequest>) -> Reply<admin::ListBucketReply> {
+        bucket::list(&self.node).await.map(Response::new)
+    }
+
+    async fn restore_volume(&self, request: Request<admin::RestoreVolumeRequest>) -> Reply<Self::RestoreVolumeStream> {
+        Ok(restore::restore(&self.node, request.into_inner()))
+    }
+
+    async fn forget_volume(&self, request: Request<admin::ForgetVolumeRequest>) -> Reply<admin::ForgetVolumeReply> {
+        to_the_end(bucket::forget(self.node(), request.into_inner())).await.map(Response::new)
+    }
+
+    async fn collect_bucket(&self, _: Request<admin::CollectBucketRequest>) -> Reply<Self::CollectBucketStream> {
+        Ok(bucket::collect(&self.node))
     }
 
     async fn diff_volumes(&self, request: Request<admin::DiffVolumesRequest>) -> Reply<Self::DiffVolumesStream> {

@@ -12,7 +12,7 @@ use tonic::Status;
 
 use super::create::shown;
 use super::lookup::{metadata, subject, volume};
-use super::request::parsed;
+use super::request::{can_keep, parsed};
 use super::status::IntoStatus;
 use crate::node::node::Node;
 
@@ -27,7 +27,11 @@ pub(super) async fn set(node: Arc<Node>, request: admin::SetVolumeRequest) -> Re
     };
     let durability: Option<Durability> = given(&request.durability)?;
     let degraded: Option<DegradedPolicy> = given(&request.degraded)?;
-    let volume = volume(&*metadata(&node).await?, &name)?.id;
+    let metadata = metadata(&node).await?;
+    let volume = volume(&metadata, &name)?.id;
+    if let Some(durability) = durability {
+        can_keep(&metadata, durability)?;
+    }
     let attach = attach.map(|attach| Command::SetAttach { volume, attach });
     let limit = limit.map(|limit| Command::SetVolumeLimit { volume, limit });
     let durability = durability.map(|durability| Command::SetDurability { volume, durability });

@@ -7,6 +7,7 @@ use sterna_storage_node::map;
 use sterna_types::{BLOCK_SIZE, VolumeName};
 use tonic::Status;
 
+use super::bucket;
 use super::lookup::{Freshness, contents, metadata, subject, volume};
 use super::reply;
 use super::request::parsed;
@@ -54,6 +55,7 @@ pub(super) async fn show(node: Arc<Node>, request: admin::ShowVolumeRequest) -> 
             .collect(),
         open,
         map,
+        bucket: bucket::lag(&node, entry),
     })
 }
 

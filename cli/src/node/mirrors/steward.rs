@@ -97,16 +97,25 @@ async fn carry_out(node: &Node, open: &OpenVolume, revision: InSyncRevision, Due
         return;
     }
     let (epoch, own) = (open.epoch, node.metadata.id());
-    let command = Command::ChangeInSync { volume, epoch, node: own, revision, add: add.clone(), remove };
-    let mut is_done = false;
-    let told = format!("{command:?}");
+    let change = |add, remove| Command::ChangeInSync { volume, epoch, node: own, revision, add, remove };
+    let nothing = change(BTreeSet::new(), BTreeSet::new());
+    let mut command = change(add.clone(), remove);
     loop {
         match node.metadata.propose(command.clone()).await {
             Ok(_) => {
-                is_done = true;
-                tracing::info!(%volume, "who is in sync: {told}");
+                tracing::info!(%volume, "who is in sync: {command:?}");
+                break;
             }
-            Err(ProposeError::Refused(refusal)) => tracing::info!(%volume, %refusal, "who is in sync stays as it was"),
+            // The epoch is over.
+            Err(ProposeError::Refused(refusal)) if command == nothing => {
+                tracing::info!(%volume, %refusal, "who is in sync stays as it was");
+                return;
+            }
+            // A copy of it may be on its way still, and is carried out unless something else has been before.
+            Err(ProposeError::Refused(refusal)) => {
+                tracing::info!(%volume, %refusal, "who is in sync stays as it was");
+                command = nothing.clone();
+            }
             // Whether it was carried out is not known: it is waited for whoever may be in.
             Err(error) => {
                 tracing::debug!(%volume, %error, "who is in sync could not be changed; it is tried again");
@@ -114,10 +123,8 @@ async fn carry_out(node: &Node, open: &OpenVolume, revision: InSyncRevision, Due
                 if open.ownership.is_over() || open.volume.is_closed() {
                     return;
                 }
-                continue;
             }
         }
-        break;
     }
     // From here on the metadata says who is waited for, once this node knows all of it.
     while node.metadata.linearizable().await.is_err() {
@@ -127,9 +134,7 @@ async fn carry_out(node: &Node, open: &OpenVolume, revision: InSyncRevision, Due
         }
     }
     add.into_iter().for_each(|node| members.leave_to_metadata(node));
-    if is_done {
-        members.settle();
-    }
+    members.settle();
 }
 
 /// Small beside what it takes to catch up.

@@ -1,5 +1,6 @@
 //! Why something did not come.
 
+use sterna_bucket::BucketError;
 use sterna_storage_node::bundle::UnpackError;
 use sterna_storage_node::gaps::FetchedError;
 use sterna_storage_node::map::MapError;
@@ -45,6 +46,9 @@ pub(in crate::node) enum PullError {
         /// What is wrong with it.
         source: UnpackError,
     },
+    /// No node has it, and the bucket cannot be asked.
+    #[error("no node has it, and the bucket cannot be asked: {0}")]
+    Bucket(#[from] BucketError),
     /// What is here of it cannot be walked.
     #[error(transparent)]
     Map(#[from] MapError),

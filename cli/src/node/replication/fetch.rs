@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tonic::codec::CompressionEncoding;
 
+use super::bucket::fetch_from_bucket;
 use super::error::PullError;
 use super::wire::{bundle, chunk_id, request};
 use crate::node::node::Node;
@@ -23,7 +24,8 @@ use crate::node::node::Node;
 /// Told of each chunk that was stored, with its length in bytes.
 pub(in crate::node) type Stored<'a> = &'a (dyn Fn(ChunkId, u64) + Send + Sync);
 
-/// Fetches one group of chunks, each from the first of the `sources` that has it, the nearest first, and stores them.
+/// Fetches one group of chunks, each from the first of the `sources` that has it, the nearest first, and from the bucket what none of
+/// them has; and stores them.
 /// In all lanes but that for bulk they are stored as they come, in the order in which they are asked for.
 ///
 /// # Errors
@@ -62,7 +64,11 @@ pub(super) async fn fetch_group(
             Err(error) => return Err(error),
         }
     }
+    let asked_besides = fetch_from_bucket(node, &mut gaps, &store).await;
     store.finish().await?;
+    if silent.is_none() {
+        asked_besides?;
+    }
     match (gaps.first(), silent, asked) {
         (None, ..) => Ok(()),
         (Some(_), Some(silent), _) => Err(silent),
@@ -190,7 +196,7 @@ impl<'a> Storing<'a> {
     }
 
     /// Stores these, now or with others.
-    async fn put(&self, chunks: Vec<(Wanted, Bytes)>) -> Result<(), PullError> {
+    pub(super) async fn put(&self, chunks: Vec<(Wanted, Bytes)>) -> Result<(), PullError> {
         // Somebody may wait for the first of them.
         let most_bytes = if self.lane == Lane::Bulk { BATCH_BYTES } else { 0 };
         let full = {

@@ -7,11 +7,21 @@ use sterna_storage_node::gaps::{Gap, Wanted};
 use sterna_transport::Lane;
 use sterna_types::{ChunkId, NodeId};
 
+use super::bucket::fetch_from_bucket;
 use super::error::PullError;
 use super::fetch::{Storing, fetch_from};
 use crate::node::node::Node;
 
-/// Fetches chunks that are damaged here from whatever other node with a session has them, the nearest first, and stores them in place of
+/// Where what was damaged has come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::node) enum Origin {
+    /// A node; this one where only its index had been wrong.
+    Node(NodeId),
+    /// The bucket.
+    Bucket,
+}
+
+/// Fetches chunks that are damaged here from whatever other node with a session has them, the nearest first, or from the bucket, and stores them in place of
 /// what is here: durable on return. Which came from where; the others nobody has who was reached.
 ///
 /// # Errors
@@ -22,7 +32,7 @@ use crate::node::node::Node;
 pub(in crate::node) async fn mend(
     node: &Arc<Node>,
     damaged: Vec<Wanted>,
-) -> Result<BTreeMap<ChunkId, NodeId>, PullError> {
+) -> Result<BTreeMap<ChunkId, Origin>, PullError> {
     let mut left: Vec<_> = damaged.into_iter().map(Gap::from).collect();
     let mut mended = BTreeMap::new();
     let others: Vec<_> = {
@@ -46,7 +56,16 @@ pub(in crate::node) async fn mend(
         }
         store.finish().await?;
         let is_left = |id: &ChunkId| left.iter().any(|gap| gap.wanted.id == *id);
-        mended.extend(before.into_iter().filter(|id| !is_left(id)).map(|id| (id, source)));
+        mended.extend(before.into_iter().filter(|id| !is_left(id)).map(|id| (id, Origin::Node(source))));
     }
+    let before: Vec<_> = left.iter().map(|gap| gap.wanted.id).collect();
+    let store = Storing::repairing(node, &|_, _| {});
+    match fetch_from_bucket(node, &mut left, &store).await {
+        Err(error @ PullError::Bucket(_)) => tracing::info!("what is damaged here is not to be had besides: {error}"),
+        result => result?,
+    }
+    store.finish().await?;
+    let is_left = |id: &ChunkId| left.iter().any(|gap| gap.wanted.id == *id);
+    mended.extend(before.into_iter().filter(|id| !is_left(id)).map(|id| (id, Origin::Bucket)));
     Ok(mended)
 }

@@ -9,6 +9,7 @@
 //! * `fetch`: some chunks, by one request to one source after the other; `wire`: how they are asked for and come. `transfer`: many
 //!   chunks, by several requests to several sources at once. `reach`: which of these is near. `error`: why something did not come.
 //!   `pace`: how fast a volume is fetched that has a limit.
+//! * `bucket`: what no node has, from where it is kept besides.
 //! * `mend`: what is damaged here, from whoever has it whole.
 //! * `pull`: all of one root, from wherever it is.
 //! * `follow`: which roots are to be pulled, and when. `report`: telling the metadata what is complete here.
@@ -19,6 +20,7 @@
 //! Nothing here is a replica's order of arrival or its share of a link: chunks come in the order of the map, over the lane for
 //! what nobody waits for, and stop while something is read ahead for a guest (`precedence`).
 
+mod bucket;
 mod error;
 mod fetch;
 mod follow;
@@ -35,7 +37,7 @@ mod wire;
 pub(super) use error::PullError;
 pub(super) use fetch::fetch;
 pub(super) use follow::run;
-pub(super) use mend::mend;
+pub(super) use mend::{Origin, mend};
 pub(super) use pace::Pace;
 pub(super) use precedence::Precedence;
 pub(super) use pull::{Target, fill, pull, pull_in_order};

@@ -30,7 +30,7 @@ impl Precedence {
     }
 
     /// Waits until there is none.
-    pub(super) async fn until_clear(&self) {
+    pub(in crate::node) async fn until_clear(&self) {
         if *self.ahead.borrow() > 0 {
             // The sender is here.
             let _ = self.ahead.subscribe().wait_for(|ahead| *ahead == 0).await;

@@ -17,6 +17,7 @@ use sterna_transport::Lane;
 use sterna_types::{ByteRate, NodeId, VolumeId};
 use tokio::sync::Notify;
 
+use super::bucket::fetch_from_bucket;
 use super::error::PullError;
 use super::fetch::{Stored, Storing, fetch_from};
 use crate::node::node::Node;
@@ -94,17 +95,22 @@ impl<'a> Transfer<'a> {
         let each = if self.limit.is_some() { 1 } else { REQUESTS };
         let requests = self.sources.iter().flat_map(|source| (0..each).map(|_| self.ask(*source)));
         try_join_all(requests).await?;
-        self.until(|queue| (queue.is_closed || !queue.slices.is_empty()).then_some(())).await;
-        let (left, failure) = {
-            let mut queue = self.queue();
-            (queue.slices.pop_front(), queue.failure.take())
-        };
-        let Some(Slice { gaps, asked }) = left else { return self.store.finish().await };
-        Err(match (failure, asked.last(), gaps.first()) {
-            (Some(failure), ..) => failure,
-            (None, Some(node), Some(gap)) => PullError::Gone { node: *node, id: gap.wanted.id },
-            (None, ..) => PullError::NoSource,
-        })
+        loop {
+            self.until(|queue| (queue.is_closed || !queue.slices.is_empty()).then_some(())).await;
+            let left = self.queue().slices.pop_front();
+            let Some(Slice { mut gaps, asked }) = left else { return self.store.finish().await };
+            self.changed.notify_waiters();
+            let asked_besides = fetch_from_bucket(self.node, &mut gaps, &self.store).await;
+            if gaps.is_empty() {
+                continue;
+            }
+            let failure = self.queue().failure.take();
+            return Err(match (failure, asked_besides, asked.last(), gaps.first()) {
+                (Some(failure), ..) | (None, Err(failure), ..) => failure,
+                (None, _, Some(node), Some(gap)) => PullError::Gone { node: *node, id: gap.wanted.id },
+                (None, ..) => PullError::NoSource,
+            });
+        }
     }
 
     /// One request after the other to one source, until there is nothing more for it to do.

@@ -1,6 +1,7 @@
 //! Handoffs at random, against what is always true of them.
 
 use super::handoffs::{abort, begin, commit, decline, finish, reclaim, volume};
+use super::in_sync::{change, set_sync, take_over};
 use super::nodes::with_nodes;
 use super::replicas::{VOLUME, published, report, set};
 use super::*;
@@ -111,6 +112,10 @@ fn likely_commands(metadata: &Metadata, kind: u8, node: u64) -> Vec<Command> {
         let (site, root) = (metadata.node(node).unwrap().site.clone(), now.published.root);
         Command::FailOver { volume: VOLUME, epoch, site, root, published: None }
     };
+    let enters = || {
+        let complete = report(node.0, epoch, now.published);
+        [open(node), set_sync(node), complete, change(metadata, &[node], &[])]
+    };
     match kind {
         0..4 => vec![open(owner), open(node), begin(owner, node, number + 1)],
         4..6 => vec![commit(to, number, newer)],
@@ -134,6 +139,10 @@ fn likely_commands(metadata: &Metadata, kind: u8, node: u64) -> Vec<Command> {
             }])]
         }
         15 => vec![snapshot(VOLUME, "s0", 1, generation)],
+        16 => enters().into(),
+        17 => vec![change(metadata, &[], &[node])],
+        18 => [enters().as_slice(), &[end(owner), end(to), open(node), take_over(node, epoch)]].concat(),
+        19 => vec![end(owner), end(to), open(node), take_over(node, epoch)],
         _ => vec![end(node)],
     }
 }
@@ -141,7 +150,7 @@ fn likely_commands(metadata: &Metadata, kind: u8, node: u64) -> Vec<Command> {
 proptest! {
     #[test]
     fn whatever_happens_to_a_volume_that_moves_the_invariants_hold(
-        steps in collection::vec((0u8..17, 1u64..5), 1..100),
+        steps in collection::vec((0u8..21, 1u64..5), 1..100),
     ) {
         let mut metadata = with_nodes(4);
         apply(&mut metadata, create_volume("a")).unwrap();

@@ -76,9 +76,18 @@ fn allowed(from: &str) -> Option<&'static [&'static str]> {
         "proto" | "nbd-server" => Some(&["types"]),
         "transport" => Some(&["runtime", "types"]),
         "consensus" | "storage-node" | "migrator" => Some(&["proto", "runtime", "transport", "types"]),
-        "cli" => {
-            Some(&["runtime", "types", "proto", "transport", "consensus", "storage-node", "migrator", "nbd-server"])
-        }
+        "bucket" => Some(&["runtime", "storage-node", "types"]),
+        "cli" => Some(&[
+            "runtime",
+            "types",
+            "proto",
+            "transport",
+            "consensus",
+            "storage-node",
+            "bucket",
+            "migrator",
+            "nbd-server",
+        ]),
         "tests" | "benches" | "sim" => Some(&[
             "runtime",
             "entropy",
@@ -87,6 +96,7 @@ fn allowed(from: &str) -> Option<&'static [&'static str]> {
             "transport",
             "consensus",
             "storage-node",
+            "bucket",
             "migrator",
             "nbd-server",
             "cli",
