@@ -34,6 +34,8 @@ struct State {
     adding: BTreeSet<NodeId>,
     /// Those that follow now.
     following: BTreeMap<NodeId, Following>,
+    /// How many calls there were: none has the number of an earlier one, which may not have noticed yet that it is over.
+    calls: u64,
     /// The newest change that somebody waits for.
     wanted: Sequence,
     /// Whether nothing is carried out any more that an earlier run of this node has asked for about the set.
@@ -88,7 +90,8 @@ impl Members {
     /// Notes that a node follows from now on; its call.
     pub(super) fn begin(&self, node: NodeId) -> u64 {
         let mut state = self.state();
-        let call = state.following.get(&node).map_or(0, |before| before.call + 1);
+        state.calls += 1;
+        let call = state.calls;
         state.following.insert(node, Following { call, durable: None, behind_since: None });
         call
     }
