@@ -106,6 +106,15 @@ impl Cluster {
         self.add(site, &["--join".to_owned(), token])
     }
 
+    /// The same, of this name: a site's second node.
+    ///
+    /// # Errors
+    /// As [`Cluster::join`].
+    pub fn join_as(&mut self, node: usize, site: &str, name: &str) -> Result<()> {
+        let token = self.token_of(node)?;
+        self.add(site, &["--join".to_owned(), token, "--name".to_owned(), name.to_owned()])
+    }
+
     /// A new join token of the first node.
     ///
     /// # Errors

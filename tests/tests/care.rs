@@ -8,12 +8,15 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use sterna_tests::client::{Request, Style};
 use sterna_tests::cluster::Cluster;
-use sterna_tests::disk_server::Disk;
+use sterna_tests::disk_server::{Disk, DiskServer};
 use sterna_tests::node::Node;
 use sterna_tests::random::Random;
 
 const AMS: usize = 0;
 const CHI: usize = 1;
+const ICN: usize = 2;
+/// Who came in the place of the first.
+const BACK: usize = 3;
 const MIB: u64 = 1 << 20;
 const SIZE_MIB: u64 = 112;
 const DAMAGED: u64 = 100;
@@ -25,9 +28,14 @@ fn contents(mib: u64) -> Vec<u8> {
 }
 
 fn fill(disk: &Disk) -> Result<()> {
+    fill_with(disk, 0)
+}
+
+/// Fills a volume with the contents of those of a disk from here on.
+fn fill_with(disk: &Disk, first_mib: u64) -> Result<()> {
     let (mut client, _) = disk.attach(Style::Structured)?;
     for mib in 0..SIZE_MIB {
-        ensure!(client.call(Request::write(mib * MIB, contents(mib)))?.error() == 0, "a write failed");
+        ensure!(client.call(Request::write(mib * MIB, contents(first_mib + mib)))?.error() == 0, "a write failed");
     }
     ensure!(client.call(Request::flush())?.error() == 0, "a flush failed");
     Ok(())
@@ -131,4 +139,75 @@ fn heavy_what_is_damaged_at_one_site_is_mended_from_another_and_no_client_is_giv
         let (result, code) = scrub(&cluster.nodes[CHI])?;
         Ok(code == 0 && result["damaged_chunks"] == result["repaired_chunks"])
     })
+}
+
+/// Whether a site has all that is published of a volume.
+fn has_all(status: &Value, site: &str) -> Result<bool> {
+    let replicas = status["replicas"].as_array().context("a list of replicas")?;
+    let complete = replicas.iter().find(|replica| replica["site"] == site).map(|replica| &replica["complete"]);
+    let written = status["published"]["written_bytes"].as_u64() == Some(SIZE_MIB * MIB);
+    Ok(written && complete.is_some_and(|complete| complete["generation"] == status["published"]["generation"]))
+}
+
+/// Fails unless it is what a volume was [filled with](fill_with).
+fn is_filled_with(disk: &Disk, first_mib: u64) -> Result<()> {
+    let (mut client, _) = disk.attach(Style::Structured)?;
+    for mib in 0..SIZE_MIB {
+        let answer = client.call(Request::read(mib * MIB, MIB))?;
+        ensure!(answer.error() == 0 && answer.data() == contents(first_mib + mib), "MiB {mib} is another one");
+    }
+    Ok(())
+}
+
+#[test]
+fn heavy_a_site_whose_disk_is_wiped_is_rebuilt_from_its_peers() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let mut cluster = Cluster::start(directory.path(), &["ams", "chi", "icn"])?;
+    // One that the site owns, with a snapshot, and one that it follows.
+    for (owner, other, volume, first_mib) in [(AMS, "chi", "own", 0), (CHI, "ams", "followed", SIZE_MIB)] {
+        let disk = cluster.nodes[owner].create(volume, SIZE_MIB * MIB)?;
+        cluster.nodes[owner].sterna(["volume", "replica", volume, "set", other, "async"]).succeed()?;
+        fill_with(&disk, first_mib)?;
+        let status = |cluster: &Cluster| cluster.nodes[ICN].value(["volume", "replica", volume, "status"]);
+        cluster.until("all of it is at the other site", |cluster| has_all(&status(cluster)?, other))?;
+    }
+    cluster.nodes[AMS].sterna(["volume", "snapshot", "own", "kept"]).succeed()?;
+    cluster.until("the snapshot is at the other site", |cluster| {
+        Ok(cluster.nodes[CHI].sterna(["volume", "verify", "own@kept"]).run()?.status.success())
+    })?;
+
+    cluster.nodes[AMS].kill()?;
+    fs::remove_dir_all(cluster.nodes[AMS].data())?;
+
+    cluster.until("what it owned goes on elsewhere", |cluster| {
+        Ok(cluster.nodes[ICN]
+            .sterna(["volume", "failover", "own", "--to", "chi", "--accept-loss"])
+            .run()?
+            .status
+            .success())
+    })?;
+    is_filled_with(&cluster.nodes[CHI].disk("own"), 0)?;
+    cluster.join_as(CHI, "ams", "ams-2")?;
+    let staged = cluster.nodes[CHI].value(["cluster", "node", "replace", "ams-1", "ams-2"])?;
+    cluster.nodes[CHI].sterna(["cluster", "apply", &staged["revision"].to_string()]).succeed()?;
+    for volume in ["own", "followed"] {
+        cluster.nodes[CHI].sterna(["volume", "replica", volume, "set", "ams", "async"]).succeed()?;
+        let status = |cluster: &Cluster| cluster.nodes[ICN].value(["volume", "replica", volume, "status"]);
+        cluster.until("all of it is at the site again", |cluster| has_all(&status(cluster)?, "ams"))?;
+    }
+
+    // What was brought is all that is needed.
+    for (volume, first_mib) in [("own", 0), ("followed", SIZE_MIB)] {
+        cluster.nodes[CHI].sterna(["volume", "move", volume, "--to", "ams", "--require", "all"]).succeed()?;
+        is_filled_with(&cluster.nodes[BACK].disk(volume), first_mib)?;
+        cluster.nodes[BACK].sterna(["volume", "verify", volume]).succeed()?;
+    }
+    cluster.nodes[CHI].kill()?;
+    for (volume, first_mib) in [("own", 0), ("followed", SIZE_MIB)] {
+        cluster.until("it is served without the other site", |cluster| {
+            Ok(is_filled_with(&cluster.nodes[BACK].disk(volume), first_mib).is_ok())
+        })?;
+    }
+    cluster.nodes[BACK].sterna(["volume", "clone", "own@kept", "looked-at"]).succeed()?;
+    is_filled_with(&cluster.nodes[BACK].disk("looked-at"), 0)
 }

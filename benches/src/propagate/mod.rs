@@ -6,9 +6,11 @@
 //!
 //! * [`bytes`]: one changed block, a large image, one like another, and the way back after a day's work.
 //! * [`waits`]: what writes at the owner and reads of what is missing wait for meanwhile, and whether limits hold.
+//! * [`sequential`]: what somebody is given who reads on and on.
 
 mod bytes;
 mod large;
+mod sequential;
 mod stage;
 mod waits;
 
@@ -26,7 +28,7 @@ pub(crate) struct Measure {
     /// How much of the large image is used, in MB; it has half as much again in all. 0 leaves it out.
     #[arg(long, default_value_t = 6600, value_parser = clap::value_parser!(u64).range(0..=100_000))]
     used_mb: u64,
-    /// Only what has this in its name: block, large, similar, return, write, read, limit.
+    /// Only what has this in its name: block, large, similar, return, write, limit, read, sequential.
     #[arg(long)]
     only: Option<String>,
 }
@@ -38,7 +40,7 @@ pub(crate) struct Measure {
 pub(crate) fn measure(measure: &Measure) -> Result<Facts> {
     let mut facts = Facts::new("what a volume's other site costs; three sites on an emulated network");
     type Part = fn(&Measure, &Stage<'_>, &mut Facts) -> Result<()>;
-    let parts: [(&str, Part); 7] = [
+    let parts: [(&str, Part); 8] = [
         ("block", |measure, stage, facts| bytes::block(stage, measure.rounds, facts)),
         ("large", |measure, stage, facts| bytes::large(stage, measure.used_mb, facts)),
         ("similar", |_, stage, facts| bytes::similar(stage, facts)),
@@ -46,6 +48,7 @@ pub(crate) fn measure(measure: &Measure) -> Result<Facts> {
         ("write", |measure, stage, facts| waits::write(stage, measure.rounds, facts)),
         ("limit", |_, stage, facts| waits::limit(stage, facts)),
         ("read", |measure, stage, facts| waits::read(stage, measure.rounds, facts)),
+        ("sequential", |measure, stage, facts| sequential::sequential(stage, measure.rounds, facts)),
     ];
     for (name, part) in parts {
         if measure.only.as_ref().is_some_and(|only| !name.contains(only.as_str())) {

@@ -99,6 +99,19 @@ impl<'a> Stage<'a> {
         }
     }
 
+    /// Waits until all that was written is sealed.
+    pub(super) fn until_sealed(&self, name: &str) -> Result<()> {
+        let begun = Instant::now();
+        loop {
+            let shown = self.owner().value(["volume", "show", name])?;
+            if is_sealed(&shown) {
+                return Ok(());
+            }
+            ensure!(begun.elapsed() < PATIENCE, "it is not sealed: {shown}");
+            thread::sleep(LOOK);
+        }
+    }
+
     /// Waits until the owner of a volume that was handed over has all of it.
     pub(super) fn until_hydrated(&self, name: &str) -> Result<()> {
         let begun = Instant::now();
@@ -127,6 +140,16 @@ impl<'a> Stage<'a> {
         Ok((bytes - self.idle_rate * seconds, seconds))
     }
 
+    /// Waits until so many bytes have gone to the other site since then.
+    pub(super) fn until_carried(&self, before: Carried, bytes: u64) -> Result<()> {
+        let begun = Instant::now();
+        while self.carried()?.there - before.there < bytes {
+            ensure!(begun.elapsed() < PATIENCE, "nothing goes to the other site");
+            thread::sleep(LOOK);
+        }
+        Ok(())
+    }
+
     fn until_led_from_outside(&self) -> Result<()> {
         let status = self.cluster.nodes[0].value(["cluster", "status"])?;
         let nodes = status["nodes"].as_array().context("a list of nodes")?;
@@ -139,8 +162,12 @@ impl<'a> Stage<'a> {
 fn is_current(shown: &Value, status: &Value) -> bool {
     let complete = &status["replicas"][0]["complete"];
     let open = &shown["open"];
-    let is_sealed = open.is_null() || (open["unsealed_bytes"] == 0 && open["generation"] == complete["generation"]);
-    is_sealed && !complete.is_null() && complete["generation"] == status["published"]["generation"]
+    let has_last = open.is_null() || open["generation"] == complete["generation"];
+    is_sealed(shown) && has_last && !complete.is_null() && complete["generation"] == status["published"]["generation"]
+}
+
+fn is_sealed(shown: &Value) -> bool {
+    shown["open"].is_null() || shown["open"]["unsealed_bytes"] == 0
 }
 
 /// Writes to a volume through a client of its own, and flushes.

@@ -82,17 +82,18 @@ pub(super) fn limit(stage: &Stage<'_>, facts: &mut Facts) -> Result<()> {
         for (what, is_link) in [("a link", true), ("a volume", false)] {
             let name = format!("limited-{mbit}-{is_link}");
             let disk = stage.owner().create(&name, 2 << 30)?;
-            fill(
-                &disk,
-                u64::from(mbit) * 125_000 * LIMITED_S * 3 / 2,
-                &mut Random::new(u64::from(mbit) * 2 + u64::from(is_link)),
-            )?;
+            let second = u64::from(mbit) * 125_000;
+            let seed = u64::from(mbit) * 2 + u64::from(is_link);
+            fill(&disk, second * (LIMITED_S + 5), &mut Random::new(seed))?;
             match is_link {
                 true => stage.limit(&link)?,
                 false => stage.owner().sterna(["volume", "set", &name, "--limit", &link]).succeed().map(drop)?,
             }
+            // Else a little of it would go alone, and nothing until the rest is sealed too.
+            stage.until_sealed(&name)?;
+            let before = stage.carried()?;
             stage.replicate(&name)?;
-            std::thread::sleep(Duration::from_secs(3));
+            stage.until_carried(before, second)?;
             let before = stage.carried()?;
             std::thread::sleep(Duration::from_secs(LIMITED_S));
             let (sent, seconds) = stage.since(before)?;
