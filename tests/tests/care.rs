@@ -4,8 +4,8 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, ensure};
-use serde_json::Value;
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Value, json};
 use sterna_tests::client::{Request, Style};
 use sterna_tests::cluster::Cluster;
 use sterna_tests::disk_server::{Disk, DiskServer};
@@ -175,6 +175,20 @@ fn heavy_a_site_whose_disk_is_wiped_is_rebuilt_from_its_peers() -> Result<()> {
     cluster.until("the snapshot is at the other site", |cluster| {
         Ok(cluster.nodes[CHI].sterna(["volume", "verify", "own@kept"]).run()?.status.success())
     })?;
+
+    // What that will be is known before.
+    let without = |site| cluster.nodes[ICN].value(["cluster", "without", site]);
+    let (ams, icn) = (without("ams")?, without("icn")?);
+    ensure!(ams["is_decided"] == true && ams["voters_left"] == 2, "{ams}");
+    let [own] = &ams["volumes"].as_array().context("a list of volumes")?[..] else {
+        bail!("one is of that site: {ams}")
+    };
+    ensure!(own["volume"] == "own" && own["effect"] == "goes_on" && own["to_node"] == "chi-1", "{own}");
+    ensure!(own["lost_bytes"] == 0 && own["is_in_sync"] == false && own["lost_snapshots"] == json!([]), "{own}");
+    ensure!(icn["volumes"] == json!([]), "it has none: {icn}");
+    let told = cluster.nodes[ICN].sterna(["cluster", "without", "ams"]).succeed()?.stdout;
+    ensure!(told.contains("own     stops until a failover to chi (chi-1)  what is not published"), "{told}");
+    cluster.nodes[ICN].refuses(["cluster", "without", "nowhere"], 1, &["there is no site 'nowhere'"])?;
 
     cluster.nodes[AMS].kill()?;
     fs::remove_dir_all(cluster.nodes[AMS].data())?;

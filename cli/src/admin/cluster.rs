@@ -80,6 +80,7 @@ impl Session {
             }
             ClusterCommand::Link(settings) => self.links(settings).await,
             ClusterCommand::Session(settings) => self.sessions(settings).await,
+            ClusterCommand::Without { site } => self.outage(site).await,
             ClusterCommand::Changes => {
                 let layout = self.node.cluster.show_layout(ShowLayoutRequest {}).await.map_err(CallError::from)?;
                 self.layout(layout.into_inner())

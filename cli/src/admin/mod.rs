@@ -3,7 +3,7 @@
 //! * [`client`]: the connection, and what its errors mean.
 //! * [`views`]: what a volume and a snapshot look like, for people and for programs.
 //! * [`volumes`]: volumes and snapshots by name. [`contents`]: what is in them. [`upkeep`]: the node and its store.
-//! * [`moves`]: volumes that go on elsewhere. [`replicas`]: who else keeps a volume, and going on without its owner.
+//! * [`moves`]: volumes that go on elsewhere. [`outage`]: what would be left without a site. [`replicas`]: who else keeps a volume, and going on without its owner.
 //! * [`cluster`]: the nodes, tokens for new ones, and who decides. [`session`]: how long nodes' sessions last.
 //!   [`administrators`]: certificates for those who come from afar.
 //! * [`bucket`]: what is kept in an S3-compatible bucket besides, and volumes made again from it.
@@ -22,6 +22,7 @@ mod image;
 mod import;
 mod links;
 mod moves;
+mod outage;
 mod replicas;
 mod session;
 mod upkeep;

@@ -30,6 +30,11 @@ pub(crate) enum ClusterCommand {
     /// What somebody waits for is counted and never held back: the rest makes room for it. The nodes of a site that have sessions share
     /// a limit equally.
     Link(LinkSettings),
+    /// Show what would be left if a site were switched off now: which volumes would stop, where each could go on, and what would be lost.
+    Without {
+        /// The site.
+        site: SiteName,
+    },
     /// Certificates for administrators who talk to nodes over the network.
     Admin {
         #[command(subcommand)]

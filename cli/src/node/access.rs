@@ -96,6 +96,7 @@ const CALLS: &[(&str, Needs)] = &[
     ("/sterna.cluster.v1.Cluster/ShowSessions", VIEWER),
     ("/sterna.cluster.v1.Cluster/ShowLayout", VIEWER),
     ("/sterna.cluster.v1.Cluster/ListLinks", VIEWER),
+    ("/sterna.cluster.v1.Cluster/ShowOutage", VIEWER),
     ("/sterna.cluster.v1.Cluster/CreateToken", ADMIN),
     ("/sterna.cluster.v1.Cluster/RevokeToken", ADMIN),
     ("/sterna.cluster.v1.Cluster/CreateAdministrator", ADMIN),

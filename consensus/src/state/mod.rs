@@ -35,6 +35,7 @@ pub mod handoffs;
 pub mod hydration;
 pub mod in_sync;
 pub mod layout;
+pub mod outage;
 pub mod outcome;
 pub mod ownership;
 pub mod policy;

@@ -17,6 +17,7 @@ mod hydration;
 mod in_sync;
 mod moves;
 pub(crate) mod nodes;
+mod outage;
 mod replicas;
 mod taking_back;
 

@@ -123,7 +123,7 @@ fn in_sync(metadata: &Metadata) -> Vec<NodeId> {
 
 /// Three nodes; the second and the third keep replicas in mode sync of the first one's volume. Published is generation 4, complete are 2
 /// and 4.
-fn with_candidates() -> Metadata {
+pub(super) fn with_candidates() -> Metadata {
     let mut metadata = with_nodes(4);
     apply(&mut metadata, create_volume("a")).unwrap();
     for node in [B, C] {
@@ -138,7 +138,7 @@ fn with_candidates() -> Metadata {
 }
 
 /// As that, and both are in sync.
-fn with_members() -> Metadata {
+pub(super) fn with_members() -> Metadata {
     let mut metadata = with_candidates();
     let both = change(&metadata, &[B, C], &[]);
     apply(&mut metadata, both).unwrap();

@@ -123,7 +123,7 @@ pub(super) fn lapse(metadata: &mut Metadata, node: u64) {
 }
 
 /// Three nodes; the first one's volume is kept by the second and the third. Published is generation 4, complete are 2 and 3.
-fn with_replicas() -> Metadata {
+pub(super) fn with_replicas() -> Metadata {
     let mut metadata = with_nodes(3);
     apply(&mut metadata, create_volume("a")).unwrap();
     apply(&mut metadata, set(2)).unwrap();

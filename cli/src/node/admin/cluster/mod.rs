@@ -1,13 +1,14 @@
 //! What administrators ask about the cluster (`proto/cluster.proto`).
 //!
 //! * [`nodes`]: who there is, and how each answers. [`tokens`]: by which new ones come in. [`layout`]: who decides.
-//! * [`links`]: what goes from site to site. [`session`]: how long nodes' sessions last.
+//! * [`links`]: what goes from site to site. [`outage`]: what would be left without one. [`session`]: how long nodes' sessions last.
 //! * [`administrators`]: certificates for those who come over the network.
 
 mod administrators;
 mod layout;
 mod links;
 mod nodes;
+mod outage;
 mod session;
 mod tokens;
 
@@ -70,6 +71,10 @@ impl Cluster for ClusterService {
 
     async fn set_link_limit(&self, request: Request<cluster::SetLinkLimitRequest>) -> Reply<cluster::ListLinksReply> {
         to_the_end(links::set_limit(self.node(), request.into_inner())).await.map(Response::new)
+    }
+
+    async fn show_outage(&self, request: Request<cluster::ShowOutageRequest>) -> Reply<cluster::Outage> {
+        outage::show(&self.node, &request.into_inner()).await.map(Response::new)
     }
 
     async fn create_administrator(
