@@ -7,12 +7,15 @@
 //! * [`state`]: the metadata of very many nodes and volumes.
 //! * [`soak`]: random writes for an hour. * [`crash`]: `kill -9` under load.
 //! * [`wan`]: the emulated network that tests run on. [`metadata`]: a cluster on it. [`handoff`]: volumes that change site.
-//!   [`propagate`]: what a volume's other site costs.
-//! * [`facts`] holds the figures of these nine.
+//!   [`propagate`]: what a volume's other site costs. [`boot`]: a real guest that starts where nothing of its disk is. [`stage`]: where the
+//!   last two happen. [`prefetch`]: what real guests do with their disks, and what each way of bringing it early would save; [`recording`]:
+//!   how that is noted.
+//! * [`facts`] holds the figures of these eleven.
 //! * [`goal`]: what a figure is to reach.
 //!
 //! `scripts/bench` builds and runs this. No figure here decides whether a test passes.
 
+mod boot;
 mod crash;
 mod data;
 mod facts;
@@ -25,13 +28,16 @@ mod measure;
 mod median;
 mod metadata;
 mod nbd;
+mod prefetch;
 mod program;
 mod propagate;
+mod recording;
 mod report;
 mod scale;
 mod serve;
 mod server;
 mod soak;
+mod stage;
 mod state;
 mod usage;
 mod wan;
@@ -95,6 +101,10 @@ enum Command {
     Handoff(handoff::Measure),
     /// Volumes that another site follows or takes over, on an emulated network: bytes on the way, and what guests wait for. Needs root.
     Propagate(propagate::Measure),
+    /// A real guest that boots at a site where nothing of its disk is, beside plain NBD over the same link. Needs root.
+    Boot(boot::Measure),
+    /// What real guests read, replayed over computed links with several ways of bringing it before they wait for it.
+    Prefetch(prefetch::Measure),
     /// The emulated network that tests run on, beside what is asked of it: delays, rates, loss. Needs root.
     Wan(wan::Measure),
 }
@@ -112,6 +122,8 @@ fn main() -> Result<()> {
         Command::Metadata(metadata) => publish(&metadata::measure(metadata)?, json),
         Command::Handoff(handoff) => publish(&handoff::measure(&handoff)?, json),
         Command::Propagate(propagate) => publish(&propagate::measure(&propagate)?, json),
+        Command::Boot(boot) => publish(&boot::measure(&boot)?, json),
+        Command::Prefetch(prefetch) => publish(&prefetch::measure(&prefetch)?, json),
         Command::Wan(wan) => publish(&wan::measure(wan)?, json),
     }
 }

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 
-use crate::run::{self, Ended};
-use crate::story::Story;
+use crate::ended::Ended;
+use crate::run;
 
 /// What seeds are played of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -33,6 +33,8 @@ pub struct Report {
     pub stops: u64,
     /// How often a volume was given to another node without its owner.
     pub takeovers: u64,
+    /// How many of them went to a node that was in sync.
+    pub in_sync: u64,
     /// How often its owner has handed a volume over, as that was answered.
     pub handoffs: u64,
     /// How long it took.
@@ -47,6 +49,7 @@ impl Report {
         self.events += ended.story.lines().len();
         self.stops += u64::from(ended.stops);
         self.takeovers += u64::from(ended.takeovers);
+        self.in_sync += u64::from(ended.in_sync);
         self.handoffs += u64::from(ended.handoffs);
         if ended.violation.is_some() {
             self.violated.push(ended);
@@ -78,10 +81,7 @@ pub fn play_sites(seeds: Seeds) -> Report {
 /// Plays clusters, each by `sim`, the program that this crate makes. One whose process ends otherwise than it should is a violation.
 pub fn play_clusters(sim: &Path, seeds: Seeds) -> Report {
     on_all_processors(seeds, |seed| {
-        play_cluster(sim, seed).unwrap_or_else(|error| {
-            let violation = Some(format!("its process: {error:#}"));
-            Ended { seed, stops: 0, takeovers: 0, handoffs: 0, story: Story::default(), violation }
-        })
+        play_cluster(sim, seed).unwrap_or_else(|error| Ended::before_it_began(seed, format!("its process: {error:#}")))
     })
 }
 

@@ -10,7 +10,8 @@ use clap::Parser;
 use serde_json::{Value, json};
 use sterna_sim::campaign::{self, Of, Report, Seeds};
 use sterna_sim::cluster::{self, Played};
-use sterna_sim::run::{self, Ended};
+use sterna_sim::ended::Ended;
+use sterna_sim::run;
 use sterna_tests::faults::history::Record;
 
 /// Plays seeds: requests and faults by chance, the same for the same seed.
@@ -140,7 +141,7 @@ fn end_on_ctrl_c() -> Result<()> {
 }
 
 fn tell(what: &str, from: u64, report: &Report) {
-    let Report { seeds, events, stops, takeovers, handoffs, took, violated } = report;
+    let Report { seeds, events, stops, takeovers, in_sync, handoffs, took, violated } = report;
     for Ended { seed, story, violation, .. } in violated.iter().take(SHOWN) {
         println!("seed {seed} of a {what}: {}\n{story}", violation.as_deref().unwrap_or_default());
     }
@@ -148,7 +149,7 @@ fn tell(what: &str, from: u64, report: &Report) {
     let per_minute = 60.0 * *seeds as f64 / seconds;
     println!(
         "{seeds} seeds of a {what} from {from} on in {seconds:.1} s ({per_minute:.0} a minute): {events} events, {stops} stops of a \
-         machine, {takeovers} failovers, {handoffs} handoffs, {} violations",
+         machine, {takeovers} failovers, {in_sync} of them to who was in sync, {handoffs} handoffs, {} violations",
         violated.len()
     );
 }

@@ -13,7 +13,6 @@ use std::fmt::Display;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
 use sterna_storage_node::chunking::ChunkingParameters;
 use sterna_storage_node::disk::simulated::CrashMode;
 use sterna_storage_node::volume::{Volume, VolumeError, VolumeSpec};
@@ -22,27 +21,11 @@ use sterna_tests::random::Random;
 use sterna_types::device::ReadOutcome;
 use sterna_types::{ByteOffset, ByteRange, ByteSize, Epoch, Root, VolumeId, VolumeSize};
 
+use crate::ended::Ended;
 use crate::oracle::Oracle;
 use crate::site::{Site, Stop};
 use crate::story::Story;
 use crate::surroundings;
-
-/// How a run has ended.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Ended {
-    /// Its seed.
-    pub seed: u64,
-    /// How often a machine has stopped.
-    pub stops: u32,
-    /// How often a volume was given to another node without its owner.
-    pub takeovers: u32,
-    /// How often its owner has handed a volume over, as that was answered.
-    pub handoffs: u32,
-    /// What has happened.
-    pub story: Story,
-    /// What was violated.
-    pub violation: Option<String>,
-}
 
 /// Plays a seed.
 pub fn play(seed: u64) -> Ended {
@@ -65,7 +48,7 @@ pub fn play(seed: u64) -> Ended {
             Some(text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string)).unwrap_or_default())
         }
     };
-    Ended { seed, stops, takeovers: 0, handoffs: 0, story, violation }
+    Ended { seed, stops, story, violation, ..Ended::default() }
 }
 
 struct Run<'a> {

@@ -4,7 +4,8 @@ use std::path::Path;
 use std::process::Command;
 
 use sterna_sim::campaign::{self, Report, Seeds};
-use sterna_sim::run::{self, Ended};
+use sterna_sim::ended::Ended;
+use sterna_sim::run;
 use sterna_tests::faults::check::{Promise, check};
 use sterna_tests::faults::history::{self, Does, Record};
 use sterna_tests::faults::mark::Found;
@@ -34,6 +35,7 @@ fn heavy_no_seed_of_a_cluster_breaks_a_promise() {
     let report = campaign::play_clusters(Path::new(env!("CARGO_BIN_EXE_sim")), ALL);
     kept(&report);
     assert!(report.takeovers > SEEDS / 2, "{} failovers", report.takeovers);
+    assert!(report.in_sync > SEEDS / 2, "{} of them to who was in sync", report.in_sync);
     assert!(report.handoffs > SEEDS, "{} handoffs", report.handoffs);
 }
 

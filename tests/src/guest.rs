@@ -1,16 +1,19 @@
 //! A real machine: QEMU with a Linux kernel, disks over NBD, a console in a file, and an agent that runs commands.
 //!
-//! * [`image`]: what it boots from. * `agent`: how commands get in. * [`qmp`]: QEMU's own view of the machine.
+//! * [`image`]: what it boots from. * `builder`: of which parts it is made, and where it runs. * `agent`: how commands get in.
+//! * [`qmp`]: QEMU's own view of the machine.
 
 mod agent;
+mod builder;
 pub mod image;
 pub mod qmp;
 
-use std::fs::{self, File};
+use std::fs;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::path::PathBuf;
+use std::process::Child;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
@@ -18,14 +21,14 @@ use tempfile::TempDir;
 
 use agent::Agent;
 pub use agent::Output;
+pub use builder::Builder;
 use image::{Image, Root};
 use qmp::Qmp;
 
-use crate::disk_server::Disk;
 use crate::tool;
 
-/// From the start of QEMU to the agent's first word. Debian does it in fifteen seconds on two idle cores without KVM.
-const BOOT_LIMIT: Duration = Duration::from_secs(150);
+/// How often the console is looked at.
+const CONSOLE_LOOK: Duration = Duration::from_millis(10);
 
 /// What a command may take that is not given another limit.
 const COMMAND_LIMIT: Duration = Duration::from_secs(60);
@@ -33,112 +36,8 @@ const COMMAND_LIMIT: Duration = Duration::from_secs(60);
 /// From `poweroff` to the end of QEMU.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(90);
 
-/// How long QEMU waits for a server that is gone, unless the test says otherwise. Longer than any server takes to start.
-const RECONNECT_DELAY_S: u64 = 100;
-
 /// How much of the console goes into a message.
 const CONSOLE_TAIL_BYTES: usize = 4000;
-
-/// What to boot, and on which disks.
-///
-/// ```no_run
-/// # use sterna_tests::{disk_server::DiskServer, guest::Guest, server::Server};
-/// let server = Server::builder().memory("scratch", "64M").start()?;
-/// let mut guest = Guest::tiny()?.disk(&server.disk("scratch")).boot()?;
-/// guest.succeed("mkfs.ext2 /dev/vda && mount /dev/vda /mnt")?;
-/// guest.shutdown()?;
-/// # anyhow::Ok(())
-/// ```
-pub struct Builder {
-    image: Image,
-    is_tiny: bool,
-    memory_mib: u64,
-    disks: Vec<Disk>,
-    reconnect_delay_s: u64,
-}
-
-impl Builder {
-    /// One more disk: /dev/vda is the first, and the root of a Debian.
-    pub fn disk(mut self, disk: &Disk) -> Self {
-        self.disks.push(disk.clone());
-        self
-    }
-
-    /// For how many seconds QEMU holds requests back while a disk's server is gone, before they fail.
-    pub fn reconnect_delay_s(mut self, seconds: u64) -> Self {
-        self.reconnect_delay_s = seconds;
-        self
-    }
-
-    /// How much memory the machine has, in MiB.
-    pub fn memory_mib(mut self, mib: u64) -> Self {
-        self.memory_mib = mib;
-        self
-    }
-
-    /// Starts the machine, and waits until its agent takes commands.
-    ///
-    /// # Errors
-    /// It does not come to that, with the end of what its console shows.
-    pub fn boot(self) -> Result<Guest> {
-        let directory = tempfile::tempdir()?;
-        let at = |name: &str| directory.path().join(name);
-        let (agent, control) = (UnixListener::bind(at("agent"))?, UnixListener::bind(at("qmp"))?);
-        let child = Command::new("qemu-system-x86_64")
-            .args(self.arguments(directory.path()))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(File::create(at("qemu"))?)
-            .spawn()
-            .context("cannot start QEMU: run scripts/setup")?;
-        let mut running = Running { child, directory };
-        match running.connect(&agent, &control) {
-            Ok((agent, qmp)) => {
-                Ok(Guest { running, agent, qmp, is_tiny: self.is_tiny, disks: self.disks.len(), jobs: 0 })
-            }
-            Err(error) => Err(error.context(running.story())),
-        }
-    }
-
-    fn arguments(&self, directory: &Path) -> Vec<String> {
-        let at = |name: &str| directory.join(name).display().to_string();
-        let initrd = if self.is_tiny { self.image.tiny() } else { self.image.initrd() };
-        let root = if self.is_tiny { "" } else { "root=/dev/vda rw fsck.mode=skip" };
-        let processor = if self.image.accelerator == "kvm" { "host" } else { "max" };
-        let mut arguments: Vec<String> =
-            ["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-machine", "q35", "-smp", "2"]
-                .map(str::to_owned)
-                .into();
-        let mut say = |option: &str, value: String| arguments.extend([option.to_owned(), value]);
-        say("-accel", self.image.accelerator.clone());
-        say("-cpu", processor.to_owned());
-        say("-m", self.memory_mib.to_string());
-        say("-kernel", self.image.kernel().display().to_string());
-        say("-initrd", initrd.display().to_string());
-        say("-append", format!("console=ttyS0 panic=-1 quiet {root}"));
-        say("-chardev", format!("file,id=console,path={}", at("console")));
-        say("-serial", "chardev:console".to_owned());
-        // QEMU connects to us, so that nothing that the guest says is lost before there is someone to hear it.
-        say("-chardev", format!("socket,id=agent,path={}", at("agent")));
-        say("-serial", "chardev:agent".to_owned());
-        say("-chardev", format!("socket,id=qmp,path={}", at("qmp")));
-        say("-mon", "chardev=qmp,mode=control".to_owned());
-        say("-device", "virtio-rng-pci".to_owned());
-        for (index, disk) in self.disks.iter().enumerate() {
-            say("-blockdev", disk.block_device(&node_name(index), self.reconnect_delay_s).to_string());
-            let device = json!({
-                "driver": "virtio-blk-pci",
-                "id": format!("device{index}"),
-                "drive": node_name(index),
-                // An error stops the machine, and so does not get lost in it.
-                "werror": "stop",
-                "rerror": "stop",
-            });
-            say("-device", device.to_string());
-        }
-        arguments
-    }
-}
 
 /// A running machine. Dropping it ends it, by its process id.
 pub struct Guest {
@@ -162,17 +61,12 @@ impl Guest {
     /// # Errors
     /// There is no image and none can be built.
     pub fn tiny() -> Result<Builder> {
-        Ok(Self::builder(Image::of(Root::Debian)?, true))
+        Ok(Builder::new(Image::of(Root::Debian)?, true))
     }
 
     /// Debian, on its root disk; the first disk has to hold a copy of the image's.
     pub fn debian(image: &Image) -> Builder {
-        Self::builder(image.clone(), false)
-    }
-
-    fn builder(image: Image, is_tiny: bool) -> Builder {
-        let memory_mib = if is_tiny { 192 } else { 512 };
-        Builder { image, is_tiny, memory_mib, disks: Vec::new(), reconnect_delay_s: RECONNECT_DELAY_S }
+        Builder::new(image.clone(), false)
     }
 
     /// Runs a shell command in the guest.
@@ -283,6 +177,21 @@ impl Guest {
         self.running.read("console")
     }
 
+    /// Waits until the console has shown this, and looks every few milliseconds.
+    ///
+    /// # Errors
+    /// It does not in this time, or the guest is gone.
+    pub fn until_console_shows(&mut self, text: &str, limit: Duration) -> Result<()> {
+        let begun = Instant::now();
+        while !self.console().contains(text) {
+            let ended = self.running.child.try_wait()?;
+            let is_in_time = begun.elapsed() < limit && ended.is_none();
+            ensure!(is_in_time, "the console does not show '{text}'\n{}", self.running.story());
+            thread::sleep(CONSOLE_LOOK);
+        }
+        Ok(())
+    }
+
     /// QEMU's process id.
     pub fn id(&self) -> u32 {
         self.running.child.id()
@@ -326,17 +235,17 @@ struct Running {
 }
 
 impl Running {
-    fn connect(&mut self, agent: &UnixListener, control: &UnixListener) -> Result<(Agent, Qmp)> {
-        let port = self.accept(agent)?;
-        let qmp = Qmp::greet(self.accept(control)?)?;
-        Ok((Agent::greet(port, BOOT_LIMIT)?, qmp))
+    fn connect(&mut self, agent: &UnixListener, control: &UnixListener, limit: Duration) -> Result<(Agent, Qmp)> {
+        let port = self.accept(agent, limit)?;
+        let qmp = Qmp::greet(self.accept(control, limit)?)?;
+        Ok((Agent::greet(port, limit)?, qmp))
     }
 
     /// QEMU's connection to this socket, which it makes as soon as it starts.
-    fn accept(&mut self, listener: &UnixListener) -> Result<UnixStream> {
+    fn accept(&mut self, listener: &UnixListener, limit: Duration) -> Result<UnixStream> {
         listener.set_nonblocking(true)?;
         let mut accepted = None;
-        tool::until(BOOT_LIMIT, || {
+        tool::until(limit, || {
             accepted = listener.accept().ok();
             let ended = self.child.try_wait()?;
             ensure!(accepted.is_some() || ended.is_none(), "QEMU does not start");
@@ -371,10 +280,6 @@ impl Drop for Running {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-fn node_name(index: usize) -> String {
-    format!("disk{index}")
 }
 
 /// What the kernel says of a disk that fails it, or of a file system that it finds damaged.

@@ -4,7 +4,7 @@
 //! * [`disk_server`]: what tests that kill need of any server. * [`guest`]: a real machine on its disks.
 //! * [`oracle`]: what a disk may hold after a crash, and the loop that kills and looks. * [`random`]: repeatable choices.
 //! * [`fio_loop`]: the same with fio as the judge. [`fsx`]: random requests of any alignment, each checked byte by byte.
-//! * [`cluster`]: several nodes that have joined each other.
+//! * [`cluster`]: several nodes that have joined each other. [`three_sites`]: where those of most tests are, and what is written there.
 //! * [`node`]: a running `sterna node`, and commands for it. [`small_disk`]: a file system for it that can be filled.
 //! * [`flush`]: one connection flushes what another has written. [`tree`]: what is in a directory.
 //! * [`strace`]: system calls of our program, watched or made to fail. * [`tool`]: other people's programs, run with a time limit.
@@ -40,6 +40,7 @@ pub mod reply;
 pub mod server;
 pub mod small_disk;
 pub mod strace;
+pub mod three_sites;
 pub mod tool;
 pub mod tree;
 pub mod wan;

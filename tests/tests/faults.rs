@@ -13,11 +13,14 @@ use sterna_tests::faults::{check, history};
 const SEED: u64 = 20_261_121;
 /// The short form of `scripts/faults metadata`.
 const FAULTS: u32 = 300;
+/// Those for members take their time.
+const MEMBER_FAULTS: u32 = 60;
 
 #[test]
 fn campaign_of_three_hundred_faults_violates_nothing() -> Result<()> {
     let directory = tempfile::tempdir()?;
-    let report = Campaign { seed: SEED, faults: FAULTS, directory: directory.path().to_owned() }.run(|_| {})?;
+    let report = Campaign { seed: SEED, faults: FAULTS, with_members: false, directory: directory.path().to_owned() }
+        .run(|_| {})?;
     println!("{report}");
     if !report.violations.is_empty() {
         let kept = directory.keep();
@@ -39,6 +42,24 @@ fn campaign_of_three_hundred_faults_violates_nothing() -> Result<()> {
         .map(|planned| planned.fault.kind())
         .collect::<std::collections::BTreeSet<_>>();
     ensure!(report.faults.len() == kinds.len(), "there were other kinds of faults than planned: {report}");
+    Ok(())
+}
+
+#[test]
+fn campaign_in_which_every_member_falls_behind_and_goes_on_loses_no_flush() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let campaign =
+        Campaign { seed: SEED, faults: MEMBER_FAULTS, with_members: true, directory: directory.path().to_owned() };
+    let report = campaign.run(|_| {})?;
+    println!("{report}");
+    if !report.violations.is_empty() {
+        let kept = directory.keep();
+        anyhow::bail!("the history is {}:\n{report}", history_in(&kept).display());
+    }
+    ensure!(report.fault_count() == MEMBER_FAULTS, "not all faults came: {report}");
+    // One in which nobody goes on who is in sync, or nothing is flushed, shows nothing.
+    ensure!(report.in_sync > 0 && report.acknowledged.flushes > 0, "{report}");
+    ensure!(report.settled == report.takeovers, "not all that was left was looked at: {report}");
     Ok(())
 }
 

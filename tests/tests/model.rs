@@ -5,7 +5,7 @@ use sterna_tests::model::explore::{self, Explored};
 /// One after the other: each takes both cores, and a gigabyte.
 #[test]
 fn heavy_no_order_of_events_breaks_a_promise() {
-    let mut all = vec![explore::explore_clocks()];
+    let mut all = vec![explore::explore_clocks(), explore::explore_in_sync()];
     all.extend(explore::short().into_iter().map(explore::explore));
     for explored in &all {
         print!("{explored}");

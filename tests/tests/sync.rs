@@ -8,22 +8,9 @@ use sterna_tests::client::{Client, Request, Style};
 use sterna_tests::cluster::Cluster;
 use sterna_tests::disk_server::DiskServer;
 use sterna_tests::node::Node;
+use sterna_tests::three_sites::{AMS, BLOCK, CHI, ICN, SITES, contents};
 
-const SITES: [&str; 3] = ["ams", "chi", "icn"];
-const BLOCK: u64 = 4096;
 const SIZE: u64 = 64 << 20;
-const AMS: usize = 0;
-const CHI: usize = 1;
-const ICN: usize = 2;
-
-/// What write `number` writes, to block `number`.
-fn contents(number: u64) -> Vec<u8> {
-    let mut block = vec![0; 4096];
-    for (at, place) in block.chunks_mut(8).enumerate() {
-        place.copy_from_slice(&(number * 1000 + at as u64 + 1).to_le_bytes());
-    }
-    block
-}
 
 /// Writes these blocks, each by itself, and flushes behind every tenth.
 fn write<S: std::io::Read + std::io::Write>(client: &mut Client<S>, numbers: std::ops::Range<u64>) -> Result<()> {

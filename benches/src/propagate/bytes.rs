@@ -12,9 +12,9 @@ use sterna_tests::guest::image::{Image, Root};
 use sterna_tests::random::Random;
 
 use super::large;
-use super::stage::{B, Stage, fill, noise, number, write};
 use crate::facts::Facts;
 use crate::goal::Goal;
+use crate::stage::{B, Stage, fill, noise, number, write};
 
 /// One block that has changed, in a volume of which the other site has all.
 pub(super) fn block(stage: &Stage<'_>, rounds: u32, facts: &mut Facts) -> Result<()> {
@@ -110,7 +110,7 @@ pub(super) fn way_back(stage: &Stage<'_>, facts: &mut Facts) -> Result<()> {
     let compressed = number(zstd::encode_all(&*changed, ZSTD_LEVEL)?.len() as u64);
     stage.until_hydrated("debian")?;
     let before = stage.carried()?;
-    stage.other().sterna(["volume", "move", "debian", "--to", super::stage::A, "--require", "all"]).succeed()?;
+    stage.other().sterna(["volume", "move", "debian", "--to", crate::stage::A, "--require", "all"]).succeed()?;
     stage.until_hydrated("debian")?;
     let sent = stage.since(before)?.0;
     facts.add("return after work: unique changed blocks", "MB", number(changed.len() as u64) / 1e6);

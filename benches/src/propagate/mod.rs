@@ -11,13 +11,12 @@
 mod bytes;
 mod large;
 mod sequential;
-mod stage;
 mod waits;
 
 use anyhow::Result;
 
 use crate::facts::Facts;
-use stage::Stage;
+use crate::stage::Stage;
 
 /// What is measured, and how much of it.
 #[derive(Clone, Debug, clap::Args)]

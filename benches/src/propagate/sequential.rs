@@ -13,9 +13,9 @@ use sterna_tests::client::{Client, Request, Style};
 use sterna_tests::disk_server::DiskServer;
 use sterna_tests::random::Random;
 
-use super::stage::{A, B, Stage, fill, noise, number};
 use crate::facts::Facts;
 use crate::goal::Goal;
+use crate::stage::{A, B, Stage, fill, noise, number};
 
 /// How much of what the link carries such a reader is given, who waits for each answer before it asks again.
 pub(super) fn sequential(stage: &Stage<'_>, rounds: u32, facts: &mut Facts) -> Result<()> {

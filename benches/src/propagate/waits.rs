@@ -7,9 +7,9 @@ use sterna_tests::client::{Request, Style};
 use sterna_tests::disk_server::{Disk, DiskServer};
 use sterna_tests::random::Random;
 
-use super::stage::{B, Stage, fill, number};
 use crate::facts::Facts;
 use crate::goal::Goal;
+use crate::stage::{B, Stage, fill, number};
 
 /// Writes at the owner while all of the same volume goes to the other site, beside the same before.
 pub(super) fn write(stage: &Stage<'_>, rounds: u32, facts: &mut Facts) -> Result<()> {

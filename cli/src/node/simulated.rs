@@ -76,6 +76,17 @@ pub struct SimulatedNode {
     duties: Duties,
 }
 
+/// What a failover says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FailedOver {
+    /// The epoch that it began; 0 where it did nothing.
+    pub epoch: u64,
+    /// What was published, and is lost.
+    pub lost_bytes: u64,
+    /// Whether who goes on was in sync, and has every flush that was acknowledged.
+    pub is_in_sync: bool,
+}
+
 /// What can be asked of a node that runs. Clones are the same one.
 #[derive(Clone)]
 pub struct NodeHandle {
@@ -250,13 +261,13 @@ impl NodeHandle {
         Ok(direct::set_replica(&self.node, volume, site, mode).await?)
     }
 
-    /// `sterna volume failover NAME --to SITE --accept-loss`: the epoch that it began, and how many bytes it said are lost.
+    /// `sterna volume failover NAME --to SITE --accept-loss`.
     ///
     /// # Errors
     /// Why it was not carried out, as far as is known.
-    pub async fn fail_over(&self, volume: &str, site: &str) -> Result<(u64, u64)> {
+    pub async fn fail_over(&self, volume: &str, site: &str) -> Result<FailedOver> {
         let reply = direct::fail_over(&self.node, volume, site).await?;
-        Ok((reply.epoch, reply.lost_bytes))
+        Ok(FailedOver { epoch: reply.epoch, lost_bytes: reply.lost_bytes, is_in_sync: reply.is_in_sync })
     }
 
     /// `sterna volume move NAME --to SITE --require REQUIREMENT`: the epoch that has begun.

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sterna_cli::node::simulated::FailedOver;
 use sterna_consensus::Metadata;
 use sterna_consensus::state::volume::Volume;
 use sterna_tests::faults::history::{Kept, Record, Takeover};
@@ -32,8 +33,8 @@ struct Asked {
     known_epoch: u64,
     /// Since when something is asked for that is not taken down.
     since_ns: Option<u64>,
-    /// The epoch that a failover said it began, and what that said is lost.
-    reported: Vec<(u64, u64)>,
+    /// What failovers said of themselves.
+    reported: Vec<FailedOver>,
     /// How many epochs may have begun by handoffs, and are not counted among those that are taken down.
     handoffs: u64,
     /// The superseded epochs of which it is taken down what their owners still had.
@@ -54,15 +55,26 @@ impl Failovers {
 
     /// The node that owns a volume, as whoever can say it first says; `None` where nobody does for long.
     pub(super) async fn owner(&self, volume: u8) -> Option<usize> {
-        for _ in 0..ATTEMPTS {
+        self.owner_and_members(volume, 0).await.map(|(owner, _)| owner)
+    }
+
+    /// The node that owns a volume, and those that are in sync with it: so many, unless that takes long. `None` where nobody can say it.
+    pub(super) async fn owner_and_members(&self, volume: u8, count: usize) -> Option<(usize, Vec<usize>)> {
+        let mut last = None;
+        for attempt in 0..ATTEMPTS {
             if let Some(metadata) = self.metadata().await
                 && let Some(entry) = self.entry(&metadata, volume)
             {
-                return self.place_of(entry.owner);
+                let members: Vec<_> = entry.in_sync.iter().filter_map(|node| self.place_of(*node)).collect();
+                let are_enough = members.len() >= count || attempt >= ATTEMPTS_FOR_MEMBERS;
+                last = self.place_of(entry.owner).map(|owner| (owner, members));
+                if are_enough {
+                    return last;
+                }
             }
             sleep(PAUSE).await;
         }
-        None
+        last
     }
 
     /// Notes that an epoch of a volume may be about to begin by a handoff.
@@ -83,13 +95,15 @@ impl Failovers {
         let (name, site) = (self.name(volume).to_owned(), self.world.setting.sites[to].clone());
         let shown = format!("volume {volume} goes on at {to}");
         let asked = self.world.ask(to, move |node| async move { node.fail_over(&name, &site).await }).await;
-        let Some(Ok((epoch, lost))) = asked else { return false };
+        let Some(Ok(done)) = asked else { return false };
+        let FailedOver { epoch, lost_bytes, is_in_sync } = done;
         // A loss that has to be accepted, and was: epoch 0 says that nothing was done.
         if epoch == 0 {
             return false;
         }
-        self.world.tell(&format!("{shown}, in epoch {epoch}; {lost} bytes are lost"));
-        self.asked.borrow_mut()[usize::from(volume)].reported.push((epoch, lost));
+        let how = if is_in_sync { "was in sync" } else { "was not in sync" };
+        self.world.tell(&format!("{shown}, which {how}, in epoch {epoch}; {lost_bytes} bytes are lost"));
+        self.asked.borrow_mut()[usize::from(volume)].reported.push(done);
         true
     }
 
@@ -123,7 +137,6 @@ impl Failovers {
             let inherited = inherited.filter(|before| before.epoch.next() == superseded.epoch);
             let published = inherited.map_or(0, |before| before.resumed.written_blocks);
             let published = published.max(superseded.published.written_blocks);
-            let is_in_sync = begun_by.map(|reclaimed| reclaimed == Some(superseded.epoch));
             let (Some(from), Some(to)) = (self.place_of(superseded.owner), self.place_of(next)) else { continue };
             let by_handoffs = ended - asked.known_epoch - 1;
             let Some(invoked_ns) = asked.since_ns.filter(|_| by_handoffs <= asked.handoffs) else {
@@ -132,7 +145,10 @@ impl Failovers {
             };
             asked.handoffs -= by_handoffs;
             let epoch = ended + 1;
-            let lost_bytes = asked.reported.iter().find(|(reported, _)| *reported == epoch).map(|(_, lost)| *lost);
+            let reported = asked.reported.iter().find(|reported| reported.epoch == epoch);
+            // The metadata forgets it with a handoff; whoever has done it knows.
+            let is_in_sync = begun_by.map(|reclaimed| reclaimed == Some(superseded.epoch));
+            let is_in_sync = reported.map(|reported| reported.is_in_sync).or(is_in_sync);
             self.world.record(Record::Takeover(Takeover {
                 volume,
                 from: u8::try_from(from).unwrap_or(u8::MAX),
@@ -141,7 +157,7 @@ impl Failovers {
                 published_bytes: published * BLOCK_SIZE,
                 complete_bytes: superseded.resumed.written_blocks * BLOCK_SIZE,
                 is_in_sync,
-                lost_bytes,
+                lost_bytes: reported.map(|reported| reported.lost_bytes),
                 invoked_ns,
                 answered_ns: now_ns(),
             }));
@@ -218,3 +234,5 @@ impl Failovers {
 
 const PAUSE: Duration = Duration::from_millis(100);
 const ATTEMPTS: u32 = 300;
+/// For a node that has started to follow, and to be taken in.
+const ATTEMPTS_FOR_MEMBERS: u32 = 80;

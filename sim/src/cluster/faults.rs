@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::failover::Failovers;
+use super::members::Succession;
 use super::world::{Act, World};
 use crate::site::Stop;
 use crate::surroundings::{Clocks, clocks, now_ns, set_clocks};
@@ -38,8 +39,8 @@ enum Harm {
 
 /// Inflicts all faults of a plan, and those that come in place of some.
 pub(super) struct Faults {
-    world: Rc<World>,
-    failovers: Rc<Failovers>,
+    pub(super) world: Rc<World>,
+    pub(super) failovers: Rc<Failovers>,
     nodes: Vec<Arc<Mutex<()>>>,
     pairs: BTreeMap<Pair, Arc<Mutex<()>>>,
 }
@@ -62,7 +63,9 @@ impl Faults {
     /// Inflicts them, and returns when the last is over.
     pub(super) async fn inflict(self: &Rc<Self>, seed: u64, count: u32) {
         let sites = u8::try_from(self.world.places.len()).unwrap_or(u8::MAX);
-        let plan = Plan::new(seed, count, sites);
+        let volumes = 0..u8::try_from(self.world.setting.volumes.len()).unwrap_or(u8::MAX);
+        let with_members: Vec<_> = volumes.filter(|volume| self.world.copies(*volume) > 1).collect();
+        let plan = Plan::with_members(seed, count, sites, &with_members);
         let (begun, mut random, mut under_way) = (Instant::now(), Random::new(!seed), JoinSet::new());
         for planned in plan.faults {
             sleep_until(begun + Duration::from_millis(planned.begins_ms)).await;
@@ -157,6 +160,10 @@ impl Faults {
                 let again = draw.is_multiple_of(4);
                 self.fail_over(volume, ahead, by, lasts, stop, again).await;
             }
+            Fault::Member { volume, turn, behind, behind_ms, by } => {
+                let behind_for = Duration::from_millis(behind_ms);
+                self.go_on(Succession { volume, turn, behind, behind_for, by, lasts }, stop, draw).await;
+            }
         }
     }
 
@@ -210,7 +217,7 @@ impl Faults {
     }
 
     /// Asks a node to go on with a volume until it does or the time is over; whether it does.
-    async fn insist(&self, volume: u8, heir: usize, until: Instant) -> bool {
+    pub(super) async fn insist(&self, volume: u8, heir: usize, until: Instant) -> bool {
         while Instant::now() < until {
             sleep(AGAIN).await;
             if self.failovers.fail_over(volume, heir).await {
@@ -232,7 +239,7 @@ impl Faults {
         }
     }
 
-    fn down(&self, node: usize, stop: Stop) {
+    pub(super) fn down(&self, node: usize, stop: Stop) {
         self.world.asks.borrow_mut()[node] = None;
         self.world.act(Act::Stop(node, stop));
     }
@@ -260,7 +267,7 @@ impl Faults {
         self.pairs.keys().copied().filter(|(low, high)| is_cut(*low, *high)).collect()
     }
 
-    fn ways_of(&self, node: usize) -> Vec<Pair> {
+    pub(super) fn ways_of(&self, node: usize) -> Vec<Pair> {
         self.ways(|low, high| low == node || high == node)
     }
 
@@ -300,11 +307,11 @@ impl Faults {
         held
     }
 
-    async fn node(&self, node: usize) -> OwnedMutexGuard<()> {
+    pub(super) async fn node(&self, node: usize) -> OwnedMutexGuard<()> {
         Arc::clone(&self.nodes[node]).lock_owned().await
     }
 
-    async fn pair(&self, low: usize, high: usize) -> OwnedMutexGuard<()> {
+    pub(super) async fn pair(&self, low: usize, high: usize) -> OwnedMutexGuard<()> {
         Arc::clone(&self.pairs[&(low, high)]).lock_owned().await
     }
 }
@@ -315,9 +322,9 @@ fn power_loss(draw: u64) -> Stop {
 }
 
 /// Between two attempts at a failover.
-const AGAIN: Duration = Duration::from_millis(150);
+pub(super) const AGAIN: Duration = Duration::from_millis(150);
 /// After a failover, before its owner of before is back: a few requests' time.
-const LEAST_HEIR: Duration = Duration::from_millis(500);
+pub(super) const LEAST_HEIR: Duration = Duration::from_millis(500);
 /// For a node to end in good order.
 const RESTART: Duration = Duration::from_secs(3);
 /// Certificates are valid from ten minutes before they were signed.

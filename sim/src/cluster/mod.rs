@@ -3,8 +3,8 @@
 //! HTTP/2. What is simulated lies below: time, chance, the network's packets, the disk.
 //!
 //! * [`machine`]: what is left when a machine stops. `life`: what runs on it. `network`: what lies between.
-//! * `client`: who writes. `faults`: what is done to it all. `failover`, `handoff`: volumes that go on elsewhere. `told`: what nodes
-//!   tell.
+//! * `client`: who writes. `faults`: what is done to it all. `failover`, `members`, `handoff`: volumes that go on elsewhere. `told`: what
+//!   nodes tell.
 //! * `world`: what a run knows.
 //!
 //! A run leaves a history as the campaign of real processes does (`sterna_tests::faults::history`), and the same checkers judge it.
@@ -17,6 +17,7 @@ mod faults;
 mod handoff;
 mod life;
 pub mod machine;
+mod members;
 mod network;
 mod told;
 mod world;
@@ -35,7 +36,7 @@ use sterna_consensus::state::command::Command;
 use sterna_consensus::state::layout::NodeChange;
 use sterna_consensus::state::session::SessionLength;
 use sterna_tests::faults::check;
-use sterna_tests::faults::history::{Handoff, Record, Setting, VERSION, VolumeSetting};
+use sterna_tests::faults::history::{Handoff, Record, Setting, Takeover, VERSION, VolumeSetting};
 use sterna_tests::oracle::block::BLOCK_BYTES;
 use sterna_tests::random::Random;
 use sterna_types::{ClusterId, NodeId};
@@ -47,8 +48,7 @@ use self::faults::Faults;
 use self::handoff::Handoffs;
 use self::machine::Machine;
 use self::world::{Act, World};
-use crate::run::Ended;
-use crate::story::Story;
+use crate::ended::Ended;
 use crate::surroundings::{self, Clocks, set_clocks, stepped};
 
 /// A run, and its history.
@@ -70,8 +70,7 @@ pub fn play(seed: u64) -> Played {
     let world = match World::of(seed) {
         Ok(world) => Rc::new(world),
         Err(error) => {
-            let violation = Some(format!("the world cannot be made: {error:#}"));
-            let ended = Ended { seed, stops: 0, takeovers: 0, handoffs: 0, story: Story::default(), violation };
+            let ended = Ended::before_it_began(seed, format!("the world cannot be made: {error:#}"));
             return Played { ended, history: Vec::new() };
         }
     };
@@ -92,8 +91,10 @@ pub fn play(seed: u64) -> Played {
     let count =
         |is_it: fn(&Record) -> bool| u32::try_from(history.iter().filter(|one| is_it(one)).count()).unwrap_or(u32::MAX);
     let takeovers = count(|record| matches!(record, Record::Takeover(_)));
+    let in_sync = count(|record| matches!(record, Record::Takeover(Takeover { is_in_sync: Some(true), .. })));
     let handoffs = count(|record| matches!(record, Record::Handoff(Handoff { epoch: Some(_), .. })));
-    let ended = Ended { seed, stops: world.stops.get(), takeovers, handoffs, story, violation: world.violation.take() };
+    let (stops, violation) = (world.stops.get(), world.violation.take());
+    let ended = Ended { seed, stops, takeovers, in_sync, handoffs, story, violation };
     Played { ended, history }
 }
 
@@ -188,7 +189,8 @@ impl World {
             });
             tls.push(certificates.of(NodeId(u64::from(number) + 1))?);
             if usize::from(number) < VOLUMES {
-                volumes.push(VolumeSetting { name: format!("disk-{site}"), blocks: BLOCKS, owner: number });
+                let copies = if usize::from(number) == SYNC_VOLUME { Copies::of(seed).count } else { 1 };
+                volumes.push(VolumeSetting { name: format!("disk-{site}"), blocks: BLOCKS, owner: number, copies });
             }
         }
         let sites = SITES[..count].iter().map(|site| (*site).to_owned()).collect();
@@ -196,6 +198,7 @@ impl World {
         let setting = Setting { version: VERSION, seed, sites, session_ms, volumes };
         Ok(Self {
             certificates: tls,
+            candidates: Copies::of(seed).candidates,
             power_is_lost: random.below(2) == 0,
             machines: RefCell::new((0..count).map(|_| Machine::new()).collect()),
             admitted: RefCell::new(vec![None; count]),
@@ -212,6 +215,26 @@ impl World {
             setting,
             places,
         })
+    }
+}
+
+/// How many nodes have what is flushed before that is acknowledged, and how many there are beside the owner that may be in sync.
+struct Copies {
+    count: u8,
+    candidates: usize,
+}
+
+impl Copies {
+    /// In one of two clusters. Where nobody is to spare, a flush waits for who has fallen behind.
+    fn of(seed: u64) -> Self {
+        let (count, candidates) = match (seed.is_multiple_of(2), seed / 2 % 4) {
+            (false, _) => (1, 0),
+            (true, 0) => (2, SITES.len()),
+            (true, 1) => (3, 2),
+            (true, 2) => (2, 1),
+            (true, _) => (3, SITES.len()),
+        };
+        Self { count, candidates }
     }
 }
 
@@ -286,15 +309,15 @@ async fn build(world: &Rc<World>) -> Result<()> {
     .await?;
     for (owner, volume) in world.setting.volumes.iter().enumerate() {
         let name = volume.name.clone();
-        // One of three volumes, and in one of two clusters.
-        let is_sync = owner == SYNC_VOLUME && world.setting.seed.is_multiple_of(2);
-        let (durability, mode) = if is_sync { ("sync:2", "sync") } else { ("local", "async") };
+        let durability = if volume.copies > 1 { format!("sync:{}", volume.copies) } else { "local".to_owned() };
         asked(world, owner, move |node| {
-            let name = name.clone();
-            async move { node.create_volume(&name, BLOCKS * BLOCK_BYTES as u64, durability).await }
+            let (name, durability) = (name.clone(), durability.clone());
+            async move { node.create_volume(&name, BLOCKS * BLOCK_BYTES as u64, &durability).await }
         })
         .await?;
-        for (other, site) in world.setting.sites.iter().enumerate().filter(|(other, _)| *other != owner) {
+        let others = world.setting.sites.iter().enumerate().filter(|(other, _)| *other != owner);
+        for (number, (other, site)) in others.enumerate() {
+            let mode = if volume.copies > 1 && number < world.candidates { "sync" } else { "async" };
             let (name, site) = (volume.name.clone(), site.clone());
             asked(world, owner, move |node| {
                 let (name, site) = (name.clone(), site.clone());

@@ -49,6 +49,8 @@ pub(super) struct World {
     pub(super) certificates: Vec<Tls>,
     /// Whether power is lost in this run: then clients have all durable before they believe it.
     pub(super) power_is_lost: bool,
+    /// How many beside its owner may be in sync with a volume whose flushes wait for others.
+    pub(super) candidates: usize,
     pub(super) machines: RefCell<Vec<Machine>>,
     /// The ids of those that the cluster has let in.
     pub(super) admitted: RefCell<Vec<Option<NodeId>>>,
@@ -109,6 +111,11 @@ impl World {
         let way = self.asks.borrow()[node].clone()?;
         way.send(ask).ok()?;
         tokio::time::timeout(PATIENCE, answered).await.ok()?.ok()
+    }
+
+    /// How many nodes have what is flushed to a volume before that is acknowledged.
+    pub(super) fn copies(&self, volume: u8) -> u8 {
+        self.setting.volumes.get(usize::from(volume)).map_or(1, |volume| volume.copies)
     }
 
     /// Where a node is.

@@ -6,23 +6,26 @@
 //!  what has arrived, when ┘                              └──> nothing, for now
 //! ```
 //!
-//! * **A trace that comes again is followed** (`track`): a few of the guest's first touches that are in a kept trace are enough to
-//!   recognise it, in about the order of the trace, with some left out, and others between. From there on what the trace has next is
+//! * **A trace that comes again is followed** (`track`): a few of the guest's touches that are in a kept trace are enough to
+//!   recognise it, in about the order of the trace, with some left out, and others between; and the very first one, where the trace begins with it: a
+//!   machine that starts reads next to nothing for seconds, in which a link brings much. From there on what the trace has next is
 //!   ordered ahead of where the guest is: as much as the link brings in some seconds, and the more seconds the longer the guest has kept to it. When
 //!   it keeps to it no more nothing further is ordered, until it comes back.
-//! * **Else what is read-hot** and less written than read ([`Heat::read_hot`](crate::heat::Heat::read_hot)), a little at a time.
+//! * **Else what is read-hot** and less written than read ([`Heat::read_hot`](crate::heat::Heat::read_hot)), a little at a time; not while
+//!   the guest is in the middle of a trace, which knows better.
 //! * What is written more than it is read waits: it may be overwritten before it is needed. It, and all the rest, is the business of whoever brings
 //!   everything ([`in_order`]), which asks for no chunk that was superseded by then: blocks are ordered, and the map of the moment says what
 //!   they need.
 //!
 //! There is no clock here, no task and no link: whoever carries orders out says when it is, so a recorded trace can be replayed through the same code
-//! without a network. Reading ahead of somebody who reads on and on is done beside this, by those who miss something.
+//! without a network. Reading ahead of somebody who reads on and on is done beside this, by those who miss something ([`ReadAhead`]).
 //!
 //! Bounds: what is ordered and has not arrived is at most about what the link brings in half a second, since whoever needs some of it by then waits
 //! until it is its turn; how far it is ahead of the guest has a bound of its own.
 
 mod bulk;
 mod rate;
+mod read_ahead;
 mod track;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -30,6 +33,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 pub use bulk::in_order;
+pub use read_ahead::ReadAhead;
 
 use crate::trace::Trace;
 use rate::Rate;
@@ -139,7 +143,7 @@ impl Prefetch {
                 (Why::Trace, runs, Some((trace, numbers)))
             }
             // One at a time: what it takes of the link is little.
-            None if self.in_flight.is_empty() => (Why::Hot, vec![self.hot.pop_front()?], None),
+            None if self.in_flight.is_empty() && !self.is_led() => (Why::Hot, vec![self.hot.pop_front()?], None),
             None => return None,
         };
         let number = self.next;
@@ -173,6 +177,11 @@ impl Prefetch {
     /// Whether nothing is under way, and nothing is ordered before the guest touches something more.
     pub fn is_at_rest(&self) -> bool {
         self.in_flight.is_empty() && self.hot.is_empty() && self.followed().is_none()
+    }
+
+    /// Whether the guest is in the middle of a trace: that has all that it needs next, and what is hot besides would only be in its way.
+    fn is_led(&self) -> bool {
+        self.tracks.iter().any(Track::is_leading)
     }
 
     /// The trace that the guest keeps to most, of those that have anything left.

@@ -32,21 +32,42 @@ fn runs(orders: Vec<Order>) -> Vec<Range<u64>> {
 fn a_trace_is_recognised_by_three_touches_and_its_rest_is_ordered_ahead() {
     let trace = trace(1, 500);
     let mut prefetch = Prefetch::new([Arc::clone(&trace)], []);
-    for run in &trace.runs()[..2] {
+    for run in &trace.runs()[10..12] {
         prefetch.touched(&run.blocks);
         assert_eq!((prefetch.order(0), prefetch.is_at_rest()), (None, true));
     }
-    prefetch.touched(&trace.runs()[2].blocks);
-    assert_eq!(prefetch.following(), Some(Following { trace: 0, at: 0, ordered_to: 0, runs: 500 }));
+    prefetch.touched(&trace.runs()[12].blocks);
+    assert_eq!(prefetch.following(), Some(Following { trace: 0, at: 10, ordered_to: 10, runs: 500 }));
     let ordered = runs(orders(&mut prefetch, 0));
-    let expected: Vec<_> = trace.runs()[3..3 + ordered.len()].iter().map(|run| run.blocks.clone()).collect();
+    let expected: Vec<_> = trace.runs()[13..13 + ordered.len()].iter().map(|run| run.blocks.clone()).collect();
     assert_eq!(ordered, expected, "in its order, without what was touched");
     assert_eq!(ordered.len(), 125, "4 MiB from where the guest is");
-    for run in &trace.runs()[3..] {
+    for run in &trace.runs()[13..] {
         prefetch.touched(&run.blocks);
         orders(&mut prefetch, 0);
     }
     assert!(prefetch.is_at_rest(), "{:?}", prefetch.following());
+}
+
+#[test]
+fn who_begins_as_a_trace_does_is_taken_to_go_on_with_it_unless_it_does_not() {
+    let [trace, other] = [1, 2].map(|seed| trace(seed, 500));
+    let mut prefetch = Prefetch::new([Arc::clone(&other), Arc::clone(&trace)], []);
+    prefetch.touched(&trace.runs()[0].blocks);
+    assert_eq!(prefetch.following(), Some(Following { trace: 1, at: 0, ordered_to: 0, runs: 500 }));
+    let ordered: u64 = runs(orders(&mut prefetch, 0)).iter().map(|run| run.end - run.start).sum();
+    assert!((1_000..=1_024).contains(&ordered), "{ordered}: 4 MiB, as long as the link is not known");
+    let elsewhere: Vec<_> = (0..6).map(|number| 1 << 30 | number << 10).collect();
+    let follows = elsewhere.iter().map(|at: &u64| {
+        prefetch.touched(&(*at..at + 8));
+        prefetch.following().is_some()
+    });
+    assert_eq!(follows.collect::<Vec<_>>(), [true, true, true, true, false, false]);
+    // A second touch is no beginning.
+    let mut prefetch = Prefetch::new([Arc::clone(&trace)], []);
+    prefetch.touched(&(1 << 30..(1 << 30) + 8));
+    prefetch.touched(&trace.runs()[0].blocks);
+    assert_eq!(prefetch.following(), None);
 }
 
 #[test]
@@ -71,7 +92,7 @@ fn it_is_as_far_ahead_as_the_link_brings_in_some_seconds() {
     assert!((7_000..8_000).contains(&slow) && (29_000..31_500).contains(&fast), "ten seconds: {slow} and {fast}");
     let surer = ahead(760, 400);
     assert!((14_500..16_000).contains(&surer), "twenty seconds: {surer}");
-    assert!(ahead(760, 4) <= 2 * 760, "who was just recognised");
+    assert!(ahead(760, 4) <= 4 * 760, "who was just recognised");
     assert!(ahead(100_000, 400) <= MOST_AHEAD_BLOCKS);
 }
 
@@ -135,6 +156,11 @@ fn what_a_trace_has_next_goes_before_what_is_hot() {
     trace.runs()[..3].iter().for_each(|run| prefetch.touched(&run.blocks));
     let whys: Vec<_> = std::iter::from_fn(|| prefetch.order(0)).map(|order| order.why).collect();
     assert!(!whys.is_empty() && whys.iter().all(|why| *why == Why::Trace), "{whys:?}");
+    // Nor is anything hot brought while the guest is in the middle of it, and all that it needs next is there.
+    (0..=whys.len() as u64).for_each(|number| prefetch.done(number, Outcome::WasHere, 0));
+    assert!(orders(&mut prefetch, 0).iter().all(|order| order.why == Why::Trace));
+    trace.runs()[3..].iter().for_each(|run| prefetch.touched(&run.blocks));
+    assert_eq!(orders(&mut prefetch, 0).iter().filter(|order| order.why == Why::Hot).count(), 8);
 }
 
 #[test]

@@ -29,6 +29,8 @@ pub(super) struct Track {
     /// How many were, since it is followed.
     hits: u64,
     is_followed: bool,
+    /// How many touches there were.
+    touches: u64,
     /// All before it is done, or passed over.
     cursor: usize,
     /// Where the guest is.
@@ -58,6 +60,7 @@ impl Track {
             recent: VecDeque::with_capacity(RECENT),
             hits: 0,
             is_followed: false,
+            touches: 0,
             cursor: 0,
             position: 0,
             trace,
@@ -77,6 +80,7 @@ impl Track {
             self.recent.pop_front();
         }
         self.recent.push_back(hit);
+        self.touches += 1;
         self.judge();
     }
 
@@ -85,7 +89,9 @@ impl Track {
         hits.sort_unstable();
         if self.is_followed {
             self.hits += u64::from(self.recent.back().is_some_and(Option::is_some));
-            self.is_followed = self.recent.len() < RECENT || hits.len() * KEPT_TO_OF >= RECENT;
+            self.is_followed = self.keeps_to_it(hits.len());
+        } else if self.touches == 1 && hits.first().is_some_and(|run| *run < BEGINNING) {
+            (self.is_followed, self.hits) = (true, 1);
         } else if hits.len() >= RECOGNISED_BY && hits.len() * 2 >= self.recent.len() {
             self.is_followed = true;
             self.hits = hits.len() as u64;
@@ -96,6 +102,16 @@ impl Track {
             self.position = newest.copied().unwrap_or(self.position);
             // What it has passed over by that much it does not come back to.
             self.cursor = self.cursor.max(self.position.saturating_sub(PASSED_OVER));
+        }
+    }
+
+    /// Whether a guest that is followed still is, with so many of its last touches in the trace. One that has begun as the trace does has
+    /// to go on with it soon.
+    fn keeps_to_it(&self, hits: usize) -> bool {
+        match self.recent.len() {
+            ..PRESUMED_FOR => true,
+            touches @ ..RECENT => hits >= RECOGNISED_BY && hits * 2 >= touches,
+            _ => hits * KEPT_TO_OF >= RECENT,
         }
     }
 
@@ -136,6 +152,11 @@ impl Track {
         self.is_followed
     }
 
+    /// Whether the guest keeps to it, and has not come to its end.
+    pub(super) fn is_leading(&self) -> bool {
+        self.is_followed && self.position + STEADY < self.len()
+    }
+
     /// Whether nothing of it is left to be ordered.
     pub(super) fn is_complete(&self) -> bool {
         self.cursor >= self.len()
@@ -162,14 +183,18 @@ impl Track {
 pub(super) const RECENT: usize = 16;
 /// So many of them in the trace, and at least half of them all, and it is recognised.
 pub(super) const RECOGNISED_BY: usize = 3;
+/// Among so many of the trace's first runs a guest's first touch is, and it is taken to be the same again
+const BEGINNING: usize = 4;
+/// until it has touched so much.
+const PRESUMED_FOR: usize = 6;
 /// One in so many, and the guest still keeps to it.
 const KEPT_TO_OF: usize = 4;
 /// So many of the last touches are at the position or behind it in the trace.
 const STEADY: usize = 3;
 /// Runs that a guest may take in another order.
 const PASSED_OVER: usize = 32;
-/// The longer the guest has kept to it, the farther ahead: from two seconds of what the link brings
-const LEAST_SECONDS: u64 = 2;
+/// The longer the guest has kept to it, the farther ahead: from four seconds of what the link brings
+const LEAST_SECONDS: u64 = 4;
 /// to twenty,
 const MOST_SECONDS: u64 = 20;
 /// one more for so many touches,

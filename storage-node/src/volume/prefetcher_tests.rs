@@ -71,7 +71,7 @@ async fn a_guest_in_a_known_trace_waits_only_until_it_is_recognised() {
     read(&device, places().take(4)).await;
     until(&volume, |status| status.ahead > 0 && status.ordered == 0).await;
     let waited = volume.status().bringing.waited;
-    assert!(waited >= 4, "each of them was missed");
+    assert!(waited >= 1, "what it begins with was missed");
     read(&device, places()).await;
     assert_eq!(volume.status().bringing.waited, waited, "all the rest was there before it was read");
     assert_eq!(volume.status().traces, 1);

@@ -40,7 +40,7 @@ fn main() -> ExitCode {
 
 /// Whether all properties hold.
 fn run(args: &Args) -> Result<bool> {
-    let mut all = vec![told(explore::explore_clocks())];
+    let mut all = vec![told(explore::explore_clocks()), told(explore::explore_in_sync())];
     let bounds = match args.bounds.as_slice() {
         [] if args.long => explore::long(),
         [] => explore::short(),

@@ -16,13 +16,14 @@ use super::handoff::move_about;
 use super::inflict::Target;
 use super::plan::{Plan, Planned};
 use super::report::Report;
-use super::stage::{SITES, Stage, usual};
+use super::stage::{Stage, usual};
+use crate::three_sites::SITES;
 
 /// What is to be done.
 ///
 /// ```no_run
 /// # use sterna_tests::faults::campaign::Campaign;
-/// let report = Campaign { seed: 7, faults: 10, directory: "/tmp/campaign".into() }.run(|_| {})?;
+/// let report = Campaign { seed: 7, faults: 10, with_members: false, directory: "/tmp/campaign".into() }.run(|_| {})?;
 /// assert!(report.violations.is_empty(), "{report}");
 /// # anyhow::Ok(())
 /// ```
@@ -32,19 +33,27 @@ pub struct Campaign {
     pub seed: u64,
     /// How many.
     pub faults: u32,
+    /// Whether flushes of two of the three volumes wait for others, and these are struck and go on in their turns.
+    pub with_members: bool,
     /// Where everything is: the nodes' directories, their logs, and the history.
     pub directory: PathBuf,
 }
 
 impl Campaign {
+    /// Which faults there are, and when.
+    pub fn plan(&self) -> Plan {
+        Plan::with_members(self.seed, self.faults, 3, if self.with_members { &[1, 2] } else { &[] })
+    }
+
     /// Does it. `tell` is shown each fault as it begins. What violates a promise is in the report, and no error.
     ///
     /// # Errors
     /// It cannot be done: we are not root, or the cluster does not come to be, or does not come back.
     pub fn run(&self, tell: impl Fn(&Planned)) -> Result<Report> {
         let begun = Instant::now();
-        let stage = Stage::build(&self.directory, self.seed, settings(), SESSION)?;
-        let plan = Plan::new(self.seed, self.faults, 3);
+        let copies = if self.with_members { [1, 2, 3] } else { [1; 3] };
+        let stage = Stage::build(&self.directory, self.seed, settings(), SESSION, copies)?;
+        let plan = self.plan();
         let pairs = [(0, 1), (0, 2), (1, 2)].map(|(one, other)| (one, other, Mutex::new(())));
         let usual = usual()?;
         let played = stage.under_clients(|stop| {

@@ -34,12 +34,21 @@ pub(super) struct Asked {
     known_epoch: u64,
     /// Since when something is asked for that is not taken down.
     since_ns: Option<u64>,
-    /// The epoch that a failover said it began, and what that said is lost.
-    reported: Vec<(u64, u64)>,
+    /// What failovers said of themselves.
+    reported: Vec<Reported>,
     /// How many epochs may have begun by handoffs, and are not counted among those that are taken down.
     handoffs: u64,
     /// The superseded epochs of which it is taken down what their owners still had.
     looked_at: BTreeSet<u64>,
+}
+
+/// What a failover said of itself.
+#[derive(Clone, Copy, Debug)]
+struct Reported {
+    /// The epoch that it began.
+    epoch: u64,
+    lost_bytes: u64,
+    is_in_sync: bool,
 }
 
 impl Failovers {
@@ -48,7 +57,7 @@ impl Failovers {
         Self { setting, data, volumes }
     }
 
-    /// Has every other site keep every volume.
+    /// Has every other site keep every volume, in the mode that its durability asks for.
     ///
     /// # Errors
     /// A node refuses it.
@@ -56,7 +65,8 @@ impl Failovers {
         for volume in &self.setting.volumes {
             let others = (0..).zip(&self.setting.sites).filter(|(node, _)| *node != volume.owner);
             for (_, site) in others {
-                let args = ["volume", "replica", &volume.name, "set", site, "async"];
+                let mode = if volume.copies > 1 { "sync" } else { "async" };
+                let args = ["volume", "replica", &volume.name, "set", site, mode];
                 self.sterna(volume.owner, &args).succeed()?;
             }
         }
@@ -80,6 +90,29 @@ impl Failovers {
         bail!("for {patience:?} nobody says who owns volume {volume}")
     }
 
+    /// The node that owns a volume, and those that are in sync with it: all that are asked for, unless that takes long.
+    ///
+    /// # Errors
+    /// As [`Failovers::owner`].
+    pub(super) fn owner_and_members(&self, volume: u8, patience: Duration) -> Result<(u8, Vec<u8>)> {
+        let (begun, count) = (Instant::now(), usize::from(self.setting.volumes[usize::from(volume)].copies - 1));
+        loop {
+            let owner = self.owner(volume, patience)?;
+            if let Some(shown) = self.ask(owner, &["volume", "show", self.name(volume)])? {
+                let in_sync = shown["volume"]["in_sync"].as_array().with_context(|| format!("no list in {shown}"))?;
+                let members: Vec<_> = in_sync.iter().map(|node| self.node_named(node)).collect::<Result<_>>()?;
+                if members.len() >= count || begun.elapsed() > MEMBERS_PATIENCE {
+                    return Ok((self.node_named(&shown["volume"]["owner"])?, members));
+                }
+            }
+            ensure!(
+                begun.elapsed() < patience,
+                "for {patience:?} the owner of volume {volume} does not say who is in sync"
+            );
+            thread::sleep(PAUSE);
+        }
+    }
+
     /// Asks for a failover to a node's site, at that node; whether it was carried out for certain.
     ///
     /// # Errors
@@ -90,7 +123,8 @@ impl Failovers {
         let args = ["volume", "failover", self.name(volume), "--to", site, "--accept-loss"];
         let Some(report) = self.ask(to, &args)? else { return Ok(false) };
         let number = |name: &str| report[name].as_u64().with_context(|| format!("no '{name}' in {report}"));
-        asked.reported.push((number("epoch")?, number("lost_bytes")?));
+        let is_in_sync = report["is_in_sync"].as_bool().with_context(|| format!("no 'is_in_sync' in {report}"))?;
+        asked.reported.push(Reported { epoch: number("epoch")?, lost_bytes: number("lost_bytes")?, is_in_sync });
         Ok(true)
     }
 
@@ -150,9 +184,15 @@ impl Failovers {
             let invoked_ns = asked.since_ns.with_context(|| format!("nobody asked for a failover: {status}"))?;
             let next = superseded.get(at + 1).map_or(&status["owner"], |next| &next["owner"]);
             let (from, to, epoch) = (self.node_named(&past["owner"])?, self.node_named(next)?, ended + 1);
-            let published_bytes = number(&past["published"]["written_bytes"], "bytes")?;
             let complete_bytes = number(&past["resumed"]["written_bytes"], "bytes")?;
-            let lost_bytes = asked.reported.iter().find(|(reported, _)| *reported == epoch).map(|(_, lost)| *lost);
+            // Who was in sync has all that is published before it, and begins to publish with less.
+            let inherited = at.checked_sub(1).map(|before| &superseded[before]);
+            let inherited = inherited.filter(|before| before["epoch"].as_u64() == Some(ended - 1));
+            let inherited = inherited.and_then(|before| before["resumed"]["written_bytes"].as_u64()).unwrap_or(0);
+            let published_bytes = inherited.max(number(&past["published"]["written_bytes"], "bytes")?);
+            let reported = asked.reported.iter().find(|reported| reported.epoch == epoch);
+            // With a volume that asks for one copy nobody is.
+            let nobody_is = (self.setting.volumes[usize::from(volume)].copies == 1).then_some(false);
             let answered_ns = now_ns();
             recorder.add(Record::Takeover(Takeover {
                 volume,
@@ -161,8 +201,8 @@ impl Failovers {
                 epoch,
                 published_bytes,
                 complete_bytes,
-                is_in_sync: Some(false),
-                lost_bytes,
+                is_in_sync: reported.map(|reported| reported.is_in_sync).or(nobody_is),
+                lost_bytes: reported.map(|reported| reported.lost_bytes),
                 invoked_ns,
                 answered_ns,
             }))?;
@@ -262,3 +302,5 @@ fn superseded(status: &Value) -> Result<&Vec<Value>> {
 /// Longer than any node is patient; one that is stopped answers nobody until it goes on.
 const COMMAND_LIMIT: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(100);
+/// For a node that has started to follow, and to be taken in.
+const MEMBERS_PATIENCE: Duration = Duration::from_secs(10);

@@ -63,6 +63,9 @@ pub struct VolumeSetting {
     pub blocks: u64,
     /// Its first owner.
     pub owner: u8,
+    /// How many nodes have what is flushed before that is acknowledged: N of `sync:N`, and 1 of `local`.
+    #[serde(default = "one")]
+    pub copies: u8,
 }
 
 /// A fault as it was.
@@ -402,6 +405,10 @@ pub fn now_ns() -> u64 {
     part(time.tv_sec) * 1_000_000_000 + part(time.tv_nsec)
 }
 
+fn one() -> u8 {
+    1
+}
+
 /// Of the format of histories.
 pub const VERSION: u32 = 2;
 
@@ -413,7 +420,7 @@ mod tests {
     fn a_history_is_read_back_from_its_file() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("history.jsonl");
-        let volumes = vec![VolumeSetting { name: "disk".to_owned(), blocks: 2, owner: 0 }];
+        let volumes = vec![VolumeSetting { name: "disk".to_owned(), blocks: 2, owner: 0, copies: 1 }];
         let setting = Setting { version: VERSION, seed: 7, sites: vec!["ams".to_owned()], session_ms: 2_000, volumes };
         let read = Does::Read { first: 0, found: vec![Found::Zeroes, "0.1.2".parse().unwrap()] };
         let operation = |does, outcome| {

@@ -11,6 +11,7 @@ use rustix::process::Signal;
 
 use super::failover::Failovers;
 use super::history::{FaultRecord, Record, Recorder, now_ns};
+use super::members::Succession;
 use super::plan::{Fault, Part, Plan, Planned, Strike};
 use super::stage::PATIENCE;
 use crate::node::Node;
@@ -87,6 +88,10 @@ impl Target<'_> {
                 strike_node(&fault, &mut node, lasts)?;
             }
             Fault::Failover { volume, ahead, by } => self.fail_over(volume, ahead, by, lasts)?,
+            Fault::Member { volume, turn, behind, behind_ms, by } => {
+                let behind_for = Duration::from_millis(behind_ms);
+                self.go_on(Succession { volume, turn, behind, behind_for, by, lasts })?;
+            }
             Fault::Cut { .. } | Fault::Isolate { .. } | Fault::Slow { .. } => self.strike_network(&fault, lasts)?,
         }
         let ended_ns = now_ns();
@@ -94,7 +99,7 @@ impl Target<'_> {
     }
 
     /// A node, which nothing else strikes meanwhile, and which runs.
-    fn node(&self, site: u8) -> Result<MutexGuard<'_, Node>> {
+    pub(super) fn node(&self, site: u8) -> Result<MutexGuard<'_, Node>> {
         let mut node = lock(&self.nodes[usize::from(site)]);
         let ended = node.has_ended()?;
         ensure!(ended.is_none(), "the node has ended by itself ({ended:?}): {}", node.log());
@@ -113,12 +118,7 @@ impl Target<'_> {
         let mut low = self.node(owner.min(heir))?;
         let mut high = self.node(owner.max(heir))?;
         let struck = if owner < heir { &mut *low } else { &mut *high };
-        let others = || self.sites.iter().filter(|other| **other != self.site(owner));
-        match by {
-            Strike::Kill => struck.kill()?,
-            Strike::Pause => struck.signal(Signal::STOP)?,
-            Strike::Isolate => others().try_for_each(|other| self.wan.cut(self.site(owner), other, Ways::Both))?,
-        }
+        self.strike(by, owner, struck)?;
         let begun = Instant::now();
         let mut failed_over = Ok(false);
         while begun.elapsed() < lasts && matches!(failed_over, Ok(false)) {
@@ -129,16 +129,38 @@ impl Target<'_> {
             // The owner of before wakes when somebody has written at its successor's.
             thread::sleep(lasts.saturating_sub(begun.elapsed()).max(LEAST_HEIR));
         }
-        match by {
-            Strike::Kill => struck.run()?,
-            Strike::Pause => struck.signal(Signal::CONT)?,
-            Strike::Isolate => others().try_for_each(|other| self.wan.heal(self.site(owner), other, Ways::Both))?,
-        }
+        self.undo(by, owner, struck)?;
         failed_over?;
         self.failovers.take_down(&mut asked, volume, self.recorder).map(drop)
     }
 
-    fn pair(&self, part: Part) -> Option<MutexGuard<'_, ()>> {
+    /// Strikes an owner.
+    pub(super) fn strike(&self, by: Strike, owner: u8, node: &mut Node) -> Result<()> {
+        match by {
+            Strike::Kill => node.kill(),
+            Strike::Pause => node.signal(Signal::STOP),
+            Strike::Isolate => {
+                self.others(owner).try_for_each(|other| self.wan.cut(self.site(owner), other, Ways::Both))
+            }
+        }
+    }
+
+    /// Has it go on.
+    pub(super) fn undo(&self, by: Strike, owner: u8, node: &mut Node) -> Result<()> {
+        match by {
+            Strike::Kill => node.run(),
+            Strike::Pause => node.signal(Signal::CONT),
+            Strike::Isolate => {
+                self.others(owner).try_for_each(|other| self.wan.heal(self.site(owner), other, Ways::Both))
+            }
+        }
+    }
+
+    fn others(&self, site: u8) -> impl Iterator<Item = &str> {
+        self.sites.iter().copied().filter(move |other| *other != self.site(site))
+    }
+
+    pub(super) fn pair(&self, part: Part) -> Option<MutexGuard<'_, ()>> {
         let Part::Pair(one, other) = part else { return None };
         let pair = self.pairs.iter().find(|(from, to, _)| (*from, *to) == (one, other))?;
         Some(lock(&pair.2))
@@ -153,10 +175,9 @@ impl Target<'_> {
                 self.wan.heal(from, to, Ways::Both)
             }
             Fault::Isolate { site } => {
-                let others = || self.sites.iter().filter(|other| **other != self.site(site));
-                others().try_for_each(|other| self.wan.cut(self.site(site), other, Ways::Both))?;
+                self.others(site).try_for_each(|other| self.wan.cut(self.site(site), other, Ways::Both))?;
                 thread::sleep(lasts);
-                others().try_for_each(|other| self.wan.heal(self.site(site), other, Ways::Both))
+                self.others(site).try_for_each(|other| self.wan.heal(self.site(site), other, Ways::Both))
             }
             Fault::Slow { from, to, delay_ms, rate_kbit, loss_percent } => {
                 let rate = rate_kbit.map_or(Ok(Rate::UNLIMITED), |rate| format!("{rate}K").parse())?;
@@ -168,11 +189,15 @@ impl Target<'_> {
                 thread::sleep(lasts);
                 self.wan.set(from, to, Ways::Both, &self.usual)
             }
-            Fault::Kill { .. } | Fault::Pause { .. } | Fault::Restart { .. } | Fault::Failover { .. } => Ok(()),
+            Fault::Kill { .. }
+            | Fault::Pause { .. }
+            | Fault::Restart { .. }
+            | Fault::Failover { .. }
+            | Fault::Member { .. } => Ok(()),
         }
     }
 
-    fn site(&self, site: u8) -> &str {
+    pub(super) fn site(&self, site: u8) -> &str {
         self.sites[usize::from(site)]
     }
 }
@@ -193,18 +218,22 @@ fn strike_node(fault: &Fault, node: &mut Node, lasts: Duration) -> Result<()> {
             node.terminate()?;
             node.run()
         }
-        Fault::Cut { .. } | Fault::Isolate { .. } | Fault::Slow { .. } | Fault::Failover { .. } => Ok(()),
+        Fault::Cut { .. }
+        | Fault::Isolate { .. }
+        | Fault::Slow { .. }
+        | Fault::Failover { .. }
+        | Fault::Member { .. } => Ok(()),
     }
 }
 
-fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
     of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Between two attempts at a failover.
-const AGAIN: Duration = Duration::from_millis(150);
+pub(super) const AGAIN: Duration = Duration::from_millis(150);
 /// After a failover, before its owner of before is back: a few requests' time.
-const LEAST_HEIR: Duration = Duration::from_millis(500);
+pub(super) const LEAST_HEIR: Duration = Duration::from_millis(500);
 const TICK: Duration = Duration::from_millis(2);
 /// Faults that are there or wait: more only wait for each other.
 const MOST_AT_ONCE: usize = 6;

@@ -1,7 +1,7 @@
 //! Faults by chance, under clients that write; and programs that judge what the clients saw (`docs/faults.md`).
 //!
 //! * [`plan`]: which faults, when and for how long, from a seed. * `inflict`: does that to nodes and network;
-//!   `failover`: has volumes go on elsewhere, without their owners; `handoff`: by them.
+//!   `failover`: has volumes go on elsewhere, without their owners, `members`: where somebody is in sync; `handoff`: by their owners.
 //! * [`writer`]: a client of one volume at one node, which tries for ever to write it. * [`mark`]: what it writes.
 //! * [`history`]: all that was asked and answered, as it is kept in a file. * [`node_log`]: what nodes tell of their sessions.
 //! * [`check`]: pure functions from a history to what is wrong with it.
@@ -17,6 +17,7 @@ mod handoff;
 pub mod history;
 mod inflict;
 pub mod mark;
+mod members;
 pub mod node_log;
 pub mod plan;
 pub mod report;

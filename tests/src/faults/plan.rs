@@ -62,6 +62,20 @@ pub enum Fault {
         /// How its owner is struck.
         by: Strike,
     },
+    /// A node that is in sync with a volume falls behind what its clients ask for; then the owner is struck until its session has ended,
+    /// and that node goes on.
+    Member {
+        /// Which volume.
+        volume: u8,
+        /// Which of those that are in sync then, counted round: one after the other.
+        turn: u8,
+        /// How it falls behind.
+        behind: Behind,
+        /// For so long, before the owner is struck.
+        behind_ms: u64,
+        /// How the owner is struck.
+        by: Strike,
+    },
 }
 
 /// How an owner comes to lose its session.
@@ -74,6 +88,20 @@ pub enum Strike {
     Pause,
     /// Nothing passes between it and the others.
     Isolate,
+}
+
+/// How a node that is in sync comes to lack what its owner has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Behind {
+    /// Nothing passes between the two.
+    Cut,
+    /// It is killed, and started again when the owner is struck.
+    Kill,
+    /// It stands still until the owner is struck.
+    Pause,
+    /// It is killed and started again at once, and both of them are killed while it begins anew or when it has; then it starts once more.
+    Anew,
 }
 
 /// When a fault comes.
@@ -102,7 +130,13 @@ pub struct Plan {
 impl Plan {
     /// So many faults for a cluster of so many sites.
     pub fn new(seed: u64, faults: u32, sites: u8) -> Self {
-        let mut draw = Draw { random: Random::new(seed), sites, busy: Vec::new(), now_ms: 0 };
+        Self::with_members(seed, faults, sites, &[])
+    }
+
+    /// The same, where these volumes have others in sync with their owners: a part of the faults is for those.
+    pub fn with_members(seed: u64, faults: u32, sites: u8, volumes: &[u8]) -> Self {
+        let volumes = volumes.iter().map(|volume| (*volume, 0)).collect();
+        let mut draw = Draw { random: Random::new(seed), sites, volumes, busy: Vec::new(), now_ms: 0 };
         Self { faults: (1..=faults).map(|number| draw.next(number)).collect() }
     }
 
@@ -133,7 +167,7 @@ impl Fault {
                 (0..sites).filter(|&other| other != site).map(|other| pair(site, other)).collect()
             }
             Self::Kill { site } | Self::Pause { site } | Self::Restart { site } => vec![Part::Node(site)],
-            Self::Failover { volume, .. } => vec![Part::Owner(volume)],
+            Self::Failover { volume, .. } | Self::Member { volume, .. } => vec![Part::Owner(volume)],
         };
         parts.sort_unstable();
         parts
@@ -150,6 +184,7 @@ impl Fault {
             Self::Pause { .. } => "pause",
             Self::Restart { .. } => "restart",
             Self::Failover { .. } => "failover",
+            Self::Member { .. } => "member",
         }
     }
 }
@@ -168,6 +203,12 @@ impl fmt::Display for Fault {
             Self::Pause { site } => write!(f, "pause {site}"),
             Self::Restart { site } => write!(f, "restart {site}"),
             Self::Failover { volume, ahead, by } => write!(f, "volume {volume} fails over by {ahead}: {by:?}"),
+            Self::Member { volume, turn, behind, behind_ms, by } => {
+                write!(
+                    f,
+                    "member {turn} of volume {volume} is behind ({behind:?}, {behind_ms} ms), and goes on: {by:?}"
+                )
+            }
         }
     }
 }
@@ -175,6 +216,8 @@ impl fmt::Display for Fault {
 struct Draw {
     random: Random,
     sites: u8,
+    /// Those with nodes in sync, and how often one of these was to go on.
+    volumes: Vec<(u8, u8)>,
     /// What is not free, and until when.
     busy: Vec<(Part, u64)>,
     now_ms: u64,
@@ -183,7 +226,7 @@ struct Draw {
 impl Draw {
     fn next(&mut self, number: u32) -> Planned {
         self.now_ms += self.between(LEAST_GAP_MS, MOST_GAP_MS);
-        let fault = loop {
+        let mut fault = loop {
             self.busy.retain(|(_, until)| *until > self.now_ms);
             let drawn: Vec<_> = (0..DRAWS).map(|_| self.fault()).collect();
             match drawn.into_iter().find(|fault| self.is_free(fault)) {
@@ -191,8 +234,14 @@ impl Draw {
                 None => self.now_ms = self.busy.iter().map(|(_, until)| *until).min().unwrap_or(self.now_ms),
             }
         };
+        if let Fault::Member { volume, turn, .. } = &mut fault {
+            for (_, turns) in self.volumes.iter_mut().filter(|(of, _)| of == volume) {
+                *turn = *turns;
+                *turns = turns.wrapping_add(1);
+            }
+        }
         let lasts_ms = match fault {
-            Fault::Failover { .. } => self.between(LEAST_FAILOVER_MS, MOST_FAILOVER_MS),
+            Fault::Failover { .. } | Fault::Member { .. } => self.between(LEAST_FAILOVER_MS, MOST_FAILOVER_MS),
             _ => self.duration(),
         };
         let until = self.now_ms + lasts_ms + REST_MS;
@@ -206,6 +255,9 @@ impl Draw {
     }
 
     fn fault(&mut self) -> Fault {
+        if !self.volumes.is_empty() && self.random.below(100) < MEMBERS_PERCENT {
+            return self.member();
+        }
         let site = self.site();
         let to = (site + 1 + self.index(self.sites - 1)) % self.sites;
         match self.random.below(100) {
@@ -228,6 +280,19 @@ impl Draw {
                 ahead: 1 + self.index(self.sites - 1),
                 by: [Strike::Kill, Strike::Pause, Strike::Isolate][usize::from(self.index(3))],
             },
+        }
+    }
+
+    fn member(&mut self) -> Fault {
+        let volume = self.random.below(self.volumes.len() as u64);
+        let volume = usize::try_from(volume).ok().and_then(|at| self.volumes.get(at)).map_or(0, |(volume, _)| *volume);
+        let behind = [Behind::Cut, Behind::Cut, Behind::Kill, Behind::Pause, Behind::Anew];
+        Fault::Member {
+            volume,
+            turn: 0,
+            behind: behind[usize::from(self.index(5))],
+            behind_ms: self.between(LEAST_BEHIND_MS, MOST_BEHIND_MS),
+            by: [Strike::Kill, Strike::Kill, Strike::Pause, Strike::Isolate][usize::from(self.index(4))],
         }
     }
 
@@ -259,6 +324,11 @@ const MOST_GAP_MS: u64 = 2_100;
 /// Long enough for most sessions to end, and for somebody to be told so.
 const LEAST_FAILOVER_MS: u64 = 4_000;
 const MOST_FAILOVER_MS: u64 = 7_000;
+/// Of a hundred faults, where there are volumes with nodes in sync.
+const MEMBERS_PERCENT: u64 = 25;
+/// From a few requests to less than what an owner bears with.
+const LEAST_BEHIND_MS: u64 = 100;
+const MOST_BEHIND_MS: u64 = 4_500;
 /// What was struck is left alone for so long, or it would never do anything.
 const REST_MS: u64 = 400;
 /// Before the next fault has to wait for something to be free.
@@ -292,6 +362,23 @@ mod tests {
         }
         assert_eq!(kinds.len(), 8);
         assert!(kinds.values().all(|&count| count >= 15), "{kinds:?}");
+    }
+
+    #[test]
+    fn every_member_of_a_volume_goes_on_in_turn() {
+        let plan = Plan::with_members(1, 300, 3, &[1, 2]);
+        let turns = |volume: u8| -> Vec<u8> {
+            let turn = |planned: &Planned| match planned.fault {
+                Fault::Member { volume: of, turn, .. } if of == volume => Some(turn),
+                _ => None,
+            };
+            plan.faults.iter().filter_map(turn).collect()
+        };
+        for volume in [1, 2] {
+            assert!(turns(volume).len() >= 20, "{:?}", turns(volume));
+            assert!(turns(volume).into_iter().eq(0..u8::try_from(turns(volume).len()).unwrap()));
+        }
+        assert_eq!(turns(0), Vec::<u8>::new());
     }
 
     #[test]

@@ -25,6 +25,8 @@ pub struct Report {
     pub sessions_opened: usize,
     /// How often a volume was given to another node without its owner.
     pub takeovers: u32,
+    /// How many of these nodes were in sync, for certain.
+    pub in_sync: u32,
     /// How often its owner has handed a volume over, as that was answered.
     pub handoffs: u32,
     /// How many of the failovers told what is lost; the answers of the others did not arrive.
@@ -70,6 +72,7 @@ impl Report {
             sessions_lapsed: decided(records, What::Lapse),
             sessions_opened: decided(records, What::Open),
             takeovers: 0,
+            in_sync: 0,
             handoffs: 0,
             reported: 0,
             settled: 0,
@@ -98,6 +101,7 @@ impl Report {
             Record::Operation(operation) => operation,
             Record::Takeover(takeover) => {
                 self.takeovers += 1;
+                self.in_sync += u32::from(takeover.is_in_sync == Some(true));
                 self.reported += u32::from(takeover.lost_bytes.is_some());
                 return;
             }
@@ -151,11 +155,12 @@ impl fmt::Display for Report {
             self.seed,
             kinds.join(", ")
         )?;
-        let Self { sessions_opened, sessions_lapsed, takeovers, handoffs, reported, settled, .. } = self;
+        let Self { sessions_opened, sessions_lapsed, takeovers, in_sync, handoffs, reported, settled, .. } = self;
         writeln!(f, "sessions: {sessions_opened} opened, {sessions_lapsed} lapsed")?;
         writeln!(
             f,
-            "failovers: {takeovers}; the loss reports of {reported} were read; what the owner still had was looked at after {settled}"
+            "failovers: {takeovers}, {in_sync} of them to who was in sync; the loss reports of {reported} were read; what the owner \
+             still had was looked at after {settled}"
         )?;
         writeln!(f, "handoffs: {handoffs}")?;
         let Counts { writes, flushes, blocks_read } = self.acknowledged;

@@ -32,7 +32,7 @@ impl RollingRestart {
     /// It cannot be done: we are not root, or the cluster does not come to be, or a node does not come back.
     pub fn run(&self) -> Result<(Report, Vec<Operation>)> {
         let begun = Instant::now();
-        let stage = Stage::build(&self.directory, self.seed, Vec::new(), SESSION)?;
+        let stage = Stage::build(&self.directory, self.seed, Vec::new(), SESSION, [1; 3])?;
         let played = stage.under_clients(|_| {
             stage.wait_until_served()?;
             for round in 0..self.rounds {
@@ -95,7 +95,7 @@ mod tests {
 
     #[test]
     fn a_client_is_disturbed_by_anything_but_the_restart_of_its_own_node() {
-        let volumes = vec![VolumeSetting { name: "disk".to_owned(), blocks: 1, owner: 0 }];
+        let volumes = vec![VolumeSetting { name: "disk".to_owned(), blocks: 1, owner: 0, copies: 1 }];
         let setting = Setting { version: VERSION, seed: 1, sites: Vec::new(), session_ms: 1, volumes };
         let restart = |site, began_ns| {
             Record::Fault(FaultRecord { number: 1, fault: Fault::Restart { site }, began_ns, ended_ns: began_ns + 100 })

@@ -19,6 +19,7 @@ use crate::disk_server::DiskServer;
 use crate::node::Node;
 use crate::oracle::block::BLOCK_BYTES;
 use crate::random::Random;
+use crate::three_sites::SITES;
 use crate::wan::{Change, Loss, Rate, Settings, Topology, Wan};
 
 /// A cluster under clients that write.
@@ -36,7 +37,7 @@ pub(super) struct Stage {
 }
 
 impl Stage {
-    /// Has it come to be in a directory. Sessions last for `session`.
+    /// Has it come to be in a directory. Sessions last for `session`; so many nodes each have what is flushed to the volumes.
     ///
     /// # Errors
     /// We are not root, or it does not come to be.
@@ -45,6 +46,7 @@ impl Stage {
         seed: u64,
         settings: Vec<(&'static str, String)>,
         session: Duration,
+        copies: [u8; 3],
     ) -> Result<Self> {
         let Change { delay, .. } = usual()?;
         let between = Settings { delay: delay.unwrap_or_default(), ..Settings::default() };
@@ -54,12 +56,15 @@ impl Stage {
         let mut cluster = Cluster::start_as(directory, &SITES, options)?;
         let nodes = std::mem::take(&mut cluster.nodes);
         let (mut volumes, mut ids) = (Vec::new(), Vec::new());
-        for (owner, (node, site)) in (0..).zip(nodes.iter().zip(SITES)) {
+        for (owner, ((node, site), copies)) in (0..).zip(nodes.iter().zip(SITES).zip(copies)) {
             let name = format!("disk-{site}");
             node.create(&name, BLOCKS * BLOCK_BYTES as u64)?;
+            if copies > 1 {
+                node.sterna(["volume", "set", &name, "--durability", &format!("sync:{copies}")]).succeed()?;
+            }
             let shown: Value = node.value(["volume", "show", &name])?;
             ids.push(shown["volume"]["id"].as_u64().with_context(|| format!("a volume's id: {shown}"))?);
-            volumes.push(VolumeSetting { name, blocks: BLOCKS, owner });
+            volumes.push(VolumeSetting { name, blocks: BLOCKS, owner, copies });
         }
         let (sites, session_ms) = (SITES.map(str::to_owned).to_vec(), u64::try_from(session.as_millis())?);
         let setting = Setting { version: VERSION, seed, sites, session_ms, volumes };
@@ -180,7 +185,6 @@ pub(super) fn usual() -> Result<Change> {
     Ok(Change { delay: Some("15ms".parse()?), rate: Some(Rate::UNLIMITED), loss: Some(Loss::NONE), queue: None })
 }
 
-pub(super) const SITES: [&str; 3] = ["ams", "chi", "icn"];
 /// So few that each is often written, and all are often read.
 const BLOCKS: u64 = 256;
 /// For all to be well again: some elections, of which several may fail on a machine that is busy.

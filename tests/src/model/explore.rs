@@ -7,6 +7,7 @@ use serde::Serialize;
 use stateright::{Checker, HasDiscoveries, Model, Property};
 
 use super::clocks::Time;
+use super::in_sync::InSync;
 use super::properties::properties;
 use super::step::{self, Action};
 use super::volume::{Bounds, State};
@@ -94,6 +95,11 @@ pub fn explore(bounds: Bounds) -> Explored {
 /// Explores the clocks.
 pub fn explore_clocks() -> Explored {
     run("clocks", Time { under_way: 2 })
+}
+
+/// Explores who is in sync.
+pub fn explore_in_sync() -> Explored {
+    run("in sync", InSync { writes: 2, changes: 3, starts: 1 })
 }
 
 fn run<M>(name: &str, model: M) -> Explored

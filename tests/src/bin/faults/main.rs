@@ -28,7 +28,10 @@ struct Args {
 enum Command {
     /// Cuts, slows, kills and pauses three nodes at three sites while clients write, and checks what they were told. Needs
     /// root.
-    Metadata(Metadata),
+    Metadata(Asked),
+    /// The same, where the flushes of two of three volumes wait for one other node, or for both: and each of these in its turn falls
+    /// behind, and goes on when the owner is struck. Needs root.
+    Members(Asked),
     /// Checks a history that a campaign has left.
     Check {
         /// The file, `history.jsonl`.
@@ -40,7 +43,7 @@ enum Command {
 }
 
 #[derive(Debug, clap::Args)]
-struct Metadata {
+struct Asked {
     /// How many faults; 300 unless told.
     #[arg(long, conflicts_with = "long", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     faults: Option<u32>,
@@ -61,7 +64,8 @@ struct Metadata {
 
 fn main() -> ExitCode {
     let done = match Args::parse().command {
-        Command::Metadata(metadata) => run(&metadata),
+        Command::Metadata(asked) => run(&asked, false),
+        Command::Members(asked) => run(&asked, true),
         Command::Check { history, json } => judge(&history, json.as_deref()),
     };
     match done {
@@ -75,12 +79,12 @@ fn main() -> ExitCode {
 }
 
 /// Whether all promises were kept.
-fn run(metadata: &Metadata) -> Result<bool> {
+fn run(asked: &Asked, with_members: bool) -> Result<bool> {
     ensure!(geteuid().is_root(), "a campaign needs root, for network namespaces: run this as root, or through sudo");
-    let faults = metadata.faults.unwrap_or(if metadata.long { LONG } else { SHORT });
+    let faults = asked.faults.unwrap_or(if asked.long { LONG } else { SHORT });
     let by_the_clock = || SystemTime::now().duration_since(UNIX_EPOCH).map(|since| since.as_secs());
-    let seed = metadata.seed.map_or_else(by_the_clock, Ok)?;
-    let directory = match &metadata.keep {
+    let seed = asked.seed.map_or_else(by_the_clock, Ok)?;
+    let directory = match &asked.keep {
         Some(directory) => {
             fs::create_dir(directory).with_context(|| format!("cannot make {}", directory.display()))?;
             directory.clone()
@@ -88,15 +92,15 @@ fn run(metadata: &Metadata) -> Result<bool> {
         None => tempfile::Builder::new().prefix("sterna-faults-").tempdir()?.keep(),
     };
     println!("{faults} faults, seed {seed}, in {}", directory.display());
-    let campaign = Campaign { seed, faults, directory: directory.clone() };
+    let campaign = Campaign { seed, faults, with_members, directory: directory.clone() };
     let begun = Instant::now();
     let report = campaign.run(|planned| {
         let at_s = begun.elapsed().as_secs_f64();
         println!("{at_s:8.1} s  {:4} {}, {} ms", planned.number, planned.fault, planned.lasts_ms);
     });
     let report = report.with_context(|| format!("what there is is in {}", directory.display()))?;
-    let is_well = tell(&report, metadata.json.as_deref())?;
-    if metadata.keep.is_none() && is_well {
+    let is_well = tell(&report, asked.json.as_deref())?;
+    if asked.keep.is_none() && is_well {
         fs::remove_dir_all(&directory)?;
     } else {
         println!("the history is {}", history_in(&directory).display());

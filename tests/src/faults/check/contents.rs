@@ -4,7 +4,7 @@
 //! write that was not may have been done by the time at which its client knew that there is no answer, and not later; a block
 //! that was never written holds zeroes. That a node is killed or restarted changes nothing of this. A failover does, and says
 //! exactly what: the epoch that it begins holds the first so many of all writes before; where its owner was in sync, at least all that
-//! were before the last flush which was acknowledged. A handoff loses none of them.
+//! were before the last flush which was acknowledged, and all that was published. A handoff loses none of them.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -117,7 +117,8 @@ impl<'a> Volume<'a> {
             report(format!("reports that more was published than was written, for certain and perhaps: {counts:?}"));
         }
         let reported = first(complete_bytes).filter(|_| is_in_sync != Some(true));
-        let flushed = lineages.iter().filter(|_| is_in_sync != Some(false)).flat_map(Lineage::flushed);
+        let flushed = lineages.iter().filter(|_| is_in_sync != Some(false));
+        let flushed = flushed.flat_map(|lineage| lineage.flushed(published_bytes / block_bytes));
         let possible: Vec<_> = reported.chain(flushed).collect();
         let seen = first_seen(operations);
         let fits = |lineage: &Lineage| {

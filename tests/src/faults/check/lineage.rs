@@ -45,10 +45,13 @@ impl Lineage {
         self.until(|so_far, _| so_far.writes.len() as u64 == blocks)
     }
 
-    /// Each volume that has had the first of the writes done, all those among them that were flushed, and none behind them.
-    pub fn flushed(&self) -> Vec<Self> {
+    /// Each volume that has had the first of the writes done, all those among them that were flushed, so many at least, and none behind
+    /// them.
+    pub fn flushed(&self, blocks: u64) -> Vec<Self> {
         let ends = self.flushed..=self.writes.len();
-        ends.flat_map(|end| self.until(|_, at| at == end)).collect::<BTreeSet<_>>().into_iter().collect()
+        let all =
+            ends.flat_map(|end| self.until(|_, at| at == end)).filter(|found| found.writes.len() as u64 >= blocks);
+        all.collect::<BTreeSet<_>>().into_iter().collect()
     }
 
     /// Each volume that has had all of the writes done: more than one where it is not known of some whether they were.
@@ -154,8 +157,9 @@ mod tests {
     fn what_was_flushed_is_among_what_is_gone_on_with() {
         let flush = operation(Does::Flush, Outcome::Done);
         let all = lineage(&[write(0, 1, Outcome::Done), flush, write(1, 2, Outcome::Done), write(0, 3, Outcome::Done)]);
-        let contents: Vec<_> = all.flushed().iter().map(|lineage| lineage.contents(2)).collect();
-        assert_eq!(contents, [[mark(1), None], [mark(1), mark(2)], [mark(3), mark(2)]]);
+        let contents = |blocks| all.flushed(blocks).iter().map(|lineage| lineage.contents(2)).collect::<Vec<_>>();
+        assert_eq!(contents(0), [[mark(1), None], [mark(1), mark(2)], [mark(3), mark(2)]]);
+        assert_eq!(contents(2), [[mark(1), mark(2)], [mark(3), mark(2)]], "so much was published");
     }
 
     #[test]

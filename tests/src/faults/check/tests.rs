@@ -17,7 +17,7 @@ struct Story {
 impl Story {
     /// Node 0 has opened session 1 and serves the volume in epoch 1; its client is connected. Its lease lasts to 1,000.
     fn begun() -> Self {
-        let volumes = vec![VolumeSetting { name: "disk".to_owned(), blocks: 2, owner: 0 }];
+        let volumes = vec![VolumeSetting { name: "disk".to_owned(), blocks: 2, owner: 0, copies: 1 }];
         let sites = ["ams", "chi"].map(str::to_owned).to_vec();
         let setting = Setting { version: VERSION, seed: 1, sites, session_ms: 1, volumes };
         let story = Self { records: vec![Record::Campaign(setting)] };
@@ -282,6 +282,26 @@ fn a_loss_report_that_is_not_exact_is_found() {
     fallen_back(2, 3, None).does(1, read([3, 2]), 1_300, DONE).violates(Promise::LossReport, 1_190);
     // What nobody has reported did not happen.
     taken_over().does(1, read([1, 0]), 1_300, DONE).violates(Promise::Contents, 1_300);
+}
+
+/// The second node was in sync: after the first write there was a flush, and after the second one a root was published.
+fn gone_on_with(found: [u64; 2]) -> Story {
+    let mut story = fallen_back(2, 2, 0).does(0, Does::Flush, 150, DONE).does(1, read(found), 1_300, DONE);
+    for record in &mut story.records {
+        if let Record::Takeover(takeover) = record {
+            takeover.is_in_sync = Some(true);
+        }
+    }
+    story
+}
+
+#[test]
+fn who_is_in_sync_goes_on_with_all_that_was_flushed_or_published() {
+    gone_on_with([1, 2]).holds();
+    gone_on_with([3, 2]).holds();
+    gone_on_with([1, 0]).violates(Promise::LossReport, 1_190);
+    gone_on_with([0, 0]).violates(Promise::LossReport, 1_190);
+    gone_on_with([3, 0]).violates(Promise::LossReport, 1_190);
 }
 
 /// The first node has written to both blocks, and then handed the volume over: while its session lasts.

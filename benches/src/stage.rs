@@ -1,5 +1,9 @@
-//! Where it happens: three sites, and what goes over the way between two of them.
+//! Three sites on an emulated network, and what goes over the way between two of them.
+//!
+//! The metadata is led from the third, so that between the two that are measured there is nothing but what volumes are made of, and what is
+//! counted is every byte of every IP packet between them, in both directions.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
@@ -15,24 +19,24 @@ use sterna_tests::random::Random;
 use sterna_tests::wan::{Change, Settings, Topology, Wan, Ways};
 
 /// Three sites.
-pub(super) struct Stage<'a> {
-    pub(super) cluster: Cluster,
-    pub(super) wan: Arc<Wan>,
-    pub(super) directory: &'a Path,
+pub(crate) struct Stage<'a> {
+    pub(crate) cluster: Cluster,
+    pub(crate) wan: Arc<Wan>,
+    pub(crate) directory: &'a Path,
     /// Bytes between the two sites in a second in which nothing is propagated.
     idle_rate: f64,
 }
 
 /// Bytes from the first site to the second, and back.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Carried {
+pub(crate) struct Carried {
     there: u64,
     back: u64,
     at: Instant,
 }
 
 impl<'a> Stage<'a> {
-    pub(super) fn start(directory: &'a Path) -> Result<Self> {
+    pub(crate) fn start(directory: &'a Path) -> Result<Self> {
         let wan = Arc::new(Wan::start(Topology::of(&[LEADER, A, B], Settings::default())?)?);
         let options = Options { wan: Some(Arc::clone(&wan)), ..Options::default() };
         let cluster = Cluster::start_as(directory, &[LEADER, A, B], options)?;
@@ -51,42 +55,42 @@ impl<'a> Stage<'a> {
     }
 
     /// The owner.
-    pub(super) fn owner(&self) -> &Node {
+    pub(crate) fn owner(&self) -> &Node {
         &self.cluster.nodes[1]
     }
 
     /// The node at the other site.
-    pub(super) fn other(&self) -> &Node {
+    pub(crate) fn other(&self) -> &Node {
         &self.cluster.nodes[2]
     }
 
     /// How far the two sites are apart, there and back, and how much goes over it in a second.
-    pub(super) fn set(&self, rate: &str, round_trip_ms: u32) -> Result<()> {
+    pub(crate) fn set(&self, rate: &str, round_trip_ms: u32) -> Result<()> {
         let delay = Some(format!("{}us", round_trip_ms * 500).parse()?);
         self.wan.set(A, B, Ways::Both, &Change { delay, rate: Some(rate.parse()?), ..Change::default() })
     }
 
     /// An empty volume that the other site follows.
-    pub(super) fn follow(&self, name: &str, size_bytes: u64) -> Result<Disk> {
+    pub(crate) fn follow(&self, name: &str, size_bytes: u64) -> Result<Disk> {
         let disk = self.owner().create(name, size_bytes)?;
         self.replicate(name)?;
         Ok(disk)
     }
 
     /// Limits what is sent from the first of the two sites to the second; 'none' lifts that.
-    pub(super) fn limit(&self, rate: &str) -> Result<()> {
+    pub(crate) fn limit(&self, rate: &str) -> Result<()> {
         self.owner().sterna(["cluster", "link", A, B, "--limit", rate]).succeed()?;
         Ok(())
     }
 
     /// Has the other site follow a volume.
-    pub(super) fn replicate(&self, name: &str) -> Result<()> {
+    pub(crate) fn replicate(&self, name: &str) -> Result<()> {
         self.owner().sterna(["volume", "replica", name, "set", B, "async"]).succeed()?;
         Ok(())
     }
 
     /// Waits until the other site has all that its owner has, sealed as it is now.
-    pub(super) fn until_current(&self, name: &str) -> Result<()> {
+    pub(crate) fn until_current(&self, name: &str) -> Result<()> {
         let begun = Instant::now();
         loop {
             let shown = self.owner().value(["volume", "show", name])?;
@@ -100,7 +104,7 @@ impl<'a> Stage<'a> {
     }
 
     /// Waits until all that was written is sealed.
-    pub(super) fn until_sealed(&self, name: &str) -> Result<()> {
+    pub(crate) fn until_sealed(&self, name: &str) -> Result<()> {
         let begun = Instant::now();
         loop {
             let shown = self.owner().value(["volume", "show", name])?;
@@ -113,7 +117,7 @@ impl<'a> Stage<'a> {
     }
 
     /// Waits until the owner of a volume that was handed over has all of it.
-    pub(super) fn until_hydrated(&self, name: &str) -> Result<()> {
+    pub(crate) fn until_hydrated(&self, name: &str) -> Result<()> {
         let begun = Instant::now();
         loop {
             let shown = self.cluster.nodes[0].value(["volume", "show", name])?;
@@ -126,14 +130,14 @@ impl<'a> Stage<'a> {
     }
 
     /// What has gone over the way so far.
-    pub(super) fn carried(&self) -> Result<Carried> {
+    pub(crate) fn carried(&self) -> Result<Carried> {
         let report = self.wan.report()?;
         let carried = |from, to| Ok::<_, anyhow::Error>(report.direction(from, to)?.carried_bytes);
         Ok(Carried { there: carried(A, B)?, back: carried(B, A)?, at: Instant::now() })
     }
 
     /// The bytes since then in both directions, less what is sent when nothing is propagated; and how many seconds that were.
-    pub(super) fn since(&self, before: Carried) -> Result<(f64, f64)> {
+    pub(crate) fn since(&self, before: Carried) -> Result<(f64, f64)> {
         let now = self.carried()?;
         let bytes = number(now.there - before.there + now.back - before.back);
         let seconds = (now.at - before.at).as_secs_f64();
@@ -141,13 +145,22 @@ impl<'a> Stage<'a> {
     }
 
     /// Waits until so many bytes have gone to the other site since then.
-    pub(super) fn until_carried(&self, before: Carried, bytes: u64) -> Result<()> {
+    pub(crate) fn until_carried(&self, before: Carried, bytes: u64) -> Result<()> {
         let begun = Instant::now();
         while self.carried()?.there - before.there < bytes {
             ensure!(begun.elapsed() < PATIENCE, "nothing goes to the other site");
             thread::sleep(LOOK);
         }
         Ok(())
+    }
+
+    /// Bytes that the other site's node has received from its owner's so far, by the name of the lane: as its sockets gave them, TLS
+    /// included.
+    pub(crate) fn received(&self) -> Result<BTreeMap<String, u64>> {
+        let links = self.other().json(["cluster", "link"])?;
+        let link = links.iter().find(|link| link["from"] == B && link["to"] == A).context("no such link")?;
+        let lane = |lane: &Value| Some((lane["lane"].as_str()?.to_owned(), lane["received_bytes"].as_u64()?));
+        Ok(link["lanes"].as_array().context("a list of lanes")?.iter().filter_map(lane).collect())
     }
 
     fn until_led_from_outside(&self) -> Result<()> {
@@ -171,7 +184,7 @@ fn is_sealed(shown: &Value) -> bool {
 }
 
 /// Writes to a volume through a client of its own, and flushes.
-pub(super) fn write(disk: &Disk, at: u64, data: Vec<u8>) -> Result<()> {
+pub(crate) fn write(disk: &Disk, at: u64, data: Vec<u8>) -> Result<()> {
     let (mut client, _) = disk.attach(Style::Structured)?;
     ensure!(client.call(Request::write(at, data))?.error() == 0, "a write failed");
     ensure!(client.call(Request::flush())?.error() == 0, "a flush failed");
@@ -179,12 +192,12 @@ pub(super) fn write(disk: &Disk, at: u64, data: Vec<u8>) -> Result<()> {
 }
 
 /// Bytes that do not compress.
-pub(super) fn noise(random: &mut Random, length: u64) -> Vec<u8> {
+pub(crate) fn noise(random: &mut Random, length: u64) -> Vec<u8> {
     (0..length / 8).flat_map(|_| random.bits().to_le_bytes()).collect()
 }
 
 /// Fills a volume with these from its beginning on.
-pub(super) fn fill(disk: &Disk, bytes: u64, random: &mut Random) -> Result<()> {
+pub(crate) fn fill(disk: &Disk, bytes: u64, random: &mut Random) -> Result<()> {
     let (mut client, _) = disk.attach(Style::Structured)?;
     for at in (0..bytes).step_by(1 << 20) {
         let data = noise(random, (1 << 20).min(bytes - at));
@@ -196,13 +209,13 @@ pub(super) fn fill(disk: &Disk, bytes: u64, random: &mut Random) -> Result<()> {
 
 /// A count as a figure.
 #[expect(clippy::cast_precision_loss, reason = "far fewer than 2^53 bytes")]
-pub(super) fn number(count: u64) -> f64 {
+pub(crate) fn number(count: u64) -> f64 {
     count as f64
 }
 
 const LEADER: &str = "par";
-pub(super) const A: &str = "ams";
-pub(super) const B: &str = "chi";
+pub(crate) const A: &str = "ams";
+pub(crate) const B: &str = "chi";
 const IDLE: Duration = Duration::from_secs(20);
 const LOOK: Duration = Duration::from_millis(200);
 /// 10 GB over a slow machine.

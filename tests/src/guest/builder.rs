@@ -1,0 +1,192 @@
+//! What a guest is made of, and how QEMU is told.
+
+use std::fs::File;
+use std::net::SocketAddr;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+
+use super::image::Image;
+use super::{Guest, Running};
+use crate::disk_server::Disk;
+use crate::wan::command_inside;
+
+/// What to boot, and on which disks.
+///
+/// ```no_run
+/// # use sterna_tests::{disk_server::DiskServer, guest::Guest, server::Server};
+/// let server = Server::builder().memory("scratch", "64M").start()?;
+/// let mut guest = Guest::tiny()?.disk(&server.disk("scratch")).boot()?;
+/// guest.succeed("mkfs.ext2 /dev/vda && mount /dev/vda /mnt")?;
+/// guest.shutdown()?;
+/// # anyhow::Ok(())
+/// ```
+pub struct Builder {
+    image: Image,
+    is_tiny: bool,
+    memory_mib: u64,
+    disks: Vec<Drive>,
+    reconnect_delay_s: u64,
+    namespace: Option<String>,
+    boot_limit: Duration,
+}
+
+/// Where a disk is served.
+#[derive(Clone, Debug)]
+enum Drive {
+    /// On this machine.
+    Here(Disk),
+    /// At an address that is reached from where QEMU runs: the export without a name.
+    At(SocketAddr),
+}
+
+impl Builder {
+    pub(super) fn new(image: Image, is_tiny: bool) -> Self {
+        Self {
+            image,
+            is_tiny,
+            memory_mib: if is_tiny { 192 } else { 512 },
+            disks: Vec::new(),
+            reconnect_delay_s: RECONNECT_DELAY_S,
+            namespace: None,
+            boot_limit: BOOT_LIMIT,
+        }
+    }
+
+    /// One more disk: /dev/vda is the first, and the root of a Debian.
+    pub fn disk(mut self, disk: &Disk) -> Self {
+        self.disks.push(Drive::Here(disk.clone()));
+        self
+    }
+
+    /// One more disk, which QEMU reaches over the network.
+    pub fn disk_at(mut self, address: SocketAddr) -> Self {
+        self.disks.push(Drive::At(address));
+        self
+    }
+
+    /// Runs it in a network namespace.
+    pub fn inside(mut self, namespace: &str) -> Self {
+        self.namespace = Some(namespace.to_owned());
+        self
+    }
+
+    /// How long it may take to boot, where that is not as usual.
+    pub fn boot_limit(mut self, limit: Duration) -> Self {
+        self.boot_limit = limit;
+        self
+    }
+
+    /// For how many seconds QEMU holds requests back while a disk's server is gone, before they fail.
+    pub fn reconnect_delay_s(mut self, seconds: u64) -> Self {
+        self.reconnect_delay_s = seconds;
+        self
+    }
+
+    /// How much memory the machine has, in MiB.
+    pub fn memory_mib(mut self, mib: u64) -> Self {
+        self.memory_mib = mib;
+        self
+    }
+
+    /// Starts the machine, and waits until its agent takes commands.
+    ///
+    /// # Errors
+    /// It does not come to that, with the end of what its console shows.
+    pub fn boot(self) -> Result<Guest> {
+        let directory = tempfile::tempdir()?;
+        let at = |name: &str| directory.path().join(name);
+        let (agent, control) = (UnixListener::bind(at("agent"))?, UnixListener::bind(at("qmp"))?);
+        let mut command = match &self.namespace {
+            Some(namespace) => command_inside(namespace, PROGRAM),
+            None => Command::new(PROGRAM),
+        };
+        let child = command
+            .args(self.arguments(directory.path()))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(at("qemu"))?)
+            .spawn()
+            .context("cannot start QEMU: run scripts/setup")?;
+        let mut running = Running { child, directory };
+        match running.connect(&agent, &control, self.boot_limit) {
+            Ok((agent, qmp)) => {
+                Ok(Guest { running, agent, qmp, is_tiny: self.is_tiny, disks: self.disks.len(), jobs: 0 })
+            }
+            Err(error) => Err(error.context(running.story())),
+        }
+    }
+
+    fn arguments(&self, directory: &Path) -> Vec<String> {
+        let at = |name: &str| directory.join(name).display().to_string();
+        let initrd = if self.is_tiny { self.image.tiny() } else { self.image.initrd() };
+        let root = if self.is_tiny { "" } else { "root=/dev/vda rw fsck.mode=skip" };
+        let processor = if self.image.accelerator == "kvm" { "host" } else { "max" };
+        let mut arguments: Vec<String> =
+            ["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-machine", "q35", "-smp", "2"]
+                .map(str::to_owned)
+                .into();
+        let mut say = |option: &str, value: String| arguments.extend([option.to_owned(), value]);
+        say("-accel", self.image.accelerator.clone());
+        say("-cpu", processor.to_owned());
+        say("-m", self.memory_mib.to_string());
+        say("-kernel", self.image.kernel().display().to_string());
+        say("-initrd", initrd.display().to_string());
+        say("-append", format!("console=ttyS0 panic=-1 quiet {root}"));
+        say("-chardev", format!("file,id=console,path={}", at("console")));
+        say("-serial", "chardev:console".to_owned());
+        // QEMU connects to us, so that nothing that the guest says is lost before there is someone to hear it.
+        say("-chardev", format!("socket,id=agent,path={}", at("agent")));
+        say("-serial", "chardev:agent".to_owned());
+        say("-chardev", format!("socket,id=qmp,path={}", at("qmp")));
+        say("-mon", "chardev=qmp,mode=control".to_owned());
+        say("-device", "virtio-rng-pci".to_owned());
+        for (index, disk) in self.disks.iter().enumerate() {
+            say("-blockdev", disk.block_device(&node_name(index), self.reconnect_delay_s).to_string());
+            let device = json!({
+                "driver": "virtio-blk-pci",
+                "id": format!("device{index}"),
+                "drive": node_name(index),
+                // An error stops the machine, and so does not get lost in it.
+                "werror": "stop",
+                "rerror": "stop",
+            });
+            say("-device", device.to_string());
+        }
+        arguments
+    }
+}
+
+impl Drive {
+    /// How QEMU's `-blockdev` finds it.
+    fn block_device(&self, node_name: &str, reconnect_delay_s: u64) -> Value {
+        match self {
+            Self::Here(disk) => disk.block_device(node_name, reconnect_delay_s),
+            Self::At(address) => json!({
+                "driver": "nbd",
+                "node-name": node_name,
+                "server": { "type": "inet", "host": address.ip().to_string(), "port": address.port().to_string() },
+                "export": "",
+                "reconnect-delay": reconnect_delay_s,
+                "discard": "unmap",
+                "detect-zeroes": "unmap",
+            }),
+        }
+    }
+}
+
+fn node_name(index: usize) -> String {
+    format!("disk{index}")
+}
+
+const PROGRAM: &str = "qemu-system-x86_64";
+
+/// From the start of QEMU to the agent's first word. Debian does it in fifteen seconds on two idle cores without KVM.
+const BOOT_LIMIT: Duration = Duration::from_secs(150);
+
+/// How long QEMU waits for a server that is gone, unless the test says otherwise. Longer than any server takes to start.
+const RECONNECT_DELAY_S: u64 = 100;
