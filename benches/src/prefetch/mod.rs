@@ -2,7 +2,7 @@
 //! nothing else.
 //!
 //! 1. A real Debian guest does each of four things twice, in two lives of the same disk ([`workloads`]): nbdkit notes every request.
-//! 2. The second time is replayed against a disk of which nothing is there ([`replay`]), over a link that is computed ([`link`]): 100 ms there
+//! 2. The second time is replayed against a disk of which nothing is there ([`mod@replay`]), over a link that is computed ([`link`]): 100 ms there
 //!    and back, 25 or 100 Mbit/s. What was asked together is asked together, what a guest did in between takes as long as it did, and a
 //!    wait puts off all that follows. What is brought are chunks as volumes have them, compressed ([`disk`]).
 //! 3. Meanwhile one of five policies says what is brought before anybody waits for it ([`policies`]). Ours is the node's own code, which has

@@ -99,7 +99,7 @@ pub fn explore_clocks() -> Explored {
 
 /// Explores who is in sync.
 pub fn explore_in_sync() -> Explored {
-    run("in sync", InSync { writes: 2, changes: 3, starts: 1 })
+    run("in sync", InSync { writes: 2, changes: 3, starts: 1, decisions: 4 })
 }
 
 fn run<M>(name: &str, model: M) -> Explored

@@ -95,6 +95,8 @@ pub struct InSync {
     pub changes: u8,
     /// How often it starts anew.
     pub starts: u8,
+    /// How many changes are decided by then, before nothing arrives any more whose answer is lost: what is as it is to be counts each time.
+    pub decisions: u64,
 }
 
 /// What [`InSync`] promises.
@@ -183,7 +185,9 @@ impl Model for InSync {
             Some(change) if change.is_asked => actions.push(Event::Answer),
             Some(_) => actions.push(Event::Ask),
         }
-        actions.extend((0..state.requests.len()).map(Event::CarryOut));
+        if state.metadata.revision().0 < self.decisions {
+            actions.extend((0..state.requests.len()).map(Event::CarryOut));
+        }
         if state.starts < self.starts {
             actions.push(Event::Start);
         }
