@@ -97,18 +97,17 @@ impl Failovers {
     pub(super) fn owner_and_members(&self, volume: u8, patience: Duration) -> Result<(u8, Vec<u8>)> {
         let (begun, count) = (Instant::now(), usize::from(self.setting.volumes[usize::from(volume)].copies - 1));
         loop {
-            let owner = self.owner(volume, patience)?;
-            if let Some(shown) = self.ask(owner, &["volume", "show", self.name(volume)])? {
+            // Whoever can say it first: the owner itself may be struck.
+            for node in 0..u8::try_from(self.setting.sites.len())? {
+                let Some(shown) = self.ask(node, &["volume", "show", self.name(volume)])? else { continue };
                 let in_sync = shown["volume"]["in_sync"].as_array().with_context(|| format!("no list in {shown}"))?;
                 let members: Vec<_> = in_sync.iter().map(|node| self.node_named(node)).collect::<Result<_>>()?;
                 if members.len() >= count || begun.elapsed() > MEMBERS_PATIENCE {
                     return Ok((self.node_named(&shown["volume"]["owner"])?, members));
                 }
+                break;
             }
-            ensure!(
-                begun.elapsed() < patience,
-                "for {patience:?} the owner of volume {volume} does not say who is in sync"
-            );
+            ensure!(begun.elapsed() < patience, "for {patience:?} nobody says who is in sync with volume {volume}");
             thread::sleep(PAUSE);
         }
     }
