@@ -60,9 +60,11 @@ fn fill(disk: &SimulatedDisk, pool: &JournalPool, number: FileNumber, part: &[u8
             _ => last + 1,
         };
         last = sequence.min(u64::MAX - 1);
-        let (kind, block_count) = match kind % 3 {
+        let (kind, block_count) = match kind % 5 {
             0 => (RecordKind::Data, 1),
             1 => (RecordKind::Arrived, 1),
+            2 => (RecordKind::AnewData, 1),
+            3 => (RecordKind::AnewHole, u64::from(*count)),
             _ => (RecordKind::Hole, u64::from(*count)),
         };
         let header = RecordHeader {

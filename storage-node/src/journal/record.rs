@@ -3,7 +3,7 @@
 //! | offset | bytes | field |
 //! |---|---|---|
 //! | 0 | 4 | CRC-32C of everything behind it: the rest of the header, and the payload |
-//! | 4 | 1 | kind: 1 data, 2 hole |
+//! | 4 | 1 | kind: 1 data, 2 hole, 3 data that has arrived; 4 data and 5 hole with which a mirror begins anew |
 //! | 5 | 3 | zero |
 //! | 8 | 8 | salt of the file |
 //! | 16 | 8 | sequence number |
@@ -48,6 +48,25 @@ pub enum RecordKind {
     Arrived,
     /// They are a hole.
     Hole,
+    /// They have the contents that follow where a mirror begins anew with them: they count once it has.
+    AnewData,
+    /// They are a hole where a mirror begins anew with that.
+    AnewHole,
+}
+
+impl RecordKind {
+    /// Whether contents follow.
+    pub fn has_data(self) -> bool {
+        match self {
+            Self::Data | Self::Arrived | Self::AnewData => true,
+            Self::Hole | Self::AnewHole => false,
+        }
+    }
+
+    /// Whether a mirror begins anew with it.
+    pub fn is_anew(self) -> bool {
+        matches!(self, Self::AnewData | Self::AnewHole)
+    }
 }
 
 /// A record without its payload.
@@ -87,10 +106,7 @@ pub enum NotARecord {
 impl RecordHeader {
     /// Bytes of the payload.
     pub fn payload_bytes(&self) -> u64 {
-        match self.kind {
-            RecordKind::Data | RecordKind::Arrived => self.block_count * BLOCK_SIZE,
-            RecordKind::Hole => 0,
-        }
+        if self.kind.has_data() { self.block_count * BLOCK_SIZE } else { 0 }
     }
 
     /// Bytes of header and payload.
@@ -109,6 +125,8 @@ impl RecordHeader {
             RecordKind::Data => 1,
             RecordKind::Hole => 2,
             RecordKind::Arrived => 3,
+            RecordKind::AnewData => 4,
+            RecordKind::AnewHole => 5,
         };
         bytes[8..16].copy_from_slice(&self.salt.to_le_bytes());
         bytes[16..24].copy_from_slice(&self.sequence.0.to_le_bytes());
@@ -147,6 +165,8 @@ impl RecordHeader {
             1 => RecordKind::Data,
             2 => RecordKind::Hole,
             3 => RecordKind::Arrived,
+            4 => RecordKind::AnewData,
+            5 => RecordKind::AnewHole,
             _ => return Err(NotARecord::Field("kind")),
         };
         if header[5..8] != [0; 3] {
@@ -154,10 +174,7 @@ impl RecordHeader {
         }
         let (sequence, durable) = (Sequence(number(16)), Sequence(number(40)));
         let parsed = Self { kind, salt, sequence, first_block: number(24), block_count: number(32), durable };
-        let most = match kind {
-            RecordKind::Data | RecordKind::Arrived => MAX_RECORD_BLOCKS,
-            RecordKind::Hole => MAX_BLOCKS,
-        };
+        let most = if kind.has_data() { MAX_RECORD_BLOCKS } else { MAX_BLOCKS };
         if parsed.block_count == 0 || parsed.block_count > most {
             return Err(NotARecord::Field("number of blocks"));
         }
@@ -184,6 +201,8 @@ mod tests {
             (1..=4u64).prop_map(|count| (RecordKind::Data, count)),
             (1..=4u64).prop_map(|count| (RecordKind::Arrived, count)),
             (1..=MAX_BLOCKS).prop_map(|count| (RecordKind::Hole, count)),
+            (1..=4u64).prop_map(|count| (RecordKind::AnewData, count)),
+            (1..=MAX_BLOCKS).prop_map(|count| (RecordKind::AnewHole, count)),
         ];
         (kinds, any::<u64>(), 1u64.., any::<u64>()).prop_map(|((kind, block_count), salt, sequence, at)| {
             let first_block = at % (MAX_BLOCKS - block_count + 1);

@@ -8,9 +8,10 @@
 //! A mirror that has lost the thread begins anew where its owner is. What it has may be all that is left of what was acknowledged, so it
 //! is given up only for more. The steps, and what a crash behind each of them leaves:
 //! 1. Everything of the owner's root is brought here, by whoever calls. *The mirror is as it was.*
-//! 2. What is newer than that root is written over what the mirror has, in new files of its journal, and made durable.
-//!    *All that the mirror had, but for what was written over since: the owner has acknowledged nothing else meanwhile.*
-//! 3. The record is put: the owner's root, and the journal from those files on. *Exactly what the owner had.*
+//! 2. What is newer than that root is appended to new files of its journal, in records that do not count yet, and made durable.
+//!    *The mirror is as it was.*
+//! 3. The record is put: the owner's root, and the journal from those files on, up to which record they count, and how many writes they
+//!    stand for. *Exactly what the owner had.*
 //!
 //! That it is a mirror, and no volume of its own that this node has to give account of, is a part of its record, from before the first
 //! change is here.
@@ -25,7 +26,7 @@ use sterna_types::{BLOCK_SIZE, DeviceError, VolumeSize};
 
 use super::error::VolumeError;
 use super::overlay::{BlockSet, Overlay, Source};
-use super::record::VolumeRecord;
+use super::record::{Anew, VolumeRecord};
 use super::recover::first_record;
 use super::storage::{Storage, lock};
 use super::tail::Tail;
@@ -105,9 +106,8 @@ impl Volume {
         changes.iter().try_for_each(|change| self.append_to(rebase, change))
     }
 
-    /// Gives up: the mirror is what it was, with some of what is newer on top.
+    /// Gives up: the mirror is what it was. What was appended takes space until it is sealed, or begins anew.
     pub fn abandon_rebase(&self, rebase: Rebase) {
-        self.layers_mut().active.put(&rebase.overlay);
         self.unsealed_bytes.fetch_add(rebase.bytes, Ordering::AcqRel);
     }
 
@@ -125,6 +125,8 @@ impl Volume {
         let Rebase { overlay, bytes, through, replay_from } = rebase;
         let SealedState { root, generation, written_blocks: sealed_blocks } = sealed;
         let last = self.layers().sealed;
+        let anew =
+            Anew { written_blocks: written_blocks.saturating_sub(sealed_blocks), through: self.journal.appended() };
         let record = VolumeRecord {
             root,
             generation,
@@ -132,6 +134,7 @@ impl Volume {
             size_bytes: self.size().0,
             sealed_through: through,
             replay_from,
+            anew: Some(anew),
             ..last
         };
         {
@@ -154,12 +157,12 @@ impl Volume {
     fn append_to(&self, rebase: &mut Rebase, change: &Change) -> Result<(), VolumeError> {
         let blocks = self.blocks_of_change(change)?;
         let (kind, payload) = match &change.what {
-            Changed::Data(data) => (RecordKind::Data, &data[..]),
-            Changed::Hole(_) => (RecordKind::Hole, &[][..]),
+            Changed::Data(data) => (RecordKind::AnewData, &data[..]),
+            Changed::Hole(_) => (RecordKind::AnewHole, &[][..]),
         };
         let Appended { file, payload_at, .. } =
             self.journal.append(kind, blocks.start, blocks.end - blocks.start, payload)?;
-        let source = if kind == RecordKind::Hole { Source::Hole } else { Source::Journal { file, at: payload_at } };
+        let source = if kind.has_data() { Source::Journal { file, at: payload_at } } else { Source::Hole };
         rebase.overlay.insert(blocks, source);
         rebase.bytes += (HEADER_BYTES + payload.len()) as u64;
         Ok(())

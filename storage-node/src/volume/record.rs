@@ -2,7 +2,7 @@
 //!
 //! | offset | bytes | field |
 //! |---|---|---|
-//! | 0 | 1 | version: 3 where a tail follows, else 2 |
+//! | 0 | 1 | version: 3 where a tail follows, 4 where it is said with what a mirror has begun anew, else 2 |
 //! | 1 | 1 | 1 where there is a root and a checkpoint, 0 for the empty root; 2 more where it is a mirror of what another node owns |
 //! | 2 | 6 | blocks written: how many blocks of data writes of the volume's whole life the root holds, at most 2^48 - 1 |
 //! | 8 | 8 | generation: how often the root has changed |
@@ -13,6 +13,8 @@
 //! | 48 | 32 | root |
 //! | 80 | 32 | checkpoint |
 //! | 112 | | in version 3: the tail of the handoff by which the volume came here, as far as it has not arrived ([`super::tail`]) |
+//! | 112 | 8 | in version 4: blocks of data writes that the mirror has begun anew with, beyond those in the root |
+//! | 120 | 8 | in version 4: sequence number of the last of the journal's records with which it has |
 //!
 //! Integers are little-endian. In version 1, which is still read, nothing was counted: blocks written is zero. The same fields up
 //! to the root are a chunk of their own, the **checkpoint**, always of version 2, so that the packs alone tell which roots there
@@ -55,10 +57,26 @@ pub struct VolumeRecord {
     pub checkpoint: Option<ChunkId>,
     /// Whether another node owns the volume in that epoch, and this is kept so that this node can go on with it.
     pub is_mirror: bool,
+    /// Where it is a mirror that has begun anew and was not sealed since: with what.
+    pub anew: Option<Anew>,
+}
+
+/// With what a mirror has begun anew, beyond its root: see [`super::mirror`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Anew {
+    /// Blocks of data writes, each as often as it was written by the volume's owner.
+    pub written_blocks: u64,
+    /// The last record of the journal with which it has. Those of [`RecordKind::is_anew`] up to here count, and no others.
+    ///
+    /// [`RecordKind::is_anew`]: crate::journal::record::RecordKind::is_anew
+    pub through: Sequence,
 }
 
 impl VolumeRecord {
     /// The record as bytes, with the part of the volume that has not arrived.
+    ///
+    /// # Panics
+    /// Of a mirror that has begun anew, where there is such a part: mirrors have none.
     pub fn encode(&self, tail: &Tail) -> Vec<u8> {
         let mut bytes = vec![0; RECORD_BYTES];
         bytes[..CHECKPOINT_FIELD].copy_from_slice(&self.encode_common());
@@ -66,8 +84,13 @@ impl VolumeRecord {
             bytes[CHECKPOINT_FIELD..].copy_from_slice(checkpoint.as_bytes());
         }
         if !tail.is_empty() {
+            assert!(self.anew.is_none(), "a mirror has everything");
             bytes[0] = VERSION_WITH_TAIL;
             bytes.extend_from_slice(&tail.encode());
+        }
+        if let Some(Anew { written_blocks, through }) = self.anew {
+            bytes[0] = VERSION_ANEW;
+            bytes.extend([written_blocks, through.0].map(u64::to_le_bytes).concat());
         }
         bytes
     }
@@ -113,17 +136,27 @@ impl VolumeRecord {
     pub fn parse(volume: VolumeId, bytes: &[u8]) -> Result<(Self, Tail), VolumeError> {
         let damaged = |what| VolumeError::DamagedRecord { volume, what };
         let (common, rest) = bytes.split_first_chunk::<CHECKPOINT_FIELD>().ok_or_else(|| damaged("it is too short"))?;
-        let (checkpoint, tail) = rest.split_first_chunk::<32>().ok_or_else(|| damaged("it is too short"))?;
+        let (checkpoint, more) = rest.split_first_chunk::<32>().ok_or_else(|| damaged("it is too short"))?;
         let checkpoint = (*checkpoint != [0; 32]).then(|| ChunkId::from_bytes(*checkpoint));
-        if (common[0] == VERSION_WITH_TAIL) == tail.is_empty() {
-            return Err(damaged("its length is wrong"));
+        let (mut common, mut tail, mut anew) = (*common, Tail::EMPTY, None);
+        match (common[0], more) {
+            (VERSION_WITH_TAIL, [_, ..]) => tail = Tail::parse(more).map_err(|_| damaged("its tail is none"))?,
+            (VERSION_ANEW, _) => match more.as_chunks::<8>() {
+                (&[written_blocks, through], []) => {
+                    let [written_blocks, through] = [written_blocks, through].map(u64::from_le_bytes);
+                    anew = Some(Anew { written_blocks, through: Sequence(through) });
+                }
+                _ => return Err(damaged("its length is wrong")),
+            },
+            (VERSION | VERSION_WITHOUT_COUNT, []) => {}
+            (VERSION | VERSION_WITHOUT_COUNT | VERSION_WITH_TAIL, _) => return Err(damaged("its length is wrong")),
+            _ => return Err(damaged("its version is unknown here")),
         }
-        let tail = Tail::parse(tail).map_err(|_| damaged("its tail is none"))?;
-        let mut common = *common;
-        if common[0] == VERSION_WITH_TAIL {
+        if matches!(common[0], VERSION_WITH_TAIL | VERSION_ANEW) {
             common[0] = VERSION;
         }
-        Ok((Self::parse_common(&common, checkpoint).map_err(damaged)?, tail))
+        let common = Self::parse_common(&common, checkpoint).map_err(damaged)?;
+        Ok((Self { anew, ..common }, tail))
     }
 
     /// The volume and the state that a checkpoint speaks of; `None` where the bytes are none.
@@ -168,6 +201,7 @@ impl VolumeRecord {
             replay_from: FileNumber(number(4)),
             checkpoint,
             is_mirror,
+            anew: None,
         })
     }
 }
@@ -176,6 +210,8 @@ impl VolumeRecord {
 const HAS_ROOT: u8 = 1;
 /// In the second byte: it is a mirror.
 const MIRROR: u8 = 2;
+/// 4: a mirror has begun anew.
+const VERSION_ANEW: u8 = 4;
 /// 3: not all of the volume is here.
 const VERSION_WITH_TAIL: u8 = 3;
 /// 2: blocks written are counted.
@@ -205,8 +241,10 @@ mod tests {
             volume in any::<u64>(),
             has_tail in any::<bool>(),
             is_mirror in any::<bool>(),
+            anew in any::<Option<[u64; 2]>>(),
         ) {
-            let tail = if has_tail { tail() } else { Tail::EMPTY };
+            let anew = anew.map(|[written_blocks, through]| Anew { written_blocks, through: Sequence(through) });
+            let tail = if has_tail && anew.is_none() { tail() } else { Tail::EMPTY };
             let root = top.map_or(Root::EMPTY, |top| Root::at(ChunkId::from_bytes(top)));
             let mut record = VolumeRecord {
                 root,
@@ -218,6 +256,7 @@ mod tests {
                 replay_from: FileNumber(numbers[3]),
                 checkpoint: None,
                 is_mirror,
+                anew,
             };
             let volume = VolumeId(volume);
             prop_assert_eq!(VolumeRecord::parse(volume, &record.encode(&tail)).ok(), Some((record, tail.clone())));
@@ -225,6 +264,7 @@ mod tests {
             record.checkpoint = Some(crate::chunk_store::chunk_id(&checkpoint));
             prop_assert_eq!(VolumeRecord::parse(volume, &record.encode(&tail)).ok(), Some((record, tail)));
             let id = crate::chunk_store::chunk_id(&checkpoint);
+            let record = VolumeRecord { anew: None, ..record };
             prop_assert_eq!(VolumeRecord::parse_checkpoint(&checkpoint, id), Some((volume, record)));
         }
 
@@ -249,6 +289,7 @@ mod tests {
             replay_from: FileNumber(6),
             checkpoint: Some(ChunkId::from_bytes([8; 32])),
             is_mirror: false,
+            anew: None,
         };
         let numbers = [2, 3, 4 << 20, 5, 6].map(u64::to_le_bytes).concat();
         (record, [&[version, 1], &written[..], &numbers, &[7; 32], &[8; 32]].concat())
@@ -259,7 +300,7 @@ mod tests {
         let (record, bytes) = golden(2);
         assert_eq!(record.encode(&Tail::EMPTY), *bytes);
         assert_eq!(VolumeRecord::parse(VolumeId(1), &bytes).ok(), Some((record, Tail::EMPTY)));
-        assert!(VolumeRecord::parse(VolumeId(1), &golden(4).1).is_err(), "a version that nobody knows");
+        assert!(VolumeRecord::parse(VolumeId(1), &golden(5).1).is_err(), "a version that nobody knows");
     }
 
     fn tail() -> Tail {
@@ -275,6 +316,19 @@ mod tests {
         assert_eq!(VolumeRecord::parse(VolumeId(1), &bytes).ok(), Some((record, tail())));
         assert!(VolumeRecord::parse(VolumeId(1), &bytes[..bytes.len() - 1]).is_err());
         bytes[0] = 2;
+        assert!(VolumeRecord::parse(VolumeId(1), &bytes).is_err(), "there is more than it says");
+    }
+
+    #[test]
+    fn a_record_of_a_mirror_that_has_begun_anew_is_of_version_4() {
+        let (record, mut bytes) = golden(4);
+        assert!(VolumeRecord::parse(VolumeId(1), &bytes).is_err(), "it does not say with what");
+        bytes.extend([9u64, 7].map(u64::to_le_bytes).concat());
+        let record = VolumeRecord { anew: Some(Anew { written_blocks: 9, through: Sequence(7) }), ..record };
+        assert_eq!(record.encode(&Tail::EMPTY), bytes);
+        assert_eq!(VolumeRecord::parse(VolumeId(1), &bytes).ok(), Some((record, Tail::EMPTY)));
+        assert!(VolumeRecord::parse(VolumeId(1), &bytes[..bytes.len() - 1]).is_err());
+        bytes.push(0);
         assert!(VolumeRecord::parse(VolumeId(1), &bytes).is_err(), "there is more than it says");
     }
 

@@ -71,7 +71,13 @@ impl Volume {
         let directory = storage.make_directory(spec.id)?;
         let begin = Replay { volume: spec.id, sealed_through: sealed.sealed_through, from: sealed.replay_from };
         let replayed = replay(&storage.pool, &directory, begin)?;
-        let (newer, mut unsealed_bytes) = overlay_of(&replayed.records);
+        // What a mirror was about to begin anew with, and has not: nobody has relied on it.
+        let counts = |header: &RecordHeader| {
+            !header.kind.is_anew() || sealed.anew.is_some_and(|anew| header.sequence <= anew.through)
+        };
+        let (records, idle): (Vec<_>, Vec<_>) = replayed.records.iter().partition(|(header, ..)| counts(header));
+        let (newer, mut unsealed_bytes) = overlay_of(records.iter().copied());
+        unsealed_bytes += idle.iter().map(|(header, ..)| header.record_bytes()).sum::<u64>();
         let (mut active, mut absent) = (Overlay::default(), BlockSet::default());
         for hole in tail.holes() {
             active.insert(hole, Source::Hole);
@@ -81,8 +87,10 @@ impl Volume {
         tail.data().for_each(|data| absent.insert(data, ()));
         let journal = Journal::behind(spec.id, directory, Arc::clone(&storage.pool), &replayed);
         journal.set_note(VolumeRecord { size_bytes: spec.size.bytes().0, ..sealed }.encode_checkpoint(spec.id));
-        let data = replayed.records.iter().filter(|(header, ..)| header.kind == RecordKind::Data);
-        let written_blocks = sealed.written_blocks + data.map(|(header, ..)| header.block_count).sum::<u64>();
+        let data = records.iter().filter(|(header, ..)| header.kind == RecordKind::Data);
+        let anew_blocks = sealed.anew.map_or(0, |anew| anew.written_blocks);
+        let written_blocks =
+            sealed.written_blocks + anew_blocks + data.map(|(header, ..)| header.block_count).sum::<u64>();
         let layers = Layers { active, frozen: None, tail: absent, sealed, written_blocks };
         let volume = Self::assemble(spec, Arc::clone(storage), journal, layers, unsealed_bytes);
         volume.adopt_use();
@@ -102,6 +110,7 @@ pub(super) fn first_record(spec: &VolumeSpec) -> VolumeRecord {
         replay_from: FileNumber(1),
         checkpoint: None,
         is_mirror: false,
+        anew: None,
     }
 }
 
@@ -112,12 +121,15 @@ fn check_epoch(spec: &VolumeSpec, kept: Epoch) -> Result<(), VolumeError> {
 }
 
 /// The overlay that these records make, and how many bytes of the journal they take.
-pub(crate) fn overlay_of(records: &[(RecordHeader, Arc<JournalFile>, u64)]) -> (Overlay, u64) {
+pub(crate) fn overlay_of<'a>(
+    records: impl IntoIterator<Item = &'a (RecordHeader, Arc<JournalFile>, u64)>,
+) -> (Overlay, u64) {
     let (mut overlay, mut bytes) = (Overlay::default(), 0);
     for (header, file, payload_at) in records {
-        let source = match header.kind {
-            RecordKind::Data | RecordKind::Arrived => Source::Journal { file: Arc::clone(file), at: *payload_at },
-            RecordKind::Hole => Source::Hole,
+        let source = if header.kind.has_data() {
+            Source::Journal { file: Arc::clone(file), at: *payload_at }
+        } else {
+            Source::Hole
         };
         overlay.insert(header.first_block..header.first_block + header.block_count, source);
         bytes += header.record_bytes();

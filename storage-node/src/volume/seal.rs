@@ -169,6 +169,7 @@ impl Volume {
             replay_from: cut.replay_from,
             checkpoint: None,
             is_mirror: old.is_mirror,
+            anew: old.anew.filter(|anew| anew.through > cut.through),
         };
         let checkpoint = Bytes::copy_from_slice(&record.encode_checkpoint(self.id));
         record.checkpoint = Some(writer.put(NewChunk::of(ChunkKind::Checkpoint, checkpoint))?);
