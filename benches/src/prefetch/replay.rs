@@ -261,6 +261,9 @@ mod tests {
         let work = Work { name: "some", before: requests.clone(), again: requests };
         let [without, ours] = [Way::Nothing, Way::Ours].map(|way| replay(&disk, &work, way, 3e6, 0.1));
         assert!(ours.waited_s < without.waited_s / 2.0, "{ours:?}, {without:?}");
-        assert!(ours.brought_bytes <= without.brought_bytes * 1.01, "{ours:?}, {without:?}");
+        // Once the trace is at its end, what is hot comes too: regions, of which a block was read.
+        let all: f64 =
+            (0..disk.chunk_count()).map(|number| disk.chunk(u32::try_from(number).expect("few")).wire_bytes).sum();
+        assert!(ours.brought_bytes < (without.brought_bytes + all) / 2.0, "{ours:?}, {without:?}, of {all}");
     }
 }
