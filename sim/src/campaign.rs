@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 
+use crate::cluster::Cared;
 use crate::ended::Ended;
 use crate::run;
 
@@ -20,6 +21,8 @@ pub enum Of {
     Sites,
     /// Several sites, and all that is between them.
     Clusters,
+    /// The same for hours, with many volumes, and somebody who sees to them.
+    Soaks,
 }
 
 /// What many runs amount to.
@@ -37,6 +40,8 @@ pub struct Report {
     pub in_sync: u64,
     /// How often its owner has handed a volume over, as that was answered.
     pub handoffs: u64,
+    /// What administrators have done.
+    pub cared: Cared,
     /// How long it took.
     pub took: Duration,
     /// The runs in which a promise was not kept, by seed.
@@ -51,6 +56,7 @@ impl Report {
         self.takeovers += u64::from(ended.takeovers);
         self.in_sync += u64::from(ended.in_sync);
         self.handoffs += u64::from(ended.handoffs);
+        self.cared += ended.cared;
         if ended.violation.is_some() {
             self.violated.push(ended);
         }
@@ -80,14 +86,24 @@ pub fn play_sites(seeds: Seeds) -> Report {
 
 /// Plays clusters, each by `sim`, the program that this crate makes. One whose process ends otherwise than it should is a violation.
 pub fn play_clusters(sim: &Path, seeds: Seeds) -> Report {
+    by_processes(sim, &["--of", "clusters"], seeds)
+}
+
+/// Plays clusters for hours, with so many faults, in the same way.
+pub fn play_soaks(sim: &Path, seeds: Seeds, faults: u32) -> Report {
+    by_processes(sim, &["--of", "soaks", "--faults", &faults.to_string()], seeds)
+}
+
+fn by_processes(sim: &Path, of: &[&str], seeds: Seeds) -> Report {
     on_all_processors(seeds, |seed| {
-        play_cluster(sim, seed).unwrap_or_else(|error| Ended::before_it_began(seed, format!("its process: {error:#}")))
+        by_process(sim, of, seed)
+            .unwrap_or_else(|error| Ended::before_it_began(seed, format!("its process: {error:#}")))
     })
 }
 
-fn play_cluster(sim: &Path, seed: u64) -> Result<Ended> {
+fn by_process(sim: &Path, of: &[&str], seed: u64) -> Result<Ended> {
     let mut command = Command::new(sim);
-    command.args(["--of", "clusters", "--ended", "--from", &seed.to_string()]).stdin(Stdio::null());
+    command.args(of).args(["--ended", "--from", &seed.to_string()]).stdin(Stdio::null());
     // Ctrl-C is for the campaign, and not for what it plays.
     command.process_group(0);
     let output = command.output().with_context(|| format!("cannot run {}", sim.display()))?;

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::cluster::Cared;
 use crate::story::Story;
 
 /// How a run has ended.
@@ -17,6 +18,8 @@ pub struct Ended {
     pub in_sync: u32,
     /// How often its owner has handed a volume over, as that was answered.
     pub handoffs: u32,
+    /// What administrators have done.
+    pub cared: Cared,
     /// What has happened.
     pub story: Story,
     /// What was violated.

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use serde_json::{Value, json};
 use sterna_sim::campaign::{self, Of, Report, Seeds};
-use sterna_sim::cluster::{self, Played};
+use sterna_sim::cluster::{self, Cared, Played};
 use sterna_sim::ended::Ended;
 use sterna_sim::run;
 use sterna_tests::faults::history::Record;
@@ -18,12 +18,15 @@ use sterna_tests::faults::history::Record;
 #[derive(Debug, Parser)]
 #[command(name = "sim")]
 struct Args {
-    /// What they are played of; both if it is not said.
+    /// What they are played of; sites and clusters if it is not said.
     #[arg(long)]
     of: Option<Of>,
     /// How many.
     #[arg(long, default_value_t = 1_000)]
     seeds: u64,
+    /// How many faults a soak has: one in some thirteen seconds.
+    #[arg(long, default_value_t = 540)]
+    faults: u32,
     /// The first of them.
     #[arg(long, default_value_t = 1)]
     from: u64,
@@ -70,6 +73,7 @@ fn one(args: &Args) -> Result<bool> {
     }
     let Played { ended, history } = match args.of {
         Some(Of::Clusters) => cluster::play(args.from),
+        Some(Of::Soaks) => cluster::soak(args.from, args.faults),
         Some(Of::Sites) | None => Played { ended: run::play(args.from), history: Vec::new() },
     };
     if args.ended {
@@ -99,15 +103,16 @@ fn write_history(path: &Path, history: &[Record]) -> Result<()> {
 }
 
 /// Plays many; whether all were played, and all promises were kept.
-fn many(&Args { of, seeds: count, from: first, first: until_violated, ref json, .. }: &Args) -> Result<bool> {
+fn many(&Args { of, seeds: count, faults, from: first, first: until_violated, ref json, .. }: &Args) -> Result<bool> {
     let sim = std::env::current_exe().context("the program does not know where it is")?;
     let seeds = Seeds { first, count, until_violated };
     end_on_ctrl_c()?;
     let (mut violated, mut all_played) = (Vec::new(), true);
-    for each in [Of::Sites, Of::Clusters].into_iter().filter(|each| of.is_none_or(|of| of == *each)) {
+    for each in of.map_or(vec![Of::Sites, Of::Clusters], |of| vec![of]) {
         let (what, report) = match each {
             Of::Sites => ("site", campaign::play_sites(seeds)),
             Of::Clusters => ("cluster", campaign::play_clusters(&sim, seeds)),
+            Of::Soaks => ("soak", campaign::play_soaks(&sim, seeds, faults)),
         };
         tell(what, first, &report);
         if report.seeds < count {
@@ -141,7 +146,8 @@ fn end_on_ctrl_c() -> Result<()> {
 }
 
 fn tell(what: &str, from: u64, report: &Report) {
-    let Report { seeds, events, stops, takeovers, in_sync, handoffs, took, violated } = report;
+    let Report { seeds, events, stops, takeovers, in_sync, handoffs, cared, took, violated } = report;
+    let Cared { snapshots, deletions, collections } = cared;
     for Ended { seed, story, violation, .. } in violated.iter().take(SHOWN) {
         println!("seed {seed} of a {what}: {}\n{story}", violation.as_deref().unwrap_or_default());
     }
@@ -149,7 +155,8 @@ fn tell(what: &str, from: u64, report: &Report) {
     let per_minute = 60.0 * *seeds as f64 / seconds;
     println!(
         "{seeds} seeds of a {what} from {from} on in {seconds:.1} s ({per_minute:.0} a minute): {events} events, {stops} stops of a \
-         machine, {takeovers} failovers, {in_sync} of them to who was in sync, {handoffs} handoffs, {} violations",
+         machine, {takeovers} failovers, {in_sync} of them to who was in sync, {handoffs} handoffs, {snapshots} snapshots, \
+         {deletions} deletions, {collections} collections, {} violations",
         violated.len()
     );
 }

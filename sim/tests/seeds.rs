@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use sterna_sim::campaign::{self, Report, Seeds};
+use sterna_sim::cluster::Cared;
 use sterna_sim::ended::Ended;
 use sterna_sim::run;
 use sterna_tests::faults::check::{Promise, check};
@@ -12,6 +13,7 @@ use sterna_tests::faults::mark::Found;
 
 /// How many the short form of `scripts/sim` plays.
 const SEEDS: u64 = 1_000;
+const FAULTS_OF_AN_HOUR: u32 = 270;
 const ALL: Seeds = Seeds { first: 1, count: SEEDS, until_violated: false };
 
 /// That all promises were kept, in so many runs.
@@ -37,6 +39,24 @@ fn heavy_no_seed_of_a_cluster_breaks_a_promise() {
     assert!(report.takeovers > SEEDS / 2, "{} failovers", report.takeovers);
     assert!(report.in_sync > SEEDS / 2, "{} of them to who was in sync", report.in_sync);
     assert!(report.handoffs > SEEDS, "{} handoffs", report.handoffs);
+}
+
+/// Two hours of twenty volumes, after each of which nothing may be left.
+#[test]
+fn heavy_nothing_is_lost_in_hours_and_nothing_stays_behind() {
+    let hours = Seeds { count: 2, ..ALL };
+    let report = campaign::play_soaks(Path::new(env!("CARGO_BIN_EXE_sim")), hours, FAULTS_OF_AN_HOUR);
+    let violated: Vec<_> = report.violated.iter().map(|ended| (ended.seed, &ended.violation)).collect();
+    assert!(violated.is_empty(), "{violated:?}\n{}", report.violated[0].story);
+    let Report { seeds, stops, takeovers, handoffs, cared, .. } = report;
+    assert_eq!(seeds, hours.count);
+    let Cared { snapshots, deletions, collections } = cared;
+    // Hours in which nothing happens show little.
+    assert!(
+        takeovers > 40 && handoffs > 200 && stops > 100,
+        "{takeovers} failovers, {handoffs} handoffs, {stops} stops"
+    );
+    assert!(snapshots > 200 && deletions > 60 && collections > 100, "{cared:?}");
 }
 
 #[test]

@@ -31,7 +31,7 @@ use super::imports::Imports;
 use super::mirrors::Roster;
 use super::replication::{Pace, Precedence, Reach};
 use super::storage::Engine;
-use super::volumes::Volumes;
+use super::volumes::{HeldSlot, Volumes};
 
 /// A node that is open.
 ///
@@ -220,6 +220,19 @@ impl Node {
         blocking(move || remove_deleted(&own.engine, &known)).await?
     }
 
+    /// Removes what is kept of a volume that the metadata has deleted. Durable on return.
+    ///
+    /// # Errors
+    /// What the storage says; the rest goes with the next start.
+    pub(super) async fn remove_left(&self, mut slot: HeldSlot, id: VolumeId) -> Result<()> {
+        slot.close().await;
+        let storage = Arc::clone(&self.engine.storage);
+        blocking(move || storage.remove_deleted(id)).await??;
+        self.volumes.promises().forget(id);
+        slot.forget();
+        Ok(())
+    }
+
     /// Keeps a root's chunks from being collected for as long as what is returned lives. The caller has taken the root
     /// with [`Node::in_transit`] held, and holds it still.
     pub(super) fn hold_root(self: &Arc<Self>, root: Root) -> HeldRoot {
@@ -246,6 +259,12 @@ impl Node {
         roots.sort_unstable();
         roots.dedup();
         roots
+    }
+
+    /// How many roots are held because they are being read.
+    #[cfg(feature = "simulation")]
+    pub(super) fn held_roots(&self) -> usize {
+        self.held().len()
     }
 
     fn held(&self) -> std::sync::MutexGuard<'_, BTreeMap<Root, usize>> {
@@ -308,9 +327,9 @@ fn check_identity(metadata: &Metadata, identity: &Identity, root: &Path) -> Resu
 /// Removes what is kept of volumes that the metadata has deleted: the node was killed between the two.
 fn remove_deleted(engine: &Engine, metadata: &Metadata) -> Result<()> {
     let is_known = |id: &VolumeId| metadata.volume(*id).is_some();
-    for id in engine.storage.kept_volumes()?.into_iter().filter(|id| !is_known(id)) {
+    for id in engine.storage.known_volumes()?.into_iter().filter(|id| !is_known(id)) {
         tracing::info!(volume = %id, "removing what is left of a deleted volume");
-        engine.storage.remove_volume(id).with_context(|| format!("cannot remove what is left of volume {id}"))?;
+        engine.storage.remove_deleted(id).with_context(|| format!("cannot remove what is left of volume {id}"))?;
     }
     let importing = metadata.volumes().filter(|volume| volume.state == VolumeState::Importing);
     for volume in importing {

@@ -1,4 +1,6 @@
-//! What this node still has of volumes that others own now.
+//! What this node still has of volumes that others own now, or that there are not any more.
+//!
+//! Of a volume that was deleted it forgets everything.
 //!
 //! What it has handed over it keeps for as long as the owner lacks something, and then forgets it: the owner has all of that.
 //!
@@ -10,6 +12,7 @@
 //! 3. The metadata is told: as a snapshot where that is more than what was gone on with. *It is told again, and knows.*
 //! 4. What is kept of it here beside chunks is removed. *The rest of it is removed, and not looked at.*
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,9 +37,16 @@ pub(super) async fn run(node: Arc<Node>) {
     // What is here of epochs that nobody remembers is looked for once: later ones are all remembered for long enough. And again
     // where something has failed: what the metadata was told without an answer it may know, and then it asks for it no more.
     let mut look_everywhere = true;
+    let (mut seen, mut deleted) = (node.metadata.read(), BTreeSet::new());
     loop {
-        let all_went_well = settle_all(&node, look_everywhere).await;
-        look_everywhere = !all_went_well;
+        let metadata = node.metadata.read();
+        // Only what was there is known to be gone: a view may be too old for what is new.
+        deleted.extend(seen.volumes().map(|entry| entry.id).filter(|id| metadata.volume(*id).is_none()));
+        seen = metadata;
+        let are_forgotten = forget(&node, &mut deleted).await;
+        let is_settled = settle_all(&node, look_everywhere).await;
+        look_everywhere = !is_settled;
+        let all_went_well = are_forgotten && is_settled;
         tokio::select! {
             () = node.stopping.cancelled() => return,
             changed = view.changed(), if all_went_well => if changed.is_err() { return },
@@ -45,6 +55,36 @@ pub(super) async fn run(node: Arc<Node>) {
         // The metadata changes all the time, and this many volumes are not looked through each time.
         tokio::time::sleep(PAUSE).await;
     }
+}
+
+/// Removes what is here of volumes that were deleted; whether nothing is left of them.
+async fn forget(node: &Arc<Node>, deleted: &mut BTreeSet<VolumeId>) -> bool {
+    if deleted.is_empty() {
+        return true;
+    }
+    let storage = Arc::clone(&node.engine.storage);
+    let known = match blocking(move || storage.known_volumes()).await.map_err(anyhow::Error::from) {
+        Ok(Ok(known)) => known,
+        Ok(Err(error)) => return not_listed(&error.into()),
+        Err(panic) => return not_listed(&panic),
+    };
+    deleted.retain(|id| known.binary_search(id).is_ok());
+    for id in deleted.clone() {
+        let slot = node.volumes.hold(id).await;
+        match node.remove_left(slot, id).await {
+            Ok(()) => drop(deleted.remove(&id)),
+            Err(error) => {
+                tracing::warn!(volume = %id, "what is left of a volume that was deleted stays for now: {error:#}");
+            }
+        }
+    }
+    deleted.is_empty()
+}
+
+/// That it is not known what there is: nothing is done then.
+fn not_listed(error: &anyhow::Error) -> bool {
+    tracing::error!("what is kept here of volumes cannot be listed: {error:#}");
+    false
 }
 
 /// Whether nothing is left to settle.
@@ -59,10 +99,7 @@ async fn settle_all(node: &Arc<Node>, look_everywhere: bool) -> bool {
         let kept = blocking(move || storage.kept_volumes()).await;
         match kept.map_err(anyhow::Error::from).and_then(|kept| kept.map_err(anyhow::Error::from)) {
             Ok(kept) => volumes.extend(kept),
-            Err(error) => {
-                all_went_well = false;
-                tracing::error!("what is kept here of volumes cannot be listed: {error:#}");
-            }
+            Err(error) => all_went_well = not_listed(&error),
         }
     }
     for id in volumes {

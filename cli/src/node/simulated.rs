@@ -3,6 +3,7 @@
 //! What it does not have are the sockets of its machine, so its clients are given devices, and administrators' calls are made
 //! directly; and the renewal of its certificate, because no run lasts so long.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,12 +16,13 @@ use sterna_consensus::state::volume::UnixTime;
 use sterna_consensus::{Metadata, MetadataConfig, MetadataNode};
 use sterna_nbd_server::Client;
 use sterna_runtime::chance;
-use sterna_storage_node::chunk_store::PackStoreOptions;
 use sterna_storage_node::chunk_store::index::Index;
+use sterna_storage_node::chunk_store::{ChunkKind, PackStoreOptions};
 use sterna_storage_node::disk::Disk;
+use sterna_storage_node::map;
 use sterna_storage_node::volume::StorageOptions;
 use sterna_transport::{Authority, Credentials, Listener, PrivateKey, Subject, Tls};
-use sterna_types::{BlockDevice, ClusterId, NodeId, NodeName, SiteName, TokenId};
+use sterna_types::{BlockDevice, ClusterId, NodeId, NodeName, Root, SiteName, TokenId};
 use tokio::runtime::Handle;
 
 use super::admin::direct;
@@ -85,6 +87,19 @@ pub struct FailedOver {
     pub lost_bytes: u64,
     /// Whether who goes on was in sync, and has every flush that was acknowledged.
     pub is_in_sync: bool,
+}
+
+/// What a node holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holding {
+    /// Chunks, whoever needs them.
+    pub chunks: u64,
+    /// Those of them that what it keeps of volumes refers to, or the volumes and snapshots that the metadata names.
+    pub needed_chunks: u64,
+    /// How many roots are held because they are being read.
+    pub held_roots: usize,
+    /// Of how many volumes it keeps anything of its own.
+    pub volumes: usize,
 }
 
 /// What can be asked of a node that runs. Clones are the same one.
@@ -276,6 +291,73 @@ impl NodeHandle {
     /// Why it was not carried out, as far as is known.
     pub async fn move_volume(&self, volume: &str, site: &str, require: &str) -> Result<u64> {
         Ok(direct::move_volume(&self.node, volume, site, require).await?)
+    }
+
+    /// `sterna snapshot create VOLUME@NAME`.
+    ///
+    /// # Errors
+    /// Why not, as far as is known.
+    pub async fn snapshot(&self, volume: &str, name: &str) -> Result<()> {
+        Ok(direct::snapshot(&self.node, volume, name).await?)
+    }
+
+    /// `sterna snapshot delete VOLUME@NAME`.
+    ///
+    /// # Errors
+    /// Why not, as far as is known.
+    pub async fn delete_snapshot(&self, volume: &str, name: &str) -> Result<()> {
+        Ok(direct::delete_snapshot(&self.node, volume, name).await?)
+    }
+
+    /// `sterna volume delete NAME --with-snapshots`.
+    ///
+    /// # Errors
+    /// Why not, as far as is known.
+    pub async fn delete_volume(&self, name: &str) -> Result<()> {
+        Ok(direct::delete_volume(&self.node, name).await?)
+    }
+
+    /// `sterna gc`.
+    ///
+    /// # Errors
+    /// Why not; what it has freed by then stays free.
+    pub async fn collect(&self) -> Result<()> {
+        Ok(direct::collect(&self.node).await?)
+    }
+
+    /// What it holds now. Follows every reference by itself, not as a collection does.
+    ///
+    /// # Errors
+    /// What cannot be read.
+    pub fn holding(&self) -> Result<Holding> {
+        let storage = &self.node.engine.storage;
+        let mut needed = HashSet::new();
+        let mut open = Vec::new();
+        for record in storage.sealed()?.into_values() {
+            open.extend(record.root.top().map(|top| (ChunkKind::Node, top)));
+            needed.extend(record.checkpoint);
+        }
+        for volume in self.metadata().volumes() {
+            let snapshots = volume.snapshots.values().map(|snapshot| snapshot.root);
+            let roots = snapshots.chain([volume.published.root]);
+            open.extend(roots.filter_map(Root::top).map(|top| (ChunkKind::Node, top)));
+        }
+        while let Some((kind, id)) = open.pop() {
+            if needed.contains(&id) {
+                continue;
+            }
+            // Of what the metadata names, a site may have nothing yet.
+            let Some(bytes) = storage.store().get(id)? else { continue };
+            needed.insert(id);
+            let below = match kind {
+                ChunkKind::Node => map::kind_of_children(&map::Node::decode(&bytes)?),
+                ChunkKind::Manifest | ChunkKind::Data | ChunkKind::Checkpoint => ChunkKind::Data,
+            };
+            open.extend(map::children(kind, &bytes)?.into_iter().map(|child| (below, child)));
+        }
+        let (chunks, volumes) = (self.node.engine.store.stats()?.chunks, storage.known_volumes()?.len());
+        let (needed_chunks, held_roots) = (needed.len() as u64, self.node.held_roots());
+        Ok(Holding { chunks, needed_chunks, held_roots, volumes })
     }
 
     /// The contents of a snapshot that is here (`NAME@SNAPSHOT`).

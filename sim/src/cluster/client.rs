@@ -44,6 +44,11 @@ impl Progress {
     fn below(&self, end: u64) -> u64 {
         self.0.random.borrow_mut().below(end)
     }
+
+    /// A time by chance, shorter than this.
+    fn within(&self, longest: Duration) -> Duration {
+        Duration::from_millis(self.below(u64::try_from(longest.as_millis()).unwrap_or(u64::MAX)))
+    }
 }
 
 /// A client, at work.
@@ -64,13 +69,14 @@ impl Client {
 
     /// Works until it is told to stop.
     pub(super) async fn run(self, stop: CancellationToken) {
-        while !stop.is_cancelled() {
+        while !stop.is_cancelled() && !self.is_closed() {
             if self.world.clients_work.get()
+                && self.world.with(self.volume(), |standing| standing.id.is_some())
                 && let Some(device) = self.attach().await
             {
                 self.work(&device, &stop).await;
             }
-            let pause = Duration::from_millis(self.progress.below(MOST_ATTACH_PAUSE_MS));
+            let pause = self.progress.within(self.world.shape.between_attaches);
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = tokio::time::sleep(pause) => {}
@@ -106,15 +112,19 @@ impl Client {
                 Outcome::Failed(_) if last_done.elapsed() > patience => return,
                 _ => tokio::time::sleep(AGAIN).await,
             }
-            if stop.is_cancelled() || !self.world.clients_work.get() {
+            if stop.is_cancelled() || !self.world.clients_work.get() || self.is_closed() {
                 return;
             }
-            tokio::time::sleep(Duration::from_millis(self.progress.below(MOST_PAUSE_MS))).await;
+            tokio::time::sleep(self.progress.within(self.world.shape.between_requests)).await;
             if let Some(block) = doubt {
                 outcome = self.read(device, block, 1).await;
                 if outcome == Outcome::Done {
                     doubt = None;
                 }
+                continue;
+            }
+            if let Some(snapshot) = self.world.with(self.volume(), |standing| standing.wanted.take()) {
+                self.take_snapshot(snapshot).await;
                 continue;
             }
             outcome = match self.progress.below(100) {
@@ -133,12 +143,45 @@ impl Client {
         }
     }
 
+    /// Has its volume's contents kept under a name, and looks at them. It is its own reader of that moment: nothing is on its way.
+    async fn take_snapshot(&self, snapshot: String) {
+        let volume = self.volume();
+        let asked = self.asks(Does::Snapshot { found: Vec::new() });
+        let name = self.world.setting.volumes[usize::from(volume)].name.clone();
+        let taken = self.node.snapshot(&name, &snapshot).await;
+        let answered_ns = now_ns();
+        let looked = match taken {
+            Ok(()) => self.node.export(&format!("{name}@{snapshot}")).await,
+            Err(error) => Err(error),
+        };
+        let found = match looked {
+            Ok(bytes) => Found::all_of(volume, &bytes),
+            Err(error) => {
+                self.world.tell(&format!("no snapshot '{snapshot}' of volume {volume} is known of: {error:#}"));
+                // What was not answered for is not relied on.
+                return asked.forgets();
+            }
+        };
+        asked.heard(answered_ns, found.clone());
+        self.world.with(volume, |standing| standing.snapshots.insert(snapshot, found));
+        self.world.count(|cared| cared.snapshots += 1);
+    }
+
+    fn volume(&self) -> u8 {
+        self.progress.0.volume
+    }
+
+    /// Whether the volume is to go.
+    fn is_closed(&self) -> bool {
+        self.world.with(self.volume(), |standing| standing.is_closed)
+    }
+
     async fn write(&self, device: &Device) -> (u64, Outcome) {
         let Counters { volume, node, connection, sequence, .. } = &*self.progress.0;
         sequence.set(sequence.get() + 1);
         let (block, sequence) = (sequence.get() % self.blocks, sequence.get());
         let bytes = Mark { node: *node, connection: connection.get(), sequence }.to_bytes(*volume, block);
-        let persistence = if self.world.power_is_lost { Persistence::Durable } else { Persistence::AtNextFlush };
+        let persistence = if self.world.shape.power_is_lost { Persistence::Durable } else { Persistence::AtNextFlush };
         let asked = self.asks(Does::Write { block, sequence });
         let done = device.write(ByteOffset(block * BLOCK), bytes.into(), persistence).await;
         (block, asked.hears(outcome_of(&done), None))
@@ -148,7 +191,7 @@ impl Client {
         let asked = self.asks(Does::Flush);
         let done = device.flush().await;
         if done.is_ok() {
-            self.world.flushes.borrow_mut()[usize::from(self.progress.0.volume)] += 1;
+            self.world.with(self.volume(), |standing| standing.flushes += 1);
         }
         asked.hears(outcome_of(&done), None)
     }
@@ -168,7 +211,7 @@ impl Client {
     async fn read(&self, device: &Device, first: u64, count: u64) -> Outcome {
         let asked = self.asks(Does::Read { first, found: Vec::new() });
         let range = ByteRange::new(ByteOffset(first * BLOCK), count * BLOCK).expect("blocks of the volume");
-        let flushed = if self.world.power_is_lost { device.flush().await } else { Ok(()) };
+        let flushed = if self.world.shape.power_is_lost { device.flush().await } else { Ok(()) };
         let read = match flushed {
             Ok(()) => device.read(range).await,
             Err(error) => Err(error),
@@ -199,6 +242,17 @@ struct Asked<'a> {
 }
 
 impl Asked<'_> {
+    /// It was answered at a moment that has passed, and this is what was found.
+    fn heard(mut self, answered_ns: u64, found: Vec<Found>) {
+        self.does = None;
+        self.tell_of(Does::Snapshot { found }, answered_ns, Outcome::Done);
+    }
+
+    /// It does not count.
+    fn forgets(mut self) {
+        self.does = None;
+    }
+
     fn hears(mut self, outcome: Outcome, found: Option<Vec<Found>>) -> Outcome {
         if let (Some(Does::Read { found: of, .. }), Some(found)) = (&mut self.does, found) {
             *of = found;
@@ -208,7 +262,12 @@ impl Asked<'_> {
     }
 
     fn tell(&mut self, outcome: Outcome) {
-        let Some(does) = self.does.take() else { return };
+        if let Some(does) = self.does.take() {
+            self.tell_of(does, now_ns(), outcome);
+        }
+    }
+
+    fn tell_of(&self, does: Does, answered_ns: u64, outcome: Outcome) {
         let Counters { volume, node, .. } = &*self.client.progress.0;
         self.client.world.record(Record::Operation(Operation {
             volume: *volume,
@@ -216,7 +275,7 @@ impl Asked<'_> {
             connection: self.connection,
             does,
             invoked_ns: self.invoked_ns,
-            answered_ns: now_ns(),
+            answered_ns,
             outcome,
         }));
     }
@@ -241,10 +300,6 @@ const BLOCK: u64 = BLOCK_BYTES as u64;
 const ESHUTDOWN: u32 = sterna_tests::faults::check::contents::ESHUTDOWN;
 const ENOSPC: u32 = 28;
 const EIO: u32 = 5;
-/// Between two attempts to be let in.
-const MOST_ATTACH_PAUSE_MS: u64 = 600;
-/// Between two requests.
-const MOST_PAUSE_MS: u64 = 80;
 /// Before the next request after one that was refused.
 const AGAIN: Duration = Duration::from_millis(50);
 /// Without an acknowledgement, before the connection is given up: shorter and longer than a session.

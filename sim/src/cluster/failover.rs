@@ -12,7 +12,6 @@ use sterna_consensus::Metadata;
 use sterna_consensus::state::volume::Volume;
 use sterna_tests::faults::history::{Kept, Record, Takeover};
 use sterna_tests::faults::mark::Found;
-use sterna_tests::oracle::block::BLOCK_BYTES;
 use sterna_types::{BLOCK_SIZE, NodeId, VolumeName};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::time::sleep;
@@ -196,8 +195,7 @@ impl Failovers {
                         missing = Some(format!("'{name}' cannot be read: {:?}", exported.map(|read| read.map(drop))));
                         continue;
                     };
-                    let blocks = (0..).zip(bytes.chunks(BLOCK_BYTES));
-                    Some(blocks.map(|(block, bytes)| Found::of(volume, block, bytes)).collect())
+                    Some(Found::all_of(volume, &bytes))
                 }
             };
             self.world.record(Record::Kept(Kept { volume, epoch, found }));
@@ -206,8 +204,13 @@ impl Failovers {
         missing
     }
 
+    /// Whether it is taken down what the owner of a superseded epoch still had.
+    pub(super) fn has_looked_at(&self, volume: u8, epoch: u64) -> bool {
+        self.asked.borrow()[usize::from(volume)].looked_at.contains(&epoch)
+    }
+
     /// The metadata, from the first node that has it.
-    async fn metadata(&self) -> Option<Arc<Metadata>> {
+    pub(super) async fn metadata(&self) -> Option<Arc<Metadata>> {
         for node in 0..self.world.places.len() {
             let asked = self.world.ask(node, |node| async move { node.linearizable().await }).await;
             if let Some(Ok(metadata)) = asked {
@@ -217,12 +220,14 @@ impl Failovers {
         None
     }
 
-    fn entry<'a>(&self, metadata: &'a Metadata, volume: u8) -> Option<&'a Arc<Volume>> {
+    /// A volume, as the metadata knows it.
+    pub(super) fn entry<'a>(&self, metadata: &'a Metadata, volume: u8) -> Option<&'a Arc<Volume>> {
         let name: VolumeName = self.name(volume).parse().ok()?;
         metadata.volume_named(&name)
     }
 
-    fn place_of(&self, node: NodeId) -> Option<usize> {
+    /// Where a node is.
+    pub(super) fn place_of(&self, node: NodeId) -> Option<usize> {
         self.world.admitted.borrow().iter().position(|admitted| *admitted == Some(node))
     }
 

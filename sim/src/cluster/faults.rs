@@ -61,14 +61,14 @@ impl Faults {
     }
 
     /// Inflicts them, and returns when the last is over.
-    pub(super) async fn inflict(self: &Rc<Self>, seed: u64, count: u32) {
+    pub(super) async fn inflict(self: &Rc<Self>) {
+        let shape = self.world.shape;
         let sites = u8::try_from(self.world.places.len()).unwrap_or(u8::MAX);
-        let volumes = 0..u8::try_from(self.world.setting.volumes.len()).unwrap_or(u8::MAX);
-        let with_members: Vec<_> = volumes.filter(|volume| self.world.copies(*volume) > 1).collect();
-        let plan = Plan::with_members(seed, count, sites, &with_members);
-        let (begun, mut random, mut under_way) = (Instant::now(), Random::new(!seed), JoinSet::new());
+        let with_members: Vec<_> = (0..shape.places).filter(|place| shape.copies(*place).count > 1).collect();
+        let plan = Plan::with_members(shape.seed, shape.faults, sites, &with_members);
+        let (begun, mut random, mut under_way) = (Instant::now(), Random::new(!shape.seed), JoinSet::new());
         for planned in plan.faults {
-            sleep_until(begun + Duration::from_millis(planned.begins_ms)).await;
+            sleep_until(begun + Duration::from_millis(planned.begins_ms) * shape.stretch).await;
             let (own, draw) = (Rc::clone(self), random.bits());
             under_way.spawn_local(async move {
                 let harm = own.choose(planned.fault, &mut Random::new(draw));
@@ -81,7 +81,7 @@ impl Faults {
     /// What is done in place of a planned fault, if it is not that.
     fn choose(&self, fault: Fault, random: &mut Random) -> Harm {
         match fault {
-            Fault::Kill { site } if self.world.power_is_lost => Harm::PowerLoss(site.into()),
+            Fault::Kill { site } if self.world.shape.power_is_lost => Harm::PowerLoss(site.into()),
             Fault::Pause { site } => {
                 let site = usize::from(site);
                 let other = (site + 1) % self.world.places.len();
@@ -94,8 +94,13 @@ impl Faults {
             }
             // A plan has a volume for each site.
             Fault::Failover { volume, ahead, by } => {
-                let volumes = u8::try_from(self.world.setting.volumes.len()).unwrap_or(u8::MAX);
-                Harm::Planned(Fault::Failover { volume: volume % volumes, ahead, by })
+                let (places, sites) = (self.world.shape.places, self.world.places.len());
+                let is_any = usize::from(places) > sites;
+                let drawn = if is_any { u8::try_from(random.below(places.into())).unwrap_or(0) } else { volume };
+                Harm::Planned(Fault::Failover { volume: self.world.standing(drawn % places), ahead, by })
+            }
+            Fault::Member { volume, turn, behind, behind_ms, by } => {
+                Harm::Planned(Fault::Member { volume: self.world.standing(volume), turn, behind, behind_ms, by })
             }
             fault => Harm::Planned(fault),
         }
@@ -109,7 +114,7 @@ impl Faults {
         let _parts = self.hold(&harm).await;
         self.world.tell(&format!("fault {number}: {shown}, for {} ms", lasts.as_millis()));
         let began_ns = now_ns();
-        let stop = if self.world.power_is_lost { power_loss(draw) } else { Stop::Kill };
+        let stop = if self.world.shape.power_is_lost { power_loss(draw) } else { Stop::Kill };
         let planned = match harm {
             Harm::Planned(fault) => {
                 self.planned(&fault, lasts, stop, draw).await;
@@ -171,6 +176,9 @@ impl Faults {
     /// turn, before anybody has come to it.
     async fn fail_over(&self, volume: u8, ahead: u8, by: Strike, lasts: Duration, stop: Stop, again: bool) {
         let _turn = self.failovers.turn(volume).await;
+        if self.world.with(volume, |standing| standing.is_closed) {
+            return;
+        }
         let Some(owner) = self.failovers.owner(volume).await else { return };
         let heir = (owner + usize::from(ahead)) % self.world.places.len();
         if heir == owner {

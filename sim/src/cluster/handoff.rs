@@ -28,10 +28,9 @@ impl Handoffs {
     }
 
     /// Has one volume after the other handed over, all volumes at the same time, until `faults` are over.
-    pub(super) async fn until(&self, seed: u64, faults: impl Future<Output = ()>) {
+    pub(super) async fn until(&self, faults: impl Future<Output = ()>) {
         let are_over = Cell::new(false);
-        let volumes =
-            (0..).take(self.world.setting.volumes.len()).map(|volume| self.move_about(volume, seed, &are_over));
+        let volumes = (0..self.world.shape.places).map(|place| self.move_about(place, &are_over));
         let faults = async {
             faults.await;
             are_over.set(true);
@@ -39,22 +38,26 @@ impl Handoffs {
         tokio::join!(faults, join_all(volumes));
     }
 
-    async fn move_about(&self, volume: u8, seed: u64, are_over: &Cell<bool>) {
-        let mut random = Random::new(seed ^ (0x0068_616e_646f + u64::from(volume)));
+    async fn move_about(&self, place: u8, are_over: &Cell<bool>) {
+        let mut random = Random::new(self.world.shape.seed ^ (0x0068_616e_646f + u64::from(place)));
+        let between_ms = u64::try_from(self.world.shape.between_moves.as_millis()).unwrap_or(u64::MAX);
         loop {
-            sleep(Duration::from_millis(random.below(MOST_PAUSE_MS))).await;
+            sleep(Duration::from_millis(random.below(between_ms))).await;
             let ahead = 1 + usize::try_from(random.below(self.world.places.len() as u64 - 1)).unwrap_or(0);
             if are_over.get() {
                 return;
             }
             let require = REQUIREMENTS[usize::try_from(random.below(REQUIREMENTS.len() as u64)).unwrap_or(0)];
-            self.hand_over(volume, ahead, require).await;
+            self.hand_over(self.world.standing(place), ahead, require).await;
         }
     }
 
     /// Asks the owner of a volume to hand it over, and waits until that has ended.
     async fn hand_over(&self, volume: u8, ahead: usize, require: &'static str) {
         let _turn = self.failovers.turn(volume).await;
+        if self.world.with(volume, |standing| standing.is_closed) {
+            return;
+        }
         self.failovers.take_down(volume).await;
         let Some(from) = self.failovers.owner(volume).await else { return };
         let to = (from + ahead) % self.world.places.len();
@@ -88,8 +91,6 @@ impl Handoffs {
 
 /// What has to be there before.
 const REQUIREMENTS: [&str; 4] = ["none", "hot", "hot", "all"];
-/// Between two.
-const MOST_PAUSE_MS: u64 = 8_000;
 const PAUSE: Duration = Duration::from_millis(200);
 /// For all that holds it up to be over.
 const PATIENCE: Duration = Duration::from_secs(300);

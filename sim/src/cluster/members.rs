@@ -29,7 +29,10 @@ impl Faults {
     pub(super) async fn go_on(&self, succession: Succession, stop: Stop, draw: u64) {
         let Succession { volume, turn, behind, behind_for, by, lasts } = succession;
         let _turn = self.failovers.turn(volume).await;
-        let copies = usize::from(self.world.copies(volume));
+        if self.world.with(volume, |standing| standing.is_closed) {
+            return;
+        }
+        let copies = usize::from(self.world.setting.volumes[usize::from(volume)].copies);
         let Some((owner, members)) = self.failovers.owner_and_members(volume, copies - 1).await else { return };
         let Some(&heir) = members.get(usize::from(turn) % members.len().max(1)) else {
             self.world.tell(&format!("nobody is in sync with volume {volume}"));

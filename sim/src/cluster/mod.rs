@@ -5,13 +5,17 @@
 //! * [`machine`]: what is left when a machine stops. `life`: what runs on it. `network`: what lies between.
 //! * `client`: who writes. `faults`: what is done to it all. `failover`, `members`, `handoff`: volumes that go on elsewhere. `told`: what
 //!   nodes tell.
-//! * `world`: what a run knows.
+//! * `world`: what a run knows. `shape`: what it is of. `build`: how its cluster comes to be.
+//! * `care`, `emptied`: in a run that lasts for hours, what administrators do, and what is left when all was deleted.
 //!
 //! A run leaves a history as the campaign of real processes does (`sterna_tests::faults::history`), and the same checkers judge it.
 //!
 //! A process plays one seed (`sterna_entropy`): [`play`] is for `sim`, and the campaign starts one for each.
 
+mod build;
+mod care;
 mod client;
+mod emptied;
 mod failover;
 mod faults;
 mod handoff;
@@ -19,10 +23,12 @@ mod life;
 pub mod machine;
 mod members;
 mod network;
+mod shape;
 mod told;
 mod world;
 
 pub use told::log_of;
+pub use world::Cared;
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
@@ -31,23 +37,23 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use sterna_cli::node::simulated::{Certificates, NodeHandle, Place};
-use sterna_consensus::state::command::Command;
-use sterna_consensus::state::layout::NodeChange;
-use sterna_consensus::state::session::SessionLength;
+use sterna_cli::node::simulated::{Certificates, Place};
 use sterna_tests::faults::check;
 use sterna_tests::faults::history::{Handoff, Record, Setting, Takeover, VERSION, VolumeSetting};
-use sterna_tests::oracle::block::BLOCK_BYTES;
 use sterna_tests::random::Random;
 use sterna_types::{ClusterId, NodeId};
 use tokio::time::{Instant, sleep};
 
+use self::build::build;
+use self::care::Care;
 use self::client::{Client, Progress};
+use self::emptied::Emptied;
 use self::failover::Failovers;
 use self::faults::Faults;
 use self::handoff::Handoffs;
 use self::machine::Machine;
-use self::world::{Act, World};
+use self::shape::Shape;
+use self::world::{Act, Standing, World};
 use crate::ended::Ended;
 use crate::surroundings::{self, Clocks, set_clocks, stepped};
 
@@ -60,21 +66,32 @@ pub struct Played {
     pub history: Vec<Record>,
 }
 
-/// Plays a seed. Once in a process, and on its first thread.
+/// Plays a seed, for a minute or two. Once in a process, and on its first thread.
 pub fn play(seed: u64) -> Played {
+    play_of(Shape::cluster(seed))
+}
+
+/// Plays a seed for hours, with many volumes and an administrator: for about thirteen seconds times `faults`. Once in a process, and on
+/// its first thread.
+pub fn soak(seed: u64, faults: u32) -> Played {
+    play_of(Shape::soak(seed, faults))
+}
+
+fn play_of(shape: Shape) -> Played {
+    let seed = shape.seed;
     sterna_entropy::seed(seed);
     surroundings::install();
     surroundings::begin(seed);
     network::install();
     told::listen();
-    let world = match World::of(seed) {
+    let world = match World::of(shape) {
         Ok(world) => Rc::new(world),
         Err(error) => {
             let ended = Ended::before_it_began(seed, format!("the world cannot be made: {error:#}"));
             return Played { ended, history: Vec::new() };
         }
     };
-    run(seed, &world);
+    run(&world);
     let mut history = std::mem::take(&mut *world.records.borrow_mut());
     match told::records(&world) {
         Ok(told) => history.extend(told.into_iter().map(Record::Node)),
@@ -94,13 +111,14 @@ pub fn play(seed: u64) -> Played {
     let in_sync = count(|record| matches!(record, Record::Takeover(Takeover { is_in_sync: Some(true), .. })));
     let handoffs = count(|record| matches!(record, Record::Handoff(Handoff { epoch: Some(_), .. })));
     let (stops, violation) = (world.stops.get(), world.violation.take());
-    let ended = Ended { seed, stops, takeovers, in_sync, handoffs, story, violation };
+    let ended = Ended { seed, stops, takeovers, in_sync, handoffs, cared: world.cared.get(), story, violation };
     Played { ended, history }
 }
 
-fn run(seed: u64, world: &Rc<World>) {
+fn run(world: &Rc<World>) {
+    let Shape { seed, longest, .. } = world.shape;
     let mut builder = turmoil::Builder::new();
-    builder.rng_seed(seed).tick_duration(TICK).simulation_duration(LONGEST).tcp_capacity(TCP_SEGMENTS);
+    builder.rng_seed(seed).tick_duration(TICK).simulation_duration(longest).tcp_capacity(TCP_SEGMENTS);
     builder.min_message_latency(DELAY).max_message_latency(DELAY * 2);
     let mut sim = builder.build();
     let mut random = Random::new(seed);
@@ -130,7 +148,7 @@ fn run(seed: u64, world: &Rc<World>) {
     }
     let operator = Rc::clone(world);
     sim.client("operator", async move {
-        if let Err(error) = operate(seed, &operator, &progress).await {
+        if let Err(error) = operate(&operator, &progress).await {
             operator.violated(format!("{error:#}"));
         }
         operator.is_over.set(true);
@@ -173,13 +191,11 @@ fn carry_out(sim: &mut turmoil::Sim<'_>, world: &World, act: Act) {
 }
 
 impl World {
-    fn of(seed: u64) -> Result<Self> {
-        let mut random = Random::new(seed ^ 0x0077_6f72_6c64);
-        let count = if random.below(4) == 0 { 5 } else { 3 };
+    fn of(shape: Shape) -> Result<Self> {
         let cluster = ClusterId::from_bytes([7; 16]);
         let certificates = Certificates::new(cluster)?;
-        let (mut places, mut tls, mut volumes) = (Vec::new(), Vec::new(), Vec::new());
-        for (number, site) in (0u8..).zip(&SITES[..count]) {
+        let (mut places, mut tls) = (Vec::new(), Vec::new());
+        for (number, site) in (0u8..).zip(&SITES[..shape.sites]) {
             places.push(Place {
                 cluster,
                 name: format!("{site}-1").parse()?,
@@ -188,59 +204,42 @@ impl World {
                 metadata: PathBuf::from(format!("{site}-1")),
             });
             tls.push(certificates.of(NodeId(u64::from(number) + 1))?);
-            if usize::from(number) < VOLUMES {
-                let copies = if usize::from(number) == SYNC_VOLUME { Copies::of(seed).count } else { 1 };
-                volumes.push(VolumeSetting { name: format!("disk-{site}"), blocks: BLOCKS, owner: number, copies });
-            }
         }
-        let sites = SITES[..count].iter().map(|site| (*site).to_owned()).collect();
+        let volumes = (0..shape.volumes()).map(|number| {
+            let (place, owner) = (shape.place_of(number), usize::from(number) % shape.sites);
+            let name = if shape.generations > 1 { format!("disk-{number}") } else { format!("disk-{}", SITES[owner]) };
+            let (owner, copies) = (u8::try_from(owner)?, shape.copies(place).count);
+            Ok(VolumeSetting { name, blocks: shape.blocks, owner, copies })
+        });
+        let volumes: Vec<_> = volumes.collect::<Result<_>>()?;
+        let sites = SITES[..shape.sites].iter().map(|site| (*site).to_owned()).collect();
         let session_ms = u64::try_from(SESSION.as_millis())?;
-        let setting = Setting { version: VERSION, seed, sites, session_ms, volumes };
+        let setting = Setting { version: VERSION, seed: shape.seed, sites, session_ms, volumes };
         Ok(Self {
+            shape,
             certificates: tls,
-            candidates: Copies::of(seed).candidates,
-            power_is_lost: random.below(2) == 0,
-            machines: RefCell::new((0..count).map(|_| Machine::new()).collect()),
-            admitted: RefCell::new(vec![None; count]),
-            asks: RefCell::new(vec![None; count]),
-            ends: RefCell::new((0..count).map(|_| None).collect()),
+            machines: RefCell::new((0..shape.sites).map(|_| Machine::new()).collect()),
+            admitted: RefCell::new(vec![None; shape.sites]),
+            asks: RefCell::new(vec![None; shape.sites]),
+            ends: RefCell::new((0..shape.sites).map(|_| None).collect()),
             clients_work: Cell::new(false),
-            flushes: RefCell::new(vec![0; setting.volumes.len()]),
+            volumes: RefCell::new(vec![Standing::default(); setting.volumes.len()]),
             acts: RefCell::default(),
             records: RefCell::new(vec![Record::Campaign(setting.clone())]),
             story: RefCell::default(),
             violation: RefCell::default(),
             is_over: Cell::new(false),
             stops: Cell::new(0),
+            cared: Cell::default(),
             setting,
             places,
         })
     }
 }
 
-/// How many nodes have what is flushed before that is acknowledged, and how many there are beside the owner that may be in sync.
-struct Copies {
-    count: u8,
-    candidates: usize,
-}
-
-impl Copies {
-    /// In one of two clusters. Where nobody is to spare, a flush waits for who has fallen behind.
-    fn of(seed: u64) -> Self {
-        let (count, candidates) = match (seed.is_multiple_of(2), seed / 2 % 4) {
-            (false, _) => (1, 0),
-            (true, 0) => (2, SITES.len()),
-            (true, 1) => (3, 2),
-            (true, 2) => (2, 1),
-            (true, _) => (3, SITES.len()),
-        };
-        Self { count, candidates }
-    }
-}
-
 /// Has the cluster come to be, clients write and faults happen, and all be well again in the end.
-async fn operate(seed: u64, world: &Rc<World>, progress: &[Rc<Vec<Progress>>]) -> Result<()> {
-    let power = if world.power_is_lost { ", and power is lost" } else { "" };
+async fn operate(world: &Rc<World>, progress: &[Rc<Vec<Progress>>]) -> Result<()> {
+    let power = if world.shape.power_is_lost { ", and power is lost" } else { "" };
     world.tell(&format!("{} sites{power}", world.places.len()));
     build(world).await.context("the cluster does not come to be")?;
     world.tell("the cluster is there");
@@ -249,12 +248,17 @@ async fn operate(seed: u64, world: &Rc<World>, progress: &[Rc<Vec<Progress>>]) -
     until_served(world).await.context("before the first fault")?;
     let faults = Faults::new(world, &failovers);
     let handoffs = Handoffs::new(world, &failovers);
-    handoffs.until(seed, faults.inflict(seed, FAULTS)).await;
+    let disturbed = handoffs.until(faults.inflict());
+    let care = world.shape.is_cared_for.then(|| Care::new(world, &failovers));
+    match &care {
+        None => disturbed.await,
+        Some(care) => care.until(disturbed).await,
+    }
     world.tell("all faults are over");
     let began = Instant::now();
     until_served(world).await?;
     world.clients_work.set(false);
-    for volume in 0..u8::try_from(world.setting.volumes.len())? {
+    for volume in (0..world.shape.places).map(|place| world.standing(place)) {
         let _turn = failovers.turn(volume).await;
         while let Some(missing) = failovers.take_down(volume).await {
             ensure!(began.elapsed() < PATIENCE, "for {PATIENCE:?}, of the failovers of volume {volume}: {missing}");
@@ -275,88 +279,25 @@ async fn operate(seed: u64, world: &Rc<World>, progress: &[Rc<Vec<Progress>>]) -
         }
     }
     world.tell("all volumes were read");
-    Ok(())
-}
-
-/// A cluster of all places, all of which vote, with a volume at some and a replica of each at all others.
-async fn build(world: &Rc<World>) -> Result<()> {
-    let length = SessionLength::try_from(SESSION)?;
-    asked(world, 0, move |node| async move { node.propose(Command::SetSessionLength { length }).await }).await?;
-    for place in 1..world.places.len() {
-        let newcomer = world.places[place].clone();
-        let admit = move |node: NodeHandle| {
-            let newcomer = newcomer.clone();
-            async move { node.admit(&newcomer).await }
-        };
-        let id = asked(world, 0, admit).await?;
-        world.admitted.borrow_mut()[place] = Some(id);
-        asked(world, 0, move |node| async move { node.propose(Command::StageChange(NodeChange::Promote(id))).await })
-            .await?;
-    }
-    asked(world, 0, |node| async move {
-        let revision = node.linearizable().await?.layout().revision;
-        node.propose(Command::ApplyChanges { revision }).await
-    })
-    .await?;
-    let count = world.places.len();
-    asked(world, 0, move |node| async move {
-        let metadata = node.linearizable().await?;
-        let is_live = |node: NodeId| metadata.node(node).and_then(|node| node.session).is_some_and(|s| s.is_live());
-        let live = metadata.nodes().filter(|node| is_live(node.id)).count();
-        ensure!(live == count && metadata.layout().voters.len() == count, "{live} of {count} have a session");
-        Ok(())
-    })
-    .await?;
-    for (owner, volume) in world.setting.volumes.iter().enumerate() {
-        let name = volume.name.clone();
-        let durability = if volume.copies > 1 { format!("sync:{}", volume.copies) } else { "local".to_owned() };
-        asked(world, owner, move |node| {
-            let (name, durability) = (name.clone(), durability.clone());
-            async move { node.create_volume(&name, BLOCKS * BLOCK_BYTES as u64, &durability).await }
-        })
-        .await?;
-        let others = world.setting.sites.iter().enumerate().filter(|(other, _)| *other != owner);
-        for (number, (other, site)) in others.enumerate() {
-            let mode = if volume.copies > 1 && number < world.candidates { "sync" } else { "async" };
-            let (name, site) = (volume.name.clone(), site.clone());
-            asked(world, owner, move |node| {
-                let (name, site) = (name.clone(), site.clone());
-                async move { node.set_replica(&name, &site, mode).await }
-            })
-            .await
-            .with_context(|| format!("a replica at {other}"))?;
-        }
-    }
-    Ok(())
-}
-
-/// Asks a node until it does it.
-async fn asked<T: 'static, F: Future<Output = Result<T>> + 'static>(
-    world: &World,
-    node: usize,
-    what: impl Fn(NodeHandle) -> F + Clone + 'static,
-) -> Result<T> {
-    let began = Instant::now();
-    loop {
-        let error = match world.ask(node, what.clone()).await {
-            Some(Ok(done)) => return Ok(done),
-            Some(Err(error)) => error,
-            None => anyhow::anyhow!("node {node} does not answer"),
-        };
-        if began.elapsed() > PATIENCE {
-            return Err(error);
-        }
-        sleep(PAUSE).await;
+    match care {
+        None => Ok(()),
+        Some(care) => Emptied { world: Rc::clone(world), failovers, care }.run().await,
     }
 }
 
 /// Waits until a client of each volume has had two more flushes acknowledged: one of them it has asked for now.
 async fn until_served(world: &World) -> Result<()> {
-    let (began, before) = (Instant::now(), world.flushes.borrow().clone());
-    while world.flushes.borrow().iter().zip(&before).any(|(now, before)| *now < before + 2) {
+    let flushes = || {
+        let standing = (0..world.shape.places).map(|place| world.standing(place));
+        standing.map(|volume| world.with(volume, |standing| standing.flushes)).collect::<Vec<_>>()
+    };
+    let (began, before) = (Instant::now(), flushes());
+    while flushes().iter().zip(&before).any(|(now, before)| *now < before + 2) {
         if began.elapsed() > PATIENCE {
-            let now = world.flushes.borrow();
-            bail!("for {PATIENCE:?} nothing disturbs it, and the volumes' flushes went from {before:?} to {now:?}");
+            bail!(
+                "for {PATIENCE:?} nothing disturbs it, and the volumes' flushes went from {before:?} to {:?}",
+                flushes()
+            );
         }
         sleep(PAUSE).await;
     }
@@ -367,13 +308,6 @@ async fn until_served(world: &World) -> Result<()> {
 pub const MOST_SITES: usize = SITES.len();
 const SITES: [&str; 5] = ["ams", "chi", "icn", "gru", "syd"];
 const PORT: u16 = 7_400;
-/// The first sites own one each.
-const VOLUMES: usize = 3;
-/// The one of them whose flushes wait for another node, in clusters in which any do.
-const SYNC_VOLUME: usize = 1;
-/// So few that each is often written, and all are often read.
-const BLOCKS: u64 = 128;
-const FAULTS: u32 = 24;
 /// Shorter than the longer ones of the faults.
 const SESSION: Duration = Duration::from_secs(2);
 /// What lies between any two sites without a fault, one way; some messages take twice as long.
@@ -385,6 +319,5 @@ const TICK: Duration = Duration::from_millis(5);
 /// For all to be well again: elections, and connections that have to be found dead.
 const PATIENCE: Duration = Duration::from_secs(120);
 const PAUSE: Duration = Duration::from_millis(50);
-const LONGEST: Duration = Duration::from_secs(3_600);
 /// What waits at a machine to be read.
 const TCP_SEGMENTS: usize = 4_096;

@@ -38,7 +38,8 @@ pub(super) fn panicked() -> Option<String> {
 /// The events in the logs, at the moments at which they were.
 pub(super) fn records(world: &World) -> Result<Vec<NodeRecord>> {
     let mut records = Vec::new();
-    let volumes: Vec<u64> = (1..).take(world.setting.volumes.len()).collect();
+    // No volume that is there has this number.
+    let volumes: Vec<u64> = world.volumes.borrow().iter().map(|volume| volume.id.unwrap_or(u64::MAX)).collect();
     for number in 0..world.places.len() {
         let log = LOGS.with_borrow(|logs| logs.get(number).cloned().unwrap_or_default());
         let clocks = clocks(number);

@@ -1,19 +1,23 @@
 //! What a run knows: its machines, the nodes that run on them, and all that has happened. Everything of a run is on one thread.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::net::IpAddr;
+use std::ops::AddAssign;
 use std::pin::Pin;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use sterna_cli::node::simulated::{NodeHandle, Place};
 use sterna_tests::faults::history::{Record, Setting};
+use sterna_tests::faults::mark::Found;
 use sterna_transport::Tls;
 use sterna_types::NodeId;
 use tokio::sync::{mpsc, oneshot};
 
 use super::machine::Machine;
+use super::shape::Shape;
 use crate::site::Stop;
 use crate::story::Story;
 use crate::surroundings::now_ns;
@@ -44,13 +48,13 @@ pub(super) enum Act {
 
 /// The world of one run.
 pub(super) struct World {
+    pub(super) shape: Shape,
+    /// With every volume that may ever be.
     pub(super) setting: Setting,
     pub(super) places: Vec<Place>,
     pub(super) certificates: Vec<Tls>,
-    /// Whether power is lost in this run: then clients have all durable before they believe it.
-    pub(super) power_is_lost: bool,
-    /// How many beside its owner may be in sync with a volume whose flushes wait for others.
-    pub(super) candidates: usize,
+    /// What has become of each of these volumes.
+    pub(super) volumes: RefCell<Vec<Standing>>,
     pub(super) machines: RefCell<Vec<Machine>>,
     /// The ids of those that the cluster has let in.
     pub(super) admitted: RefCell<Vec<Option<NodeId>>>,
@@ -60,14 +64,47 @@ pub(super) struct World {
     pub(super) ends: RefCell<Vec<Option<oneshot::Sender<()>>>>,
     /// Whether clients work.
     pub(super) clients_work: Cell<bool>,
-    /// How many flushes of each volume were acknowledged.
-    pub(super) flushes: RefCell<Vec<u64>>,
     pub(super) acts: RefCell<VecDeque<Act>>,
     pub(super) records: RefCell<Vec<Record>>,
     pub(super) story: RefCell<Story>,
     pub(super) violation: RefCell<Option<String>>,
     pub(super) is_over: Cell<bool>,
     pub(super) stops: Cell<u32>,
+    pub(super) cared: Cell<Cared>,
+}
+
+/// What has become of a volume.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Standing {
+    /// What the cluster calls it, once it is there.
+    pub(super) id: Option<u64>,
+    /// Whether it is to go, or has gone: no client comes to it.
+    pub(super) is_closed: bool,
+    /// How many flushes of it were acknowledged.
+    pub(super) flushes: u64,
+    /// The snapshot that its client is to take next.
+    pub(super) wanted: Option<String>,
+    /// Its snapshots that were acknowledged and not given up, and what each has held from the first look on.
+    pub(super) snapshots: BTreeMap<String, Vec<Found>>,
+}
+
+/// How often administrators have done something, as that was answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cared {
+    /// A snapshot was taken.
+    pub snapshots: u32,
+    /// A volume was deleted.
+    pub deletions: u32,
+    /// What nothing needs was collected at a site.
+    pub collections: u32,
+}
+
+impl AddAssign for Cared {
+    fn add_assign(&mut self, other: Self) {
+        self.snapshots += other.snapshots;
+        self.deletions += other.deletions;
+        self.collections += other.collections;
+    }
 }
 
 impl World {
@@ -113,9 +150,29 @@ impl World {
         tokio::time::timeout(PATIENCE, answered).await.ok()?.ok()
     }
 
-    /// How many nodes have what is flushed to a volume before that is acknowledged.
-    pub(super) fn copies(&self, volume: u8) -> u8 {
-        self.setting.volumes.get(usize::from(volume)).map_or(1, |volume| volume.copies)
+    /// Looks at what has become of a volume, or changes it.
+    pub(super) fn with<T>(&self, volume: u8, act: impl FnOnce(&mut Standing) -> T) -> T {
+        act(&mut self.volumes.borrow_mut()[usize::from(volume)])
+    }
+
+    /// The volume that has a place now: the first that is not to go, or the last.
+    pub(super) fn standing(&self, place: u8) -> u8 {
+        let all = (0..self.shape.generations).map(|generation| place + generation * self.shape.places);
+        let mut last = place;
+        for volume in all {
+            last = volume;
+            if !self.with(volume, |standing| standing.is_closed) {
+                break;
+            }
+        }
+        last
+    }
+
+    /// Counts what an administrator has done.
+    pub(super) fn count(&self, what: impl FnOnce(&mut Cared)) {
+        let mut cared = self.cared.get();
+        what(&mut cared);
+        self.cared.set(cared);
     }
 
     /// Where a node is.

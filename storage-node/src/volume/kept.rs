@@ -73,6 +73,29 @@ impl Storage {
         Ok(volumes)
     }
 
+    /// The volumes that anything at all is kept of here, in order: those of [`Storage::kept_volumes`], and those about which something
+    /// was promised.
+    ///
+    /// # Errors
+    /// [`VolumeError`].
+    pub fn known_volumes(&self) -> Result<Vec<VolumeId>, VolumeError> {
+        let mut volumes = self.kept_volumes()?;
+        volumes.extend(self.records.pledged().map_err(StoreError::from)?);
+        volumes.sort_unstable();
+        volumes.dedup();
+        Ok(volumes)
+    }
+
+    /// Removes all that this node keeps of a volume that there is not any more and that is not open, what it has promised about it
+    /// too. Durable on return. Its chunks go with the next collection.
+    ///
+    /// # Errors
+    /// [`VolumeError`]; what is left then is found by [`Storage::known_volumes`].
+    pub fn remove_deleted(&self, volume: VolumeId) -> Result<(), VolumeError> {
+        self.remove_volume(volume)?;
+        Ok(self.records.remove_pledge(volume).map_err(StoreError::from)?)
+    }
+
     /// Removes what this node keeps of a volume that is not open: its record and its journal. Durable on return. Its chunks go
     /// with the next collection.
     ///

@@ -13,7 +13,6 @@ use serde_json::Value;
 
 use super::history::{Kept, Record, Recorder, Setting, Takeover, now_ns};
 use super::mark::Found;
-use crate::oracle::block::BLOCK_BYTES;
 use crate::server::sterna;
 use crate::tool::Tool;
 
@@ -265,7 +264,7 @@ impl Failovers {
             return Ok(Err(exported.to_string()));
         }
         let bytes = fs::read(&image)?;
-        Ok(Ok((0..).zip(bytes.chunks(BLOCK_BYTES)).map(|(block, bytes)| Found::of(volume, block, bytes)).collect()))
+        Ok(Ok(Found::all_of(volume, &bytes)))
     }
 
     /// Gives a node a command; what it prints, or `None` where it does not carry it out.

@@ -181,6 +181,22 @@ pub enum Does {
         /// What they hold; empty where it was not told.
         found: Vec<Found>,
     },
+    /// To keep what the volume holds under a name. That is decided by the metadata, and by no lease.
+    Snapshot {
+        /// What was kept, of all blocks; empty where it was not looked at.
+        found: Vec<Found>,
+    },
+}
+
+impl Does {
+    /// What it has found, and in which block that begins; `None` for what finds nothing.
+    pub fn found(&self) -> Option<(u64, &[Found])> {
+        match self {
+            Self::Read { first, found } => Some((*first, found)),
+            Self::Snapshot { found } => Some((0, found)),
+            Self::Attach | Self::Write { .. } | Self::Flush => None,
+        }
+    }
 }
 
 /// What came of an operation.
@@ -319,6 +335,7 @@ impl fmt::Display for Operation {
             Does::Attach => write!(f, "attach to volume {volume}"),
             Does::Write { block, sequence } => write!(f, "write {sequence}, of block {block} of volume {volume}"),
             Does::Flush => write!(f, "flush of volume {volume}"),
+            Does::Snapshot { .. } => write!(f, "snapshot of volume {volume}"),
             // All of what it found would be too long.
             Does::Read { first, found } => {
                 write!(f, "read of {} blocks from {first} on of volume {volume}", found.len())
@@ -436,6 +453,7 @@ mod tests {
             operation(Does::Attach, Outcome::Lost),
             operation(Does::Write { block: 1, sequence: 2 }, Outcome::Failed(108)),
             operation(Does::Flush, Outcome::Unanswered),
+            operation(Does::Snapshot { found: vec![Found::Zeroes] }, Outcome::Done),
             operation(read, Outcome::Done),
             Record::Node(NodeRecord { node: 0, at_ns: 4, event }),
         ];

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::oracle::block::{Content, Stamp};
+use crate::oracle::block::{BLOCK_BYTES, Content, Stamp};
 
 /// One write: the node whose client wrote it, the client's connection, and the write's number. A client's numbers rise
 /// over all of its connections, and none comes twice.
@@ -63,6 +63,11 @@ impl Found {
         } else {
             Self::Wrong(format!("block {} of volume {of}", stamp.block))
         }
+    }
+
+    /// What all blocks of this volume are, from the first on.
+    pub fn all_of(volume: u8, bytes: &[u8]) -> Vec<Self> {
+        (0..).zip(bytes.chunks(BLOCK_BYTES)).map(|(block, bytes)| Self::of(volume, block, bytes)).collect()
     }
 }
 

@@ -120,7 +120,9 @@ impl Report {
             (Does::Attach, _) => self.not_attached += 1,
             (Does::Write { .. }, Outcome::Done) => self.acknowledged.writes += 1,
             (Does::Flush, Outcome::Done) => self.acknowledged.flushes += 1,
-            (Does::Read { found, .. }, Outcome::Done) => self.acknowledged.blocks_read += found.len() as u64,
+            (Does::Read { found, .. } | Does::Snapshot { found }, Outcome::Done) => {
+                self.acknowledged.blocks_read += found.len() as u64;
+            }
             (_, Outcome::Failed(_) | Outcome::Refused) => self.refused += 1,
             (_, Outcome::Lost | Outcome::Unanswered) => self.lost += 1,
         }

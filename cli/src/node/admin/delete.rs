@@ -3,7 +3,8 @@
 //! How a volume goes, and what the start of a node does after a crash behind each step:
 //! 1. It is closed, so that nobody writes to it. *It is there, with all that was acknowledged.*
 //! 2. The metadata forgets it. *What is left of it here is removed (`node::remove_deleted`).*
-//! 3. What is kept of it here is removed; its chunks go with the next collection. *The same.*
+//! 3. What is kept of it here is removed; its chunks go with the next collection. *The same.* Other nodes do so when they hear of it
+//!    (`node::returned`).
 
 use std::sync::Arc;
 
@@ -15,7 +16,6 @@ use tonic::Status;
 use super::lookup::{held_volume, metadata, subject, volume};
 use super::request::parsed;
 use super::status::IntoStatus;
-use super::work::blocking;
 use crate::node::node::Node;
 
 /// Deletes a volume that nobody uses.
@@ -40,15 +40,10 @@ pub(super) async fn delete_volume(
     slot.close().await;
     let delete = Command::DeleteVolume { volume: entry.id, with_snapshots: request.with_snapshots };
     node.metadata.propose(delete).await.map_err(|error| error.about(&subject(&name)))?;
-    let (storage, id) = (Arc::clone(&node.engine.storage), entry.id);
     // It is deleted, whatever happens to its remains: they are looked for again at the next start.
-    match blocking(move || storage.remove_volume(id)).await? {
-        Ok(()) => {}
-        Err(error) => {
-            tracing::warn!(volume = %id, %error, "what is left of a deleted volume stays until the next start");
-        }
+    if let Err(error) = node.remove_left(slot, entry.id).await {
+        tracing::warn!(volume = %entry.id, "what is left of a deleted volume stays until the next start: {error:#}");
     }
-    slot.forget();
     Ok(admin::DeleteVolumeReply {})
 }
 

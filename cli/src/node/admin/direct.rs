@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use sterna_proto::admin;
 use sterna_storage_node::image;
+use tokio_stream::StreamExt;
 use tonic::Status;
 
 use super::lookup::{Freshness, contents};
-use super::{create, failover, move_volumes, replica};
+use super::{collect, create, delete, failover, move_volumes, replica, snapshot};
 use crate::node::node::Node;
 
 /// `sterna volume create`.
@@ -67,6 +68,33 @@ pub(in crate::node) async fn move_volume(
     let moving = tokio::spawn(async move { move_volumes::move_volumes(&node, request, gone, |_| {}).await });
     let moved = moving.await.map_err(|panic| Status::internal(panic.to_string()))??;
     moved.volumes.first().map(|moved| moved.epoch).ok_or_else(|| Status::internal("nothing has moved"))
+}
+
+/// `sterna snapshot create VOLUME@NAME`.
+pub(in crate::node) async fn snapshot(node: &Arc<Node>, volume: &str, name: &str) -> Result<(), Status> {
+    let request = admin::CreateSnapshotRequest { volume: volume.to_owned(), name: name.to_owned() };
+    snapshot::create(Arc::clone(node), request).await.map(drop)
+}
+
+/// `sterna snapshot delete VOLUME@NAME`.
+pub(in crate::node) async fn delete_snapshot(node: &Arc<Node>, volume: &str, name: &str) -> Result<(), Status> {
+    let request = admin::DeleteSnapshotRequest { volume: volume.to_owned(), name: name.to_owned() };
+    delete::delete_snapshot(Arc::clone(node), request).await.map(drop)
+}
+
+/// `sterna volume delete NAME --with-snapshots`.
+pub(in crate::node) async fn delete_volume(node: &Arc<Node>, name: &str) -> Result<(), Status> {
+    let request = admin::DeleteVolumeRequest { name: name.to_owned(), with_snapshots: true };
+    delete::delete_volume(Arc::clone(node), request).await.map(drop)
+}
+
+/// `sterna gc`.
+pub(in crate::node) async fn collect(node: &Arc<Node>) -> Result<(), Status> {
+    let mut steps = collect::collect(node).into_inner();
+    while let Some(step) = steps.next().await {
+        step?;
+    }
+    Ok(())
 }
 
 /// `sterna volume export SOURCE`, into memory.

@@ -156,6 +156,12 @@ impl Promises {
         self.all_released().remove(&volume);
     }
 
+    /// Forgets a volume that there is not any more, as far as it is in memory.
+    pub(in crate::node) fn forget(&self, volume: VolumeId) {
+        self.forget_released(volume);
+        self.known().remove(&volume);
+    }
+
     fn all_released(&self) -> MutexGuard<'_, BTreeSet<VolumeId>> {
         self.released.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -192,6 +192,20 @@ impl Members {
         }
     }
 
+    /// Waits until a node that follows has all that it begins with.
+    ///
+    /// # Cancel safety
+    /// May be dropped at any time.
+    pub(super) async fn has_begun(&self, node: NodeId) {
+        loop {
+            let progress = self.progress.notified();
+            if matches!(self.standing(node), Standing::Follows { .. }) {
+                return;
+            }
+            progress.await;
+        }
+    }
+
     /// Whether all who may be in sync have everything through this change; if not, it is asked of them.
     pub(in crate::node) fn have(&self, metadata: &Metadata, through: Sequence) -> bool {
         let Some(entry) = metadata.volume(self.volume) else { return false };

@@ -82,7 +82,7 @@ async fn serve(
     let members = &open.members;
     let call = members.begin(from);
     let sending = async {
-        if let Err(status) = send(&node, &open.volume, members, &replies).await {
+        if let Err(status) = send(&node, from, &open.volume, members, &replies).await {
             tracing::debug!(volume = %open.volume.id(), node = %from, error = status.message(), "it follows no longer");
             // It may have gone away.
             let _ = replies.send(Err(status)).await;
@@ -107,8 +107,15 @@ async fn serve(
 }
 
 /// Where it begins, and every change from then on.
-async fn send(node: &Arc<Node>, volume: &Arc<Volume>, members: &Members, replies: &Replies) -> Result<(), Status> {
-    let (beginning, feed, _held) = begin(node, volume).await?;
+async fn send(
+    node: &Arc<Node>,
+    to: NodeId,
+    volume: &Arc<Volume>,
+    members: &Members,
+    replies: &Replies,
+) -> Result<(), Status> {
+    let (beginning, feed, held) = begin(node, volume).await?;
+    let mut held = Some(held);
     let begin = FollowReply { beginning: Some(Begin::of(&beginning).to_message()), ..reply(volume) };
     pass(replies, begin).await?;
     let Beginning { newer, through, .. } = beginning;
@@ -130,6 +137,11 @@ async fn send(node: &Arc<Node>, volume: &Arc<Volume>, members: &Members, replies
             biased;
             taken = feed.take(MESSAGE_BYTES) => Some(taken.map_err(|cut| Status::unavailable(cut.to_string()))?),
             () = members.more_wanted(flushed), if members.wanted() <= sent => None,
+            () = members.has_begun(to), if held.is_some() => {
+                // It fetches nothing of the root any more, and may follow for as long as the volume is here.
+                held = None;
+                continue;
+            }
         };
         let mut next = match news {
             Some(records) => {
@@ -150,7 +162,7 @@ async fn send(node: &Arc<Node>, volume: &Arc<Volume>, members: &Members, replies
     }
 }
 
-/// Where it begins; the root is held until that is of no use any more.
+/// Where it begins. The root is held for those who fetch it.
 async fn begin(node: &Arc<Node>, volume: &Arc<Volume>) -> Result<(Beginning, Arc<Feed>, HeldRoot), Status> {
     let _in_transit = node.in_transit.read().await;
     let following = Arc::clone(volume);

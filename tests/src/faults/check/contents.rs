@@ -213,8 +213,8 @@ fn first_seen(operations: &[&Operation]) -> BTreeMap<usize, Option<Mark>> {
         if let Some((block, _)) = operation.written() {
             written.insert(block);
         }
-        let Does::Read { first, found } = &operation.does else { continue };
-        for (block, found) in (*first..).zip(found).filter(|(block, _)| !written.contains(block)) {
+        let Some((first, found)) = operation.does.found() else { continue };
+        for (block, found) in (first..).zip(found).filter(|(block, _)| !written.contains(block)) {
             let value = match found {
                 Found::Zeroes => None,
                 Found::Mark(mark) => Some(*mark),
@@ -266,9 +266,9 @@ fn take<'a>(volume: u8, count: u64, operation: &'a Operation, blocks: &mut BTree
         let op = if operation.is_done() { RegisterOp::Write(Some(mark)) } else { RegisterOp::MayWrite(Some(mark)) };
         blocks.entry(block).or_default().add(op, operation);
     }
-    let Does::Read { first, found } = &operation.does else { return Vec::new() };
+    let Some((first, found)) = operation.does.found() else { return Vec::new() };
     let mut violations = Vec::new();
-    for (block, found) in (*first..).zip(found) {
+    for (block, found) in (first..).zip(found) {
         let value = match found {
             Found::Zeroes => None,
             Found::Mark(mark) => Some(*mark),

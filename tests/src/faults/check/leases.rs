@@ -262,7 +262,10 @@ fn node_record(record: &Record) -> Option<&NodeRecord> {
 /// What only a node with a lease may have said.
 fn acknowledgement(record: &Record) -> Option<&Operation> {
     match record {
-        Record::Operation(operation) if operation.is_done() && operation.does != Does::Attach => Some(operation),
+        Record::Operation(operation) if operation.is_done() => match operation.does {
+            Does::Write { .. } | Does::Flush | Does::Read { .. } => Some(operation),
+            Does::Attach | Does::Snapshot { .. } => None,
+        },
         _ => None,
     }
 }

@@ -108,8 +108,8 @@ fn seen(later: &[&Operation], block: u64, mark: Mark) -> Option<bool> {
         if operation.written().is_some_and(|(other, _)| other == block) {
             return None;
         }
-        let Does::Read { first, found } = &operation.does else { continue };
-        let held = block.checked_sub(*first).and_then(|at| found.get(usize::try_from(at).ok()?));
+        let Some((first, found)) = operation.does.found() else { continue };
+        let held = block.checked_sub(first).and_then(|at| found.get(usize::try_from(at).ok()?));
         if let Some(held) = held {
             return Some(*held == Found::Mark(mark));
         }
