@@ -223,7 +223,7 @@ impl Node {
     /// Removes what is kept of a volume that the metadata has deleted. Durable on return.
     ///
     /// # Errors
-    /// What the storage says; the rest goes with the next start.
+    /// What the storage says; what is left then is found by the next attempt, at the latest after the next start.
     pub(super) async fn remove_left(&self, mut slot: HeldSlot, id: VolumeId) -> Result<()> {
         slot.close().await;
         let storage = Arc::clone(&self.engine.storage);

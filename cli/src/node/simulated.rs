@@ -293,7 +293,7 @@ impl NodeHandle {
         Ok(direct::move_volume(&self.node, volume, site, require).await?)
     }
 
-    /// `sterna snapshot create VOLUME@NAME`.
+    /// `sterna volume snapshot VOLUME NAME`.
     ///
     /// # Errors
     /// Why not, as far as is known.
@@ -301,7 +301,7 @@ impl NodeHandle {
         Ok(direct::snapshot(&self.node, volume, name).await?)
     }
 
-    /// `sterna snapshot delete VOLUME@NAME`.
+    /// `sterna volume delete VOLUME@NAME`.
     ///
     /// # Errors
     /// Why not, as far as is known.

@@ -93,11 +93,9 @@ impl Care {
         let Some(snapshot) = self.any_snapshot(volume, draw) else { return };
         let Some(metadata) = self.failovers.metadata().await else { return };
         let Some(entry) = self.failovers.entry(&metadata, volume) else { return };
-        let kept = entry.snapshots.iter().find(|(name, _)| name.as_str() == snapshot).map(|(_, kept)| kept);
-        let Some(kept) = kept else {
+        let Some(holders) = self.failovers.holders(entry, &snapshot) else {
             return self.world.violated(format!("snapshot '{snapshot}' of volume {volume} is gone"));
         };
-        let holders: Vec<_> = entry.holders(kept).filter_map(|node| self.failovers.place_of(node)).collect();
         let Some(at) = draw.checked_rem(holders.len() as u64) else {
             return self.world.violated(format!("nobody holds snapshot '{snapshot}' of volume {volume}"));
         };

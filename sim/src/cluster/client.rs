@@ -173,7 +173,7 @@ impl Client {
 
     /// Whether the volume is to go.
     fn is_closed(&self) -> bool {
-        self.world.with(self.volume(), |standing| standing.is_closed)
+        self.world.is_closed(self.volume())
     }
 
     async fn write(&self, device: &Device) -> (u64, Outcome) {

@@ -8,7 +8,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use sterna_cli::node::simulated::Holding;
 use sterna_tests::faults::mark::Found;
 use tokio::time::{Instant, sleep};
@@ -60,15 +60,14 @@ impl Emptied {
             sleep(PAUSE).await;
             let Some(metadata) = self.failovers.metadata().await else { continue };
             let Some(entry) = self.failovers.entry(&metadata, volume) else { continue };
-            let last = entry.snapshots.iter().find(|(name, _)| name.as_str() == LAST).map(|(_, last)| last);
-            let Some(last) = last else {
+            let Some(holders) = self.failovers.holders(entry, LAST) else {
                 let name = self.failovers.name(volume).to_owned();
                 if let Some(owner) = self.failovers.place_of(entry.owner) {
                     self.world.ask(owner, |node| async move { node.snapshot(&name, LAST).await }).await;
                 }
                 continue;
             };
-            sites = entry.holders(last).filter_map(|node| self.failovers.place_of(node)).collect();
+            sites = holders;
         }
         for site in sites {
             loop {
@@ -91,15 +90,13 @@ impl Emptied {
         for snapshot in snapshots {
             loop {
                 patient(&format!("snapshot '{snapshot}' cannot be read"))?;
-                let Some(metadata) = self.failovers.metadata().await else { continue };
-                let entry = self.failovers.entry(&metadata, volume);
-                let kept = entry.and_then(|entry| {
-                    entry.snapshots.iter().find(|(name, _)| name.as_str() == snapshot).map(|kept| (entry, kept.1))
-                });
-                let Some((entry, kept)) = kept else {
-                    anyhow::bail!("snapshot '{snapshot}' of volume {volume} is gone");
+                let Some(metadata) = self.failovers.metadata().await else {
+                    sleep(PAUSE).await;
+                    continue;
                 };
-                let holders: Vec<_> = entry.holders(kept).filter_map(|node| self.failovers.place_of(node)).collect();
+                let entry = self.failovers.entry(&metadata, volume);
+                let holders = entry.and_then(|entry| self.failovers.holders(entry, &snapshot));
+                let holders = holders.with_context(|| format!("snapshot '{snapshot}' of volume {volume} is gone"))?;
                 let mut are_read = !holders.is_empty();
                 for site in holders {
                     are_read &= self.care.look_at(volume, &snapshot, site).await;

@@ -180,12 +180,10 @@ impl Failovers {
                 continue;
             }
             let name = format!("kept-e{epoch}");
-            let snapshot = entry.snapshots.iter().find(|(known, _)| known.as_str() == name).map(|(_, kept)| kept);
-            let found = match snapshot {
+            let found = match self.holders(entry, &name) {
                 None => None,
-                Some(snapshot) => {
-                    let holder = entry.holders(snapshot).next().and_then(|holder| self.place_of(holder));
-                    let Some(holder) = holder else {
+                Some(holders) => {
+                    let Some(&holder) = holders.first() else {
                         missing = Some(format!("nobody holds '{name}'"));
                         continue;
                     };
@@ -224,6 +222,12 @@ impl Failovers {
     pub(super) fn entry<'a>(&self, metadata: &'a Metadata, volume: u8) -> Option<&'a Arc<Volume>> {
         let name: VolumeName = self.name(volume).parse().ok()?;
         metadata.volume_named(&name)
+    }
+
+    /// Where a snapshot of a volume is held; `None` where the volume has none of that name.
+    pub(super) fn holders(&self, entry: &Volume, snapshot: &str) -> Option<Vec<usize>> {
+        let kept = entry.snapshots.get(&snapshot.parse().ok()?)?;
+        Some(entry.holders(kept).filter_map(|node| self.place_of(node)).collect())
     }
 
     /// Where a node is.

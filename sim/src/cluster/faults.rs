@@ -176,7 +176,7 @@ impl Faults {
     /// turn, before anybody has come to it.
     async fn fail_over(&self, volume: u8, ahead: u8, by: Strike, lasts: Duration, stop: Stop, again: bool) {
         let _turn = self.failovers.turn(volume).await;
-        if self.world.with(volume, |standing| standing.is_closed) {
+        if self.world.is_closed(volume) {
             return;
         }
         let Some(owner) = self.failovers.owner(volume).await else { return };

@@ -55,7 +55,7 @@ impl Handoffs {
     /// Asks the owner of a volume to hand it over, and waits until that has ended.
     async fn hand_over(&self, volume: u8, ahead: usize, require: &'static str) {
         let _turn = self.failovers.turn(volume).await;
-        if self.world.with(volume, |standing| standing.is_closed) {
+        if self.world.is_closed(volume) {
             return;
         }
         self.failovers.take_down(volume).await;

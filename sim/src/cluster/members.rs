@@ -29,7 +29,7 @@ impl Faults {
     pub(super) async fn go_on(&self, succession: Succession, stop: Stop, draw: u64) {
         let Succession { volume, turn, behind, behind_for, by, lasts } = succession;
         let _turn = self.failovers.turn(volume).await;
-        if self.world.with(volume, |standing| standing.is_closed) {
+        if self.world.is_closed(volume) {
             return;
         }
         let copies = usize::from(self.world.setting.volumes[usize::from(volume)].copies);

@@ -155,13 +155,18 @@ impl World {
         act(&mut self.volumes.borrow_mut()[usize::from(volume)])
     }
 
+    /// Whether a volume is to go, or has gone.
+    pub(super) fn is_closed(&self, volume: u8) -> bool {
+        self.with(volume, |standing| standing.is_closed)
+    }
+
     /// The volume that has a place now: the first that is not to go, or the last.
     pub(super) fn standing(&self, place: u8) -> u8 {
         let all = (0..self.shape.generations).map(|generation| place + generation * self.shape.places);
         let mut last = place;
         for volume in all {
             last = volume;
-            if !self.with(volume, |standing| standing.is_closed) {
+            if !self.is_closed(volume) {
                 break;
             }
         }

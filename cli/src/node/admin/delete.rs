@@ -40,9 +40,9 @@ pub(super) async fn delete_volume(
     slot.close().await;
     let delete = Command::DeleteVolume { volume: entry.id, with_snapshots: request.with_snapshots };
     node.metadata.propose(delete).await.map_err(|error| error.about(&subject(&name)))?;
-    // It is deleted, whatever happens to its remains: they are looked for again at the next start.
+    // It is deleted, whatever happens to its remains: `node::returned` looks for them again.
     if let Err(error) = node.remove_left(slot, entry.id).await {
-        tracing::warn!(volume = %entry.id, "what is left of a deleted volume stays until the next start: {error:#}");
+        tracing::warn!(volume = %entry.id, "what is left of a deleted volume stays for now: {error:#}");
     }
     Ok(admin::DeleteVolumeReply {})
 }

@@ -70,13 +70,13 @@ pub(in crate::node) async fn move_volume(
     moved.volumes.first().map(|moved| moved.epoch).ok_or_else(|| Status::internal("nothing has moved"))
 }
 
-/// `sterna snapshot create VOLUME@NAME`.
+/// `sterna volume snapshot VOLUME NAME`.
 pub(in crate::node) async fn snapshot(node: &Arc<Node>, volume: &str, name: &str) -> Result<(), Status> {
     let request = admin::CreateSnapshotRequest { volume: volume.to_owned(), name: name.to_owned() };
     snapshot::create(Arc::clone(node), request).await.map(drop)
 }
 
-/// `sterna snapshot delete VOLUME@NAME`.
+/// `sterna volume delete VOLUME@NAME`.
 pub(in crate::node) async fn delete_snapshot(node: &Arc<Node>, volume: &str, name: &str) -> Result<(), Status> {
     let request = admin::DeleteSnapshotRequest { volume: volume.to_owned(), name: name.to_owned() };
     delete::delete_snapshot(Arc::clone(node), request).await.map(drop)
