@@ -72,14 +72,24 @@ impl Load {
         random: &mut Random,
         answered: &mut Answered,
     ) -> Result<Ending> {
-        let link = |_| anyhow::Ok(Link { client: disk.attach(Style::Structured)?.0, pending: HashMap::new() });
-        let links = (0..self.connections).map(link).collect::<Result<_>>()?;
-        let mut session = Session { oracle, random, answered, links, reading: HashSet::new(), cookie: 0 };
-        match session.run(self) {
+        match self.attach_and_run(disk, oracle, random, answered) {
             Ok(()) => Ok(Ending::Enough),
             Err(error) if error.chain().any(|cause| cause.is::<io::Error>()) => Ok(Ending::Cut),
             Err(error) => Err(error),
         }
+    }
+
+    /// The same; a server that is gone, be it before all connections stand, is an error here.
+    fn attach_and_run(
+        &self,
+        disk: &Disk,
+        oracle: &mut Oracle,
+        random: &mut Random,
+        answered: &mut Answered,
+    ) -> Result<()> {
+        let link = |_| anyhow::Ok(Link { client: disk.attach(Style::Structured)?.0, pending: HashMap::new() });
+        let links = (0..self.connections).map(link).collect::<Result<_>>()?;
+        Session { oracle, random, answered, links, reading: HashSet::new(), cookie: 0 }.run(self)
     }
 }
 
@@ -214,5 +224,46 @@ impl Session<'_> {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::os::unix::net::UnixListener;
+    use std::thread;
+
+    use super::*;
+
+    /// How a load ends at a server that says this much to whoever connects, and then is gone.
+    fn ends_at_a_server_that_says(greeting: &[u8]) -> Result<Ending> {
+        let directory = tempfile::tempdir()?;
+        let socket = directory.path().join("socket");
+        let listener = UnixListener::bind(&socket)?;
+        let load = Load { requests: 1, connections: 1, ..Load::default() };
+        thread::scope(|scope| {
+            let server = scope.spawn(|| anyhow::Ok(listener.accept()?.0.write_all(greeting)?));
+            let (mut oracle, mut random) = (Oracle::new(1, 1), Random::new(1));
+            let ending = load.run(&Disk::new(&socket, "disk"), &mut oracle, &mut random, &mut Answered::default());
+            server.join().expect("a server does not panic")?;
+            ending
+        })
+    }
+
+    #[test]
+    fn a_server_that_goes_before_all_connections_stand_has_gone_and_not_failed() -> Result<()> {
+        for said in [&b""[..], b"NBDMAGIC", b"NBDMAGICIHAVEOPT\0\x03"] {
+            assert_eq!(ends_at_a_server_that_says(said)?, Ending::Cut, "after {said:?}");
+        }
+        let nobody = Disk::new("/nowhere", "disk");
+        let (mut oracle, mut random) = (Oracle::new(1, 1), Random::new(1));
+        assert_eq!(Load::default().run(&nobody, &mut oracle, &mut random, &mut Answered::default())?, Ending::Cut);
+        Ok(())
+    }
+
+    #[test]
+    fn a_server_that_speaks_something_else_has_failed() {
+        let error = ends_at_a_server_that_says(b"HTTP/1.1 404 Not Found").expect_err("that is no NBD server");
+        assert!(format!("{error:#}").contains("the greeting is"), "{error:#}");
     }
 }
