@@ -160,7 +160,7 @@ fn a_data_directory_from_before_there_were_several_nodes_opens() -> Result<()> {
     node.run()?;
     node.create("disk", 1 << 20)?;
     ensure!(node.data().join("pki/identity.pem").exists() && node.data().join("pki/authority.pem").exists());
-    ensure!(std::fs::read_to_string(node.data().join("metadata/FORMAT"))? == "sterna-metadata 5\n");
+    ensure!(std::fs::read_to_string(node.data().join("metadata/FORMAT"))? == "sterna-metadata 6\n");
     node.terminate()?;
 
     // Killed between the two files, it goes on with the authority that there is.

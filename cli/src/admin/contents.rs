@@ -1,5 +1,7 @@
 //! What is in volumes: diff, map, verify, export.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use sterna_proto::admin::{self, export_volume_reply, verify_volume_reply};
@@ -8,7 +10,7 @@ use sterna_types::ByteSize;
 use super::Session;
 use super::client::{CallError, for_each};
 use super::views::{DamageView, if_any};
-use crate::args::volume::{Diff, Export, OneContents};
+use crate::args::volume::{Diff, Export, Map, OneContents};
 use crate::console::interrupt::interruptible;
 use crate::console::progress::Progress;
 use crate::console::text::{about, count};
@@ -28,6 +30,12 @@ struct MappedView {
     length_bytes: u64,
     chunk: Option<String>,
     first_byte_in_chunk: Option<u64>,
+    /// Only where it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sites: Option<Vec<String>>,
+    /// Sites that did not answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unknown_sites: Option<Vec<String>>,
 }
 
 #[derive(Serialize)]
@@ -69,8 +77,10 @@ impl Session {
         interruptible(work, "this is not all that differs").await
     }
 
-    pub(super) async fn map(&mut self, map: OneContents) -> Result<()> {
-        let request = admin::MapVolumeRequest { source: map.source.to_string() };
+    pub(super) async fn map(&mut self, map: Map) -> Result<()> {
+        let Map { contents, sites: with_sites } = map;
+        let request = admin::MapVolumeRequest { source: contents.source.to_string(), with_sites };
+        let mut bytes_at = BTreeMap::<String, u64>::new();
         let work = async {
             let ranges = self.node.client.map_volume(request).await.map_err(CallError::from)?.into_inner();
             let output = &mut self.output;
@@ -78,18 +88,32 @@ impl Session {
                 if range.start_bytes == 0 && !output.is_json() {
                     output.line(columns("START", "LENGTH", "CHUNK"))?;
                 }
-                let admin::MappedRange { start_bytes, length_bytes, chunk, first_byte_in_chunk } = range;
+                let admin::MappedRange { start_bytes, length_bytes, chunk, first_byte_in_chunk, sites, unknown_sites } =
+                    range;
                 let chunk = if_any(chunk);
-                let place = match &chunk {
+                let mut place = match &chunk {
                     Some(chunk) if first_byte_in_chunk == 0 => chunk.clone(),
                     Some(chunk) => format!("{chunk} from {}", ByteSize(first_byte_in_chunk)),
                     None => "hole".to_owned(),
                 };
+                if with_sites && chunk.is_some() {
+                    let doubted = unknown_sites.iter().map(|site| format!("{site}?"));
+                    let named: Vec<_> = sites.iter().cloned().chain(doubted).collect();
+                    place.push_str(&format!("  {}", named.join(" ")));
+                    sites.iter().for_each(|site| *bytes_at.entry(site.clone()).or_default() += length_bytes);
+                }
                 let text = columns(&ByteSize(start_bytes).to_string(), &ByteSize(length_bytes).to_string(), &place);
                 let first_byte_in_chunk = chunk.is_some().then_some(first_byte_in_chunk);
-                output.result(&MappedView { start_bytes, length_bytes, chunk, first_byte_in_chunk }, text)
+                let [sites, unknown_sites] = [sites, unknown_sites].map(|names| with_sites.then_some(names));
+                let view = MappedView { start_bytes, length_bytes, chunk, first_byte_in_chunk, sites, unknown_sites };
+                output.result(&view, text)
             })
-            .await
+            .await?;
+            if !output.is_json() && !bytes_at.is_empty() {
+                let at = bytes_at.iter().map(|(site, bytes)| format!("{} at {site}", about(*bytes)));
+                output.line(at.collect::<Vec<_>>().join(", "))?;
+            }
+            Ok(())
         };
         interruptible(work, "this is not all of the map").await
     }

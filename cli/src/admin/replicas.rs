@@ -31,6 +31,8 @@ struct ReplicaView {
     behind_ms: Option<u64>,
     /// Whether it has every flush that was acknowledged.
     is_in_sync: bool,
+    /// Of what a cache keeps as much as it has.
+    mapped: Option<PublishedView>,
 }
 
 #[derive(Serialize)]
@@ -102,11 +104,13 @@ impl Session {
         let mut table = Table::new(["SITE", "NODE", "MODE", "COMPLETE", ">BEHIND", ">FOR"]);
         for replica in view.replicas {
             let complete = replica.complete.map(|complete| format!("generation {}", complete.generation));
-            let complete = complete.unwrap_or_else(|| "nothing yet".to_owned());
+            let mapped = replica.mapped.map(|mapped| format!("what it has of generation {}", mapped.generation));
+            let complete = complete.or(mapped).unwrap_or_else(|| "nothing yet".to_owned());
             let node = if replica.is_live { replica.node } else { format!("{} (no session)", replica.node) };
             let time = replica.behind_ms.map_or_else(|| "-".to_owned(), |ms| duration(ms.div_ceil(1000)));
+            let behind = if replica.mode == "cache" { "-".to_owned() } else { about(replica.behind_bytes) };
             let mode = if replica.is_in_sync { format!("{}, in sync", replica.mode) } else { replica.mode };
-            table.row([replica.site, node, mode, complete, about(replica.behind_bytes), time]);
+            table.row([replica.site, node, mode, complete, behind, time]);
         }
         if !table.is_empty() {
             self.output.line("")?;
@@ -245,6 +249,7 @@ impl From<admin::Replica> for ReplicaView {
             behind_bytes: replica.behind_bytes,
             behind_ms: replica.behind_ms,
             is_in_sync: replica.is_in_sync,
+            mapped: replica.mapped.map(PublishedView::from),
         }
     }
 }

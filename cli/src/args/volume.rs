@@ -48,9 +48,19 @@ pub(crate) enum VolumeCommand {
     /// List the ranges that differ between two volumes or snapshots.
     Diff(Diff),
     /// List which chunks hold a volume, or a snapshot. What was written since the last seal is not in it.
-    Map(OneContents),
+    Map(Map),
     /// Read all of a volume, or of a snapshot, and compare it with its checksums.
     Verify(OneContents),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Map {
+    #[command(flatten)]
+    pub(crate) contents: OneContents,
+
+    /// Ask the sites that keep the volume, and those that its owner still fetches from, which of the chunks they have.
+    #[arg(long)]
+    pub(crate) sites: bool,
 }
 
 /// What can be chosen for a new volume.
@@ -220,7 +230,7 @@ pub(crate) enum ReplicaCommand {
         site: SiteName,
 
         /// How it follows: 'async' for all that is published, a few seconds behind; 'sync' also for every write, so that it can count for
-        /// durability 'sync:N'.
+        /// durability 'sync:N'; 'cache' for none of it, keeping what the site has, for when the volume comes there again.
         mode: ReplicaMode,
 
         /// The node that keeps it; without it the node of the site that keeps the fewest volumes.

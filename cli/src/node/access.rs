@@ -112,6 +112,7 @@ const CALLS: &[(&str, Needs)] = &[
     ("/sterna.node.v1.Metadata/ReadIndex", Needs::Node),
     ("/sterna.node.v1.Metadata/Ping", Needs::Node),
     ("/sterna.node.v1.Chunks/Fetch", Needs::Node),
+    ("/sterna.node.v1.Chunks/Locate", Needs::Node),
     ("/sterna.node.v1.Handoff/PreCopy", Needs::Node),
     ("/sterna.node.v1.Handoff/Prepare", Needs::Node),
     ("/sterna.node.v1.Handoff/Release", Needs::Node),

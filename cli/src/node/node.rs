@@ -249,7 +249,8 @@ impl Node {
         for volume in metadata.volumes() {
             roots.extend((volume.owner == own).then_some(volume.published.root));
             let replicas = volume.replicas.values().filter(|replica| replica.node == own);
-            roots.extend(replicas.filter_map(|replica| replica.complete).map(|complete| complete.contents.root));
+            let kept = replicas.flat_map(|replica| [replica.complete, replica.mapped]).flatten();
+            roots.extend(kept.map(|kept| kept.contents.root));
             roots.extend(volume.sources.iter().filter(|source| source.node == own).map(|source| source.root));
             let unsettled = volume.superseded.iter().filter(|past| past.owner == own && !past.is_settled);
             roots.extend(unsettled.map(|past| past.published.root));

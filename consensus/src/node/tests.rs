@@ -244,9 +244,9 @@ fn what_was_acknowledged_is_there_after_everything_was_dropped_at_once() {
 async fn metadata_that_cannot_be_understood_is_refused_with_its_directory() {
     let (_temp, dir) = place();
     begun(&dir).await.shutdown().await;
-    fs::write(dir.join("FORMAT"), "sterna-metadata 7\n").unwrap();
+    fs::write(dir.join("FORMAT"), "sterna-metadata 8\n").unwrap();
     let error = error_of_open(&dir).await;
-    assert!(matches!(error, OpenError::NewerFormat { found: 7, known: 5, .. }), "{error}");
+    assert!(matches!(error, OpenError::NewerFormat { found: 8, known: 6, .. }), "{error}");
     assert!(error.to_string().contains(dir.to_str().unwrap()), "{error}");
     fs::write(dir.join("FORMAT"), "sterna-metadata 1\n").unwrap();
     fs::remove_dir_all(dir.join("db")).unwrap();

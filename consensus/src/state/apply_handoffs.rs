@@ -85,7 +85,7 @@ impl Metadata {
             volume.publish(contents);
             // Where it comes to a replica, it leaves one behind: so there are as many as before.
             if let Some(Replica { node: keeper, mode, .. }) = volume.replicas.remove(&site) {
-                volume.replicas.insert(former_site, Replica { node: former, mode, complete });
+                volume.replicas.insert(former_site, Replica::new(former, mode, complete));
                 if keeper != by {
                     volume.forget_holder(keeper);
                 }

@@ -33,10 +33,12 @@ impl Metadata {
             return Err(Refusal::TooManyReplicas { volume: id });
         }
         // The same node goes on with what it has, and if it is in sync, and is to be, it stays that.
-        let complete = known.filter(|known| known.node == node).and_then(|known| known.complete);
+        let same = known.filter(|known| known.node == node).cloned();
+        let replica = same.map_or(Replica::new(node, mode, None), |same| same.in_mode(mode));
         let former = known.map(|known| known.node).filter(|former| *former != node);
+        let former = former.or((mode == ReplicaMode::Cache).then_some(node));
         self.change_volume(id, |volume| {
-            volume.replicas.insert(site, Replica { node, mode, complete });
+            volume.replicas.insert(site, replica);
             volume.leave_in_sync();
             former.into_iter().for_each(|former| volume.forget_holder(former));
         })
@@ -67,12 +69,13 @@ impl Metadata {
     }
 
     fn report_replica(&mut self, node: NodeId, report: &ReplicaReport) -> Result<(), Refusal> {
-        let ReplicaReport { volume: id, epoch, complete, ref snapshots } = *report;
+        let ReplicaReport { volume: id, epoch, complete, is_map, ref snapshots } = *report;
         let volume = self.known_volume(id)?;
         check_epoch(volume, epoch)?;
         let found = volume.replicas.iter().find(|(_, replica)| replica.node == node);
         let (site, known) = found.ok_or(Refusal::KeepsNoReplica { volume: id, node })?;
-        let newest = known.complete.filter(|known| known.epoch == epoch).map(|known| known.contents.generation);
+        let newest = if is_map { known.mapped } else { known.newest() };
+        let newest = newest.filter(|known| known.epoch == epoch).map(|known| known.contents.generation);
         if let Some((given, published)) = complete.map(|complete| complete.generation).zip(newest)
             && given < published
         {
@@ -84,7 +87,7 @@ impl Metadata {
         let site = site.clone();
         self.change_volume(id, |volume| {
             if let (Some(contents), Some(replica)) = (complete, volume.replicas.get_mut(&site)) {
-                replica.complete = Some(Complete { epoch, contents });
+                replica.come_to(Complete { epoch, contents }, is_map);
             }
             let owner = volume.owner;
             for name in snapshots {
@@ -204,7 +207,7 @@ impl Metadata {
                 let mode = replicas.values().find(|replica| replica.node == from).map(|replica| replica.mode);
                 replicas.retain(|_, replica| replica.node != from);
                 if let Some(mode) = mode.filter(|_| owner.as_ref() != Some(&to_site)) {
-                    replicas.entry(to_site.clone()).or_insert(Replica { node: to, mode, complete: None });
+                    replicas.entry(to_site.clone()).or_insert(Replica::new(to, mode, None));
                 }
                 volume.leave_in_sync();
             });
@@ -236,7 +239,7 @@ impl Volume {
         let Self { owner: former, epoch, published, moving_to, reclaimed, .. } = *self;
         self.keep_holders(former);
         if let Some(Replica { mode, .. }) = self.replicas.remove(site) {
-            self.replicas.insert(former_site, Replica { node: former, mode, complete: None });
+            self.replicas.insert(former_site, Replica::new(former, mode, None));
         }
         self.set_ownership(ownership);
         self.published = Published { generation: Generation(published.generation.0 + 1), ..contents };

@@ -8,6 +8,7 @@ use sterna_types::{NodeId, NodeName, SiteName, SnapshotName, TokenId, VolumeId, 
 use super::Metadata;
 use super::cluster::MetadataVersion;
 use super::ownership::HandoffNumber;
+use super::replica::ReplicaMode;
 use super::volume::{Volume, VolumeState};
 use crate::limits::{
     MAX_NODES, MAX_REPLICAS, MAX_SITES, MAX_SNAPSHOTS, MAX_SNAPSHOTS_PER_VOLUME, MAX_SOURCES, MAX_STAGED_CHANGES,
@@ -53,6 +54,9 @@ pub enum BrokenInvariant {
     /// A replica is at no node of its site, or at the owner's.
     #[error("the replica of volume {0} at site '{1}' is kept by no node of that site, or is at the owner's")]
     MisplacedReplica(VolumeId, SiteName),
+    /// A cache says that it has something completely.
+    #[error("the cache of volume {0} at site '{1}' has something completely, and promises nothing")]
+    CompleteCache(VolumeId, SiteName),
     /// Something is held by a node that there is not.
     #[error("snapshot '{1}' of volume {0} is held by a node that there is not")]
     SnapshotWithoutHolder(VolumeId, SnapshotName),
@@ -206,6 +210,9 @@ impl Metadata {
         for (site, replica) in &volume.replicas {
             if site_of(replica.node) != Some(site) || owner == Some(site) {
                 return Err(BrokenInvariant::MisplacedReplica(volume.id, site.clone()));
+            }
+            if replica.mode == ReplicaMode::Cache && replica.complete.is_some() {
+                return Err(BrokenInvariant::CompleteCache(volume.id, site.clone()));
             }
         }
         for (name, snapshot) in volume.snapshots.iter() {

@@ -38,7 +38,7 @@ pub struct MetadataVersion(pub u32);
 
 impl MetadataVersion {
     /// What this program makes and understands.
-    pub const CURRENT: Self = Self::PROPAGATION;
+    pub const CURRENT: Self = Self::CACHES;
     /// That of a cluster that has just begun.
     pub const FIRST: Self = Self(1);
     /// From which on there can be more nodes than one.
@@ -50,6 +50,8 @@ impl MetadataVersion {
     pub const HANDOFFS: Self = Self(4);
     /// From which on links and volumes can have limits, and nodes can be in sync with a volume.
     pub const PROPAGATION: Self = Self(5);
+    /// From which on a site can keep what it has of a volume without following it.
+    pub const CACHES: Self = Self(6);
 }
 
 impl Default for MetadataVersion {

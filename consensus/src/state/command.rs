@@ -466,6 +466,9 @@ pub struct ReplicaReport {
     pub epoch: Epoch,
     /// Contents that are complete there now.
     pub complete: Option<Published>,
+    /// Whether only the map of these is, since that is all that a cache follows.
+    #[serde(default, skip_serializing_if = "super::cluster::is_default")]
+    pub is_map: bool,
     /// Snapshots that are complete there now.
     pub snapshots: Vec<SnapshotName>,
 }

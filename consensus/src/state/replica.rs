@@ -31,9 +31,44 @@ pub struct Replica {
     pub node: NodeId,
     /// How it follows.
     pub mode: ReplicaMode,
-    /// The newest contents that are there completely, as far as the node has said so.
+    /// The newest contents that are there completely, as far as the node has said so. None in mode cache.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub complete: Option<Complete>,
+    /// In mode cache, and until anything is complete where that was its mode: the newest contents of which all of the map is there, and
+    /// of the data what happens to be. That is kept. Since version 6 of the metadata.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mapped: Option<Complete>,
+}
+
+impl Replica {
+    /// One of a node that has all of these contents.
+    pub(super) fn new(node: NodeId, mode: ReplicaMode, has: Option<Complete>) -> Self {
+        let (complete, mapped) = if mode == ReplicaMode::Cache { (None, has) } else { (has, None) };
+        Self { node, mode, complete, mapped }
+    }
+
+    /// The same node's in another mode. A cache promises nothing, and what it has is no replica's.
+    #[must_use]
+    pub(super) fn in_mode(self, mode: ReplicaMode) -> Self {
+        match mode {
+            ReplicaMode::Cache => Self { mode, complete: None, mapped: self.complete.or(self.mapped), ..self },
+            ReplicaMode::Async | ReplicaMode::Sync => Self { mode, ..self },
+        }
+    }
+
+    /// Notes that it has come to these contents: to all of them, or where `is_map`, to their map.
+    pub(super) fn come_to(&mut self, contents: Complete, is_map: bool) {
+        if is_map || self.mode == ReplicaMode::Cache {
+            self.mapped = Some(contents);
+        } else {
+            (self.complete, self.mapped) = (Some(contents), None);
+        }
+    }
+
+    /// The newest contents that it has come to, as its mode has it.
+    pub fn newest(&self) -> Option<Complete> {
+        if self.mode == ReplicaMode::Cache { self.mapped } else { self.complete }
+    }
 }
 
 /// How a replica follows its volume.
@@ -45,6 +80,9 @@ pub enum ReplicaMode {
     /// It follows the published roots, and takes what the owner writes to its journal beside: it may be in sync. Since version 5 of
     /// the metadata.
     Sync,
+    /// It follows the map of the published roots, and keeps what its site has of their data: what was read there, or was there when the
+    /// volume went elsewhere. It fetches none, and nothing goes on with it. Since version 6 of the metadata.
+    Cache,
 }
 
 impl fmt::Display for ReplicaMode {
@@ -52,13 +90,14 @@ impl fmt::Display for ReplicaMode {
         f.write_str(match self {
             Self::Async => "async",
             Self::Sync => "sync",
+            Self::Cache => "cache",
         })
     }
 }
 
 /// A text that is not a [`ReplicaMode`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("'{text}' is no mode of a replica: give 'async' or 'sync'")]
+#[error("'{text}' is no mode of a replica: give 'async', 'sync' or 'cache'")]
 pub struct InvalidReplicaMode {
     /// What was given.
     pub text: String,
@@ -71,6 +110,7 @@ impl FromStr for ReplicaMode {
         match text {
             "async" => Ok(Self::Async),
             "sync" => Ok(Self::Sync),
+            "cache" => Ok(Self::Cache),
             _ => Err(InvalidReplicaMode { text: text.to_owned() }),
         }
     }

@@ -55,6 +55,7 @@ impl Command {
             | Self::SetReplica { mode: ReplicaMode::Sync, .. }
             | Self::ChangeInSync { .. }
             | Self::TakeOver { .. } => MetadataVersion::PROPAGATION,
+            Self::SetReplica { mode: ReplicaMode::Cache, .. } => MetadataVersion::CACHES,
         }
     }
 }

@@ -18,7 +18,7 @@ mod in_sync;
 mod moves;
 pub(crate) mod nodes;
 mod outage;
-mod replicas;
+pub(crate) mod replicas;
 mod taking_back;
 
 pub(crate) fn bootstrap_command() -> Command {

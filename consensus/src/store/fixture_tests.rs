@@ -1,5 +1,5 @@
-//! What format 1 looks like, in `fixtures/format-1`, what format 4 has beside, in `fixtures/format-4`, and format 5, in `fixtures/format-5`. What has been written is
-//! read for ever: a new version gets a directory of its own beside them, and these files are never changed.
+//! What format 1 looks like, in `fixtures/format-1`, and what formats 4, 5 and 6 have beside, in `fixtures/format-4` and so on. What has
+//! been written is read for ever: a new version gets a directory of its own beside them, and these files are never changed.
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
@@ -26,7 +26,8 @@ use crate::state::policy::{AttachPolicy, DegradedPolicy, Durability, SyncCopies}
 use crate::state::replica::ReplicaMode;
 use crate::state::request::{Request, RequestId};
 use crate::state::session::SessionNumber;
-use crate::state::tests::nodes::with_nodes;
+use crate::state::tests::nodes::{with_nodes, with_nodes_that_know};
+use crate::state::tests::replicas::site;
 use crate::state::tests::{bootstrap_command, create_volume, root};
 use crate::state::volume::{Generation, Published, UnixTime, VolumeFormat};
 
@@ -134,7 +135,7 @@ fn in_sync_commands() -> Vec<Command> {
     let durability = Durability::Sync(SyncCopies::new(2).unwrap());
     let of = |node| Command::SetReplica { volume, node, mode: ReplicaMode::Sync };
     let holds = |node, epoch, complete| {
-        let report = ReplicaReport { volume, epoch, complete: Some(complete), snapshots: Vec::new() };
+        let report = ReplicaReport { volume, epoch, complete: Some(complete), is_map: false, snapshots: Vec::new() };
         Command::ReportReplicas { node, reports: vec![report] }
     };
     let change = |epoch, node, revision, add: &[NodeId], remove: &[NodeId]| Command::ChangeInSync {
@@ -165,6 +166,28 @@ fn in_sync_commands() -> Vec<Command> {
     ]
 }
 
+/// One of each command about caches, of a volume that the first of three nodes owns. They leave the second a cache, and the third one
+/// that is to have all of it again.
+fn cache_commands() -> Vec<Command> {
+    let (volume, epoch) = (VolumeId(1), Epoch::FIRST);
+    let of = |node, mode| Command::SetReplica { volume, node: NodeId(node), mode };
+    let maps = |node| {
+        let complete = Some(Published::of(root(4), Generation(4)));
+        let report = ReplicaReport { volume, epoch, complete, is_map: true, snapshots: Vec::new() };
+        Command::ReportReplicas { node: NodeId(node), reports: vec![report] }
+    };
+    let publication =
+        RootPublication { volume, epoch, root: root(4), generation: Generation(4), written_blocks: 0, at: None };
+    vec![
+        of(2, ReplicaMode::Cache),
+        of(3, ReplicaMode::Cache),
+        Command::PublishRoots(vec![publication]),
+        maps(2),
+        maps(3),
+        of(3, ReplicaMode::Async),
+    ]
+}
+
 fn handoff_requests() -> Vec<Request> {
     let id = |number: u128| Some(RequestId(number));
     (1..).zip(handoff_commands()).map(|(number, command)| Request { id: id(number), command }).collect()
@@ -190,7 +213,7 @@ fn the_state_reads_as_it_always_did() {
 
 #[test]
 fn handoffs_read_as_they_always_did() {
-    let mut metadata = with_nodes(3);
+    let mut metadata = with_nodes_that_know(MetadataVersion::PROPAGATION, 3);
     for name in ["a", "b"] {
         metadata.apply(&Request { id: None, command: create_volume(name) }).unwrap();
     }
@@ -216,7 +239,7 @@ fn handoffs_read_as_they_always_did() {
 
 #[test]
 fn who_is_in_sync_reads_as_it_always_did() {
-    let mut metadata = with_nodes(3);
+    let mut metadata = with_nodes_that_know(MetadataVersion::PROPAGATION, 3);
     metadata.apply(&Request { id: None, command: create_volume("a") }).unwrap();
     let requests: Vec<_> = in_sync_commands().into_iter().map(|command| Request { id: None, command }).collect();
     for request in &requests {
@@ -226,6 +249,21 @@ fn who_is_in_sync_reads_as_it_always_did() {
     stands_as(&metadata, include_str!("../../fixtures/format-5/state-in-sync.json"));
     let entry = Entry { log_id: log_id(23), payload: EntryPayload::Normal(Batch::from(requests)) };
     stands_as(&EntryRecord::from(&entry), include_str!("../../fixtures/format-5/entry-in-sync.json"));
+}
+
+#[test]
+fn caches_read_as_they_always_did() {
+    let mut metadata = with_nodes(3);
+    metadata.apply(&Request { id: None, command: create_volume("a") }).unwrap();
+    let requests: Vec<_> = cache_commands().into_iter().map(|command| Request { id: None, command }).collect();
+    for request in &requests {
+        metadata.apply(request).unwrap();
+    }
+    let has_mapped = |node: u64| metadata.volumes().all(|volume| volume.replicas[&site(node)].mapped.is_some());
+    assert!(has_mapped(2) && has_mapped(3), "one that is a cache, and one that was");
+    stands_as(&metadata, include_str!("../../fixtures/format-6/state.json"));
+    let entry = Entry { log_id: log_id(24), payload: EntryPayload::Normal(Batch::from(requests)) };
+    stands_as(&EntryRecord::from(&entry), include_str!("../../fixtures/format-6/entry-caches.json"));
 }
 
 /// A directory as version 0.2 left it: format 1, and a snapshot that is JSON as it stands in the fixture.
@@ -248,7 +286,7 @@ async fn a_directory_of_an_earlier_version_opens_and_its_next_snapshot_is_compre
     let mut store = Store::open(dir.path(), Absent::Refuse).unwrap();
     assert_eq!(store.view.borrow().volume_count(), 3);
     assert_eq!(store.view.borrow().version(), MetadataVersion::FIRST);
-    assert_eq!(std::fs::read_to_string(dir.path().join("FORMAT")).unwrap(), "sterna-metadata 5\n");
+    assert_eq!(std::fs::read_to_string(dir.path().join("FORMAT")).unwrap(), "sterna-metadata 6\n");
     let raise = Command::RaiseVersion { version: MetadataVersion::CURRENT };
     for (index, command, first_byte) in [(21, create_volume("one-more"), b'{'), (22, raise, 0x28)] {
         let payload = EntryPayload::Normal(Batch::from(vec![Request { id: None, command }]));

@@ -1,10 +1,11 @@
 //! The file `FORMAT`, which says that a directory holds Sterna's metadata and in which version it is written. It is read before
 //! the database is opened, so that a program that is too old changes nothing.
 //!
-//! One line of text: `sterna-metadata 5`.
+//! One line of text: `sterna-metadata 6`.
 //!
 //! | version | since | what |
 //! |---|---|---|
+//! | 6 | 0.7 | commands and fields about caches; what is written of the versions before is written as before |
 //! | 5 | 0.6 | commands and fields about limits; what is written of the versions before is written as before |
 //! | 4 | 0.5 | commands and fields about handoffs; what is written of the versions before is written as before |
 //! | 3 | 0.4 | commands and fields about replicas; snapshots may be compressed; what is written of the versions before is written as before |
@@ -31,7 +32,7 @@ use super::database::DATABASE_DIR;
 use super::{Absent, StoreError};
 
 /// The version that this program writes, and the highest that it reads.
-pub(super) const FORMAT_VERSION: u32 = 5;
+pub(super) const FORMAT_VERSION: u32 = 6;
 
 /// Whether there was something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,7 +138,7 @@ mod tests {
         assert!(!dir.exists());
         assert_eq!(check_or_make(&dir, Absent::Create).unwrap(), Found::Made);
         assert_eq!(check_or_make(&dir, Absent::Refuse).unwrap(), Found::Known);
-        assert_eq!(fs::read_to_string(dir.join(FILE)).unwrap(), "sterna-metadata 5\n");
+        assert_eq!(fs::read_to_string(dir.join(FILE)).unwrap(), "sterna-metadata 6\n");
     }
 
     #[test]
@@ -150,7 +151,7 @@ mod tests {
             assert_eq!(check_or_make(dir.path(), Absent::Refuse).unwrap(), Found::Known);
             assert_eq!(fs::read_to_string(&file).unwrap(), line);
             raise(dir.path()).unwrap();
-            assert_eq!(fs::read_to_string(&file).unwrap(), "sterna-metadata 5\n");
+            assert_eq!(fs::read_to_string(&file).unwrap(), "sterna-metadata 6\n");
             raise(dir.path()).unwrap();
             assert_eq!(check_or_make(dir.path(), Absent::Refuse).unwrap(), Found::Known);
         }
@@ -159,9 +160,9 @@ mod tests {
     #[test]
     fn what_a_newer_version_wrote_is_refused_and_left_alone() {
         let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join(FILE), "sterna-metadata 6\n").unwrap();
+        fs::write(dir.path().join(FILE), "sterna-metadata 7\n").unwrap();
         let error = check_or_make(dir.path(), Absent::Create).expect_err("a newer format");
-        assert!(matches!(error, StoreError::NewerFormat { found: 6, known: 5, .. }), "{error}");
+        assert!(matches!(error, StoreError::NewerFormat { found: 7, known: 6, .. }), "{error}");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 

@@ -78,6 +78,8 @@ pub struct Gaps {
     store: Arc<dyn ChunkStore>,
     /// What it is of: in order, none overlaps another.
     blocks: Vec<Range<u64>>,
+    /// Whether data is not looked at.
+    is_of_map: bool,
     /// Holds nothing: each part of a map is read once.
     nodes: NodeCache,
     /// The nodes from above the top to where the walk is.
@@ -142,7 +144,12 @@ impl Gaps {
         let place = top.map(|new| Place { old: old.top(), new, first: SegmentIndex(0) });
         let above = Row { level: Some(Level::TOP), places: place.into_iter().collect(), is_named: false, next: 0 };
         let (nodes, window) = (NodeCache::new(0), Window::default());
-        Self { store, blocks, nodes, path: vec![above], window, named: Vec::new() }
+        Self { store, blocks, is_of_map: false, nodes, path: vec![above], window, named: Vec::new() }
+    }
+
+    /// A walk over the maps only: of `old` all of the map is in `store`, and of `new` no data is named.
+    pub fn of_map(store: Arc<dyn ChunkStore>, old: Root, new: Root) -> Self {
+        Self { is_of_map: true, ..Self::new(store, old, new) }
     }
 
     /// The next group of chunks that are lacking, at most [`MAX_WANTED`], each once; never an empty one. `None` at the end of
@@ -176,7 +183,8 @@ impl Gaps {
 
     /// One step of the walk: what is found lacking, which may be nothing; `None` at the end.
     fn step(&mut self, pin: &StorePin) -> Result<Option<Vec<Gap>>, MapError> {
-        if let Some(found) = self.window.step(&*self.store, &self.blocks, &self.nodes, pin)? {
+        let with_data = if self.is_of_map { &[][..] } else { &self.blocks };
+        if let Some(found) = self.window.step(&*self.store, with_data, &self.nodes, pin)? {
             return Ok(Some(found));
         }
         let Some(row) = self.path.last_mut() else { return Ok(None) };
@@ -286,6 +294,16 @@ pub(crate) fn new_data<'a>(
 pub fn complete(store: &Arc<dyn ChunkStore>, old: Root, new: Root) -> Result<Option<StorePin>, MapError> {
     let pin = store.pin();
     let gap = Gaps::new(Arc::clone(store), old, new).next(&pin)?;
+    Ok(gap.is_none().then_some(pin))
+}
+
+/// The same of the map of `new`, walked from that of `old`.
+///
+/// # Errors
+/// As [`Gaps::next`].
+pub fn complete_map(store: &Arc<dyn ChunkStore>, old: Root, new: Root) -> Result<Option<StorePin>, MapError> {
+    let pin = store.pin();
+    let gap = Gaps::of_map(Arc::clone(store), old, new).next(&pin)?;
     Ok(gap.is_none().then_some(pin))
 }
 

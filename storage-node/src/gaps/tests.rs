@@ -192,6 +192,25 @@ proptest! {
     }
 
     #[test]
+    fn of_a_map_all_that_is_lacking_is_named_and_no_data_is((old, new) in two_models(), here in vec(any::<bool>(), 64)) {
+        let elsewhere = Elsewhere::default();
+        let (old_root, new_root) = (elsewhere.root(&old), elsewhere.root(&new));
+        let is_of_map = |chunk: &&Wanted| chunk.kind != ChunkKind::Data;
+        let (held, all) = (elsewhere.reached(old_root), elsewhere.reached(new_root));
+        let needed: BTreeSet<_> = all.iter().filter(is_of_map).copied().collect();
+        let by_chance = all.iter().filter(|chunk| here[usize::from(chunk.id.as_bytes()[0]) % 64]);
+        let mut present: BTreeSet<_> = by_chance.copied().collect();
+        present.extend(held.iter().filter(is_of_map));
+        let (store, _) = elsewhere.copy(&present);
+        let lacking: Vec<_> = needed.difference(&present).copied().collect();
+        let has_map = || complete_map(&store, old_root, new_root).expect("a walk").is_some();
+        prop_assert_eq!(has_map(), lacking.is_empty());
+        let groups = elsewhere.fill(&store, &mut Gaps::of_map(store.clone(), old_root, new_root));
+        prop_assert_eq!(sorted(&groups), lacking, "each once");
+        prop_assert!(has_map());
+    }
+
+    #[test]
     fn of_some_blocks_what_they_need_is_named_and_nothing_else_is(
         new in model(),
         picks in vec((any::<Index>(), 0..6u64), 0..8),

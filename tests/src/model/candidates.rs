@@ -24,7 +24,8 @@ pub(super) fn volume_with_candidates() -> Metadata {
     let published = metadata.volume(VOLUME).expect("it was made").published;
     for node in CANDIDATES {
         let epoch = metadata.volume(VOLUME).expect("it was made").epoch;
-        let report = ReplicaReport { volume: VOLUME, epoch, complete: Some(published), snapshots: Vec::new() };
+        let report =
+            ReplicaReport { volume: VOLUME, epoch, complete: Some(published), is_map: false, snapshots: Vec::new() };
         let command = Command::ReportReplicas { node, reports: vec![report] };
         metadata.apply(&Request { id: None, command }).expect("a replica has what there is");
     }

@@ -85,6 +85,7 @@ fn replica(metadata: &Metadata, entry: &VolumeEntry, site: &SiteName, replica: &
         behind_bytes: loss.as_ref().map_or(entry.published.written_blocks, |loss| loss.lost_blocks) * BLOCK_SIZE,
         behind_ms: loss.and_then(|loss| loss.lost_ms),
         is_in_sync: entry.in_sync.contains(&replica.node),
+        mapped: replica.mapped.map(|mapped| published(&mapped.contents)),
     }
 }
 

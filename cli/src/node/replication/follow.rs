@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use sterna_consensus::Metadata;
 use sterna_consensus::state::command::ReplicaReport;
-use sterna_consensus::state::replica::Replica;
+use sterna_consensus::state::replica::{Replica, ReplicaMode};
 use sterna_consensus::state::volume::{Published, Volume, VolumeState};
 use sterna_types::{Epoch, NodeId, Root, SnapshotName, VolumeId, VolumeName};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::pull::{Target, pull};
+use super::pull::{Target, pull, pull_map};
 use super::report::{self, Arrival};
 use crate::node::node::Node;
 
@@ -32,6 +32,8 @@ struct Work {
 enum What {
     /// What the owner has published.
     Published(Published),
+    /// The map of that, for a cache.
+    Map(Published),
     /// A snapshot.
     Snapshot(SnapshotName),
 }
@@ -105,8 +107,11 @@ fn due(metadata: &Metadata, volume: &Volume, own: NodeId) -> Option<Work> {
     if volume.state != VolumeState::Ready {
         return None;
     }
-    let old = replica.complete.map_or(Root::EMPTY, |complete| complete.contents.root);
+    let old = replica.newest().map_or(Root::EMPTY, |newest| newest.contents.root);
     let (what, new, holders) = if is_current(volume, replica) {
+        if replica.mode == ReplicaMode::Cache {
+            return None;
+        }
         let (name, snapshot) = volume.snapshots.iter().find(|(_, kept)| !volume.is_held_by(kept, own))?;
         (What::Snapshot(name.clone()), snapshot.root, volume.holders(snapshot).collect())
     } else {
@@ -115,7 +120,8 @@ fn due(metadata: &Metadata, volume: &Volume, own: NodeId) -> Option<Work> {
         let others = volume.replicas.values().filter(has_it).map(|other| other.node);
         // What the owner has not fetched yet is with those who have handed the volume over.
         let others = others.chain(volume.sources.iter().rev().map(|source| source.node));
-        (What::Published(published), published.root, std::iter::once(volume.owner).chain(others).collect::<Vec<_>>())
+        let what = if replica.mode == ReplicaMode::Cache { What::Map(published) } else { What::Published(published) };
+        (what, published.root, std::iter::once(volume.owner).chain(others).collect::<Vec<_>>())
     };
     let is_live = |node: &NodeId| metadata.node(*node).and_then(|node| node.session).is_some_and(|s| s.is_live());
     let sources = holders.into_iter().filter(|node| *node != own && is_live(node)).collect();
@@ -123,26 +129,31 @@ fn due(metadata: &Metadata, volume: &Volume, own: NodeId) -> Option<Work> {
     Some(Work { volume, name, epoch, what, target: Target { volume, old, new, sources } })
 }
 
-/// Whether a replica has what is published.
+/// Whether a replica has what is published; a cache, the map of it.
 fn is_current(volume: &Volume, replica: &Replica) -> bool {
-    replica.complete.is_some_and(|complete| complete.epoch == volume.epoch && complete.contents == volume.published)
+    replica.newest().is_some_and(|newest| newest.epoch == volume.epoch && newest.contents == volume.published)
 }
 
 /// Pulls a root and has it reported; whether that went well.
 async fn carry_out(node: Arc<Node>, arrivals: mpsc::Sender<Arrival>, work: Work) -> (VolumeId, bool) {
     let Work { volume, name, epoch, what, target } = work;
-    let held = match pull(&node, &target).await {
+    let pulled = match what {
+        What::Map(_) => pull_map(&node, &target).await,
+        What::Published(_) | What::Snapshot(_) => pull(&node, &target).await,
+    };
+    let held = match pulled {
         Ok(held) => held,
         Err(error) => {
             tracing::info!(volume = %name, ?what, "a replica does not come further for now: {error}");
             return (volume, false);
         }
     };
+    let is_map = matches!(what, What::Map(_));
     let (complete, snapshots) = match what {
-        What::Published(published) => (Some(published), Vec::new()),
+        What::Published(published) | What::Map(published) => (Some(published), Vec::new()),
         What::Snapshot(name) => (None, vec![name]),
     };
-    let report = ReplicaReport { volume, epoch, complete, snapshots };
+    let report = ReplicaReport { volume, epoch, complete, is_map, snapshots };
     let (reported, told) = oneshot::channel();
     let sent = arrivals.send(Arrival { report, held, reported }).await.is_ok();
     (volume, sent && told.await.is_ok())
@@ -164,7 +175,6 @@ mod tests {
         Admission, Bootstrap, Command, NewSnapshot, NewToken, NewVolume, Origin, RootPublication,
     };
     use sterna_consensus::state::policy::{AttachPolicy, Durability};
-    use sterna_consensus::state::replica::ReplicaMode;
     use sterna_consensus::state::request::Request;
     use sterna_consensus::state::token::Digest;
     use sterna_consensus::state::volume::{Generation, UnixTime, VolumeFormat};
@@ -192,7 +202,7 @@ mod tests {
 
     fn report(metadata: &mut Metadata, complete: Option<Published>, snapshots: &[&str]) {
         let snapshots = snapshots.iter().map(|name| name.parse().expect("a name")).collect();
-        let report = ReplicaReport { volume: VolumeId(1), epoch: Epoch::FIRST, complete, snapshots };
+        let report = ReplicaReport { volume: VolumeId(1), epoch: Epoch::FIRST, complete, is_map: false, snapshots };
         apply(metadata, Command::ReportReplicas { node: KEEPER, reports: vec![report] });
     }
 

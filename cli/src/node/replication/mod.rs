@@ -10,6 +10,7 @@
 //!   chunks, by several requests to several sources at once. `reach`: which of these is near. `error`: why something did not come.
 //!   `pace`: how fast a volume is fetched that has a limit.
 //! * `bucket`: what no node has, from where it is kept besides.
+//! * `locate`: which chunks are where, for people.
 //! * `mend`: what is damaged here, from whoever has it whole.
 //! * `pull`: all of one root, from wherever it is.
 //! * `follow`: which roots are to be pulled, and when. `report`: telling the metadata what is complete here.
@@ -24,6 +25,7 @@ mod bucket;
 mod error;
 mod fetch;
 mod follow;
+mod locate;
 mod mend;
 mod pace;
 mod precedence;
@@ -37,6 +39,7 @@ mod wire;
 pub(super) use error::PullError;
 pub(super) use fetch::fetch;
 pub(super) use follow::run;
+pub(super) use locate::locate;
 pub(super) use mend::{Origin, mend};
 pub(super) use pace::Pace;
 pub(super) use precedence::Precedence;

@@ -9,8 +9,9 @@ use std::iter;
 use std::ops::Range;
 use std::sync::Arc;
 
-use sterna_storage_node::chunk_store::{ChunkKind, ChunkStore};
+use sterna_storage_node::chunk_store::{ChunkKind, ChunkStore, StorePin};
 use sterna_storage_node::gaps::{self, Gaps};
+use sterna_storage_node::map::MapError;
 use sterna_transport::Lane;
 use sterna_types::{NodeId, Root, VolumeId};
 use tokio::try_join;
@@ -57,18 +58,37 @@ pub(in crate::node) async fn pull_in_order(
     mut classes: Vec<Vec<Range<u64>>>,
 ) -> Result<HeldRoot, PullError> {
     // It may all be here under other names.
-    if let Some(held) = hold_complete(node, target).await? {
+    if let Some(held) = hold(node, target, gaps::complete).await? {
         return Ok(held);
     }
     for _ in 0..WALKS {
         for blocks in std::mem::replace(&mut classes, vec![iter::once(0..u64::MAX).collect()]) {
             fill(node, target, blocks, &|_, _| {}).await?;
         }
-        if let Some(held) = hold_complete(node, target).await? {
+        if let Some(held) = hold(node, target, gaps::complete).await? {
             return Ok(held);
         }
     }
     Err(PullError::Collected)
+}
+
+/// Pulls the map of a root, where that of `target.old` is here. On return it is complete and durable here, and held with what of its
+/// data is here, as long as what is returned lives.
+///
+/// # Errors
+/// [`PullError`], as with [`pull`].
+///
+/// # Cancel safety
+/// As with [`pull`].
+pub(in crate::node) async fn pull_map(node: &Arc<Node>, target: &Target) -> Result<HeldRoot, PullError> {
+    for _ in 0..WALKS {
+        if let Some(held) = hold(node, target, gaps::complete_map).await? {
+            return Ok(held);
+        }
+        let store: Arc<dyn ChunkStore> = Arc::clone(&node.engine.store) as _;
+        follow(node, target, Gaps::of_map(store, target.old, target.new), &|_, _| {}).await?;
+    }
+    hold(node, target, gaps::complete_map).await?.ok_or(PullError::Collected)
 }
 
 /// Step 1, for these blocks, which are in order, and none of which overlaps another; `stored` is told of each chunk, with its length in
@@ -86,7 +106,11 @@ pub(in crate::node) async fn fill(
     stored: Stored<'_>,
 ) -> Result<(), PullError> {
     let store: Arc<dyn ChunkStore> = Arc::clone(&node.engine.store) as _;
-    let gaps = Gaps::within(Arc::clone(&store), target.old, target.new, blocks);
+    follow(node, target, Gaps::within(store, target.old, target.new, blocks), stored).await
+}
+
+/// Fetches what a walk finds lacking.
+async fn follow(node: &Arc<Node>, target: &Target, gaps: Gaps, stored: Stored<'_>) -> Result<(), PullError> {
     let transfer = Transfer::new(node, target.volume, &target.sources, stored);
     try_join!(walk(node, &target.sources, gaps, &transfer, stored), transfer.run()).map(|_| ())
 }
@@ -125,15 +149,18 @@ async fn walk(
     Ok(())
 }
 
-/// Steps 2 and 3; `None` where a collection has come between.
-async fn hold_complete(node: &Arc<Node>, target: &Target) -> Result<Option<HeldRoot>, PullError> {
+/// Steps 2 and 3, where `complete` says what that is; `None` where a collection has come between.
+async fn hold(node: &Arc<Node>, target: &Target, complete: Complete) -> Result<Option<HeldRoot>, PullError> {
     let _in_transit = node.in_transit.read().await;
     let store: Arc<dyn ChunkStore> = Arc::clone(&node.engine.store) as _;
     let Target { old, new, .. } = *target;
-    let walking = node.background.upkeep(move || gaps::complete(&store, old, new));
+    let walking = node.background.upkeep(move || complete(&store, old, new));
     let pin = walking.await.map_err(|_| PullError::Panicked)??;
     Ok(pin.map(|_pin| node.hold_root(new)))
 }
+
+/// Whether all that is wanted of a root is here: [`gaps::complete`], or [`gaps::complete_map`].
+type Complete = fn(&Arc<dyn ChunkStore>, Root, Root) -> Result<Option<StorePin>, MapError>;
 
 /// How often it is begun again where a collection has come between.
 const WALKS: usize = 3;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use sterna_proto::node::chunks_server::{Chunks, ChunksServer};
-use sterna_proto::node::{Chunk, FetchReply, FetchRequest};
+use sterna_proto::node::{Chunk, FetchReply, FetchRequest, LocateReply, LocateRequest};
 use sterna_runtime::work::blocking;
 use sterna_storage_node::bundle::Packer;
 use sterna_storage_node::chunk_store::{ChunkStore, StoreError};
@@ -14,6 +14,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::codec::CompressionEncoding;
 use tonic::{Request, Response, Status};
 
+use super::locate;
 use super::wire::{Asked, bundle_message, parse_request};
 use crate::node::background::Background;
 use crate::node::node::Node;
@@ -56,6 +57,11 @@ impl Chunks for ChunkService {
             response.disable_compression();
         }
         Ok(response)
+    }
+
+    async fn locate(&self, request: Request<LocateRequest>) -> Result<Response<LocateReply>, Status> {
+        self.node.metadata.caller(&request)?;
+        locate::answer(&self.node, request.into_inner()).await.map(Response::new)
     }
 }
 

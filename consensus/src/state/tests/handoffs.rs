@@ -116,7 +116,7 @@ fn a_volume_passes_to_another_node_which_in_the_end_needs_the_former_one_no_more
     assert_eq!(holders(&metadata), [OWNER], "the new owner has not fetched it yet");
     // The replica has gone where the volume came from, and has what that had.
     let complete = Some(Complete { epoch: E1, contents: published(6, 6) });
-    let left = Replica { node: OWNER, mode: ReplicaMode::Async, complete };
+    let left = Replica { node: OWNER, mode: ReplicaMode::Async, complete, mapped: None };
     let sites: Vec<_> = now.replicas.keys().map(SiteName::as_str).collect();
     assert_eq!((sites, now.replicas.values().next()), (vec!["ams", "s3"], Some(&left)));
     assert!(now.replicas[&site(3)].complete.is_some(), "what others have is as it was");
@@ -235,7 +235,8 @@ fn a_node_that_kept_the_replica_where_another_one_is_given_the_volume_keeps_it_n
     open_session(&mut metadata, NodeId(4));
     apply(&mut metadata, snapshot(VOLUME, "s", 4, 4)).unwrap();
     let name: SnapshotName = "s".parse().unwrap();
-    let copied = ReplicaReport { volume: VOLUME, epoch: E1, complete: None, snapshots: vec![name.clone()] };
+    let copied =
+        ReplicaReport { volume: VOLUME, epoch: E1, complete: None, is_map: false, snapshots: vec![name.clone()] };
     apply(&mut metadata, Command::ReportReplicas { node: B, reports: vec![copied] }).unwrap();
     apply(&mut metadata, begin(OWNER, NodeId(4), 1)).unwrap();
     ended(&mut metadata, commit(NodeId(4), 1, published(5, 5))).unwrap();

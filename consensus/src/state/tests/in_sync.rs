@@ -283,7 +283,10 @@ fn who_keeps_no_such_replica_any_more_is_not_in_sync() {
     let revision = layout_revision(apply(&mut replaced, Command::StageChange(NodeChange::Replace(B, fifth))));
     apply(&mut replaced, Command::ApplyChanges { revision }).unwrap();
     assert_eq!((in_sync(&replaced), replaced.node(B).is_none()), (vec![C], true));
-    assert_eq!(volume(&replaced).replicas[&site(2)], Replica { node: fifth, mode: ReplicaMode::Sync, complete: None });
+    assert_eq!(
+        volume(&replaced).replicas[&site(2)],
+        Replica { node: fifth, mode: ReplicaMode::Sync, complete: None, mapped: None }
+    );
     assert_eq!(replaced.check(), Ok(()));
 }
 
@@ -321,7 +324,7 @@ fn who_is_in_sync_takes_over_with_everything_once_the_owner_is_gone() {
     // It begins to publish with what it has as chunks, and goes on with all of the epoch before.
     assert_eq!(now.published, Published { generation: Generation(5), ..published(2, 2) });
     assert_eq!((now.reclaimed, now.in_sync.is_empty()), (Some(E1), true));
-    let follows = Replica { node: OWNER, mode: ReplicaMode::Sync, complete: None };
+    let follows = Replica { node: OWNER, mode: ReplicaMode::Sync, complete: None, mapped: None };
     assert_eq!(now.replicas[&"ams".parse().unwrap()], follows);
     assert!(!now.replicas.contains_key(&site(2)));
     check_step(&before, &metadata);

@@ -11,8 +11,12 @@ use crate::state::token::Digest;
 
 /// A cluster in which there can be many nodes.
 pub(super) fn raised() -> Metadata {
+    raised_to(MetadataVersion::CURRENT)
+}
+
+fn raised_to(version: MetadataVersion) -> Metadata {
     let mut metadata = begun();
-    apply(&mut metadata, Command::RaiseVersion { version: MetadataVersion::CURRENT }).unwrap();
+    apply(&mut metadata, Command::RaiseVersion { version }).unwrap();
     metadata
 }
 
@@ -52,20 +56,30 @@ pub(super) fn longest_admission() -> Command {
 
 /// A cluster of this many nodes, each at a site of its own and with a session.
 pub(crate) fn with_nodes(count: u64) -> Metadata {
-    let mut metadata = raised();
+    with_nodes_that_know(MetadataVersion::CURRENT, count)
+}
+
+/// The same, of nodes that know an earlier version.
+pub(crate) fn with_nodes_that_know(knows: MetadataVersion, count: u64) -> Metadata {
+    let mut metadata = raised_to(knows);
     for number in 2..=count {
         apply(&mut metadata, Command::CreateToken(new_token(number))).unwrap();
-        let admit = Command::AdmitNode(admission(number, &format!("n{number}"), &format!("s{number}")));
+        let (name, site) = (format!("n{number}"), format!("s{number}"));
+        let admit = Command::AdmitNode(Admission { knows, ..admission(number, &name, &site) });
         assert_eq!(apply(&mut metadata, admit), Ok(Outcome::Admitted { node: NodeId(number) }));
     }
     for number in 1..=count {
-        open_session(&mut metadata, NodeId(number));
+        open_session_that_knows(&mut metadata, NodeId(number), knows);
     }
     metadata
 }
 
 pub(super) fn open_session(metadata: &mut Metadata, node: NodeId) -> SessionNumber {
-    match apply(metadata, Command::OpenSession { node, knows: MetadataVersion::CURRENT }) {
+    open_session_that_knows(metadata, node, MetadataVersion::CURRENT)
+}
+
+fn open_session_that_knows(metadata: &mut Metadata, node: NodeId, knows: MetadataVersion) -> SessionNumber {
+    match apply(metadata, Command::OpenSession { node, knows }) {
         Ok(Outcome::Session { number, .. }) => number,
         other => panic!("{other:?}"),
     }

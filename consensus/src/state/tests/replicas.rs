@@ -27,9 +27,11 @@ pub(super) fn any_replica_command() -> impl Strategy<Value = Command> {
             ..Published::of(root(number), Generation(generation))
         })
     };
-    let report = (id(), epoch(), option::of(contents()), names())
-        .prop_map(|(volume, epoch, complete, snapshots)| ReplicaReport { volume, epoch, complete, snapshots });
-    let mode = prop_oneof![1 => Just(ReplicaMode::Async), 2 => Just(ReplicaMode::Sync)];
+    let is_map = prop_oneof![3 => Just(false), 1 => Just(true)];
+    let report = (id(), epoch(), option::of(contents()), is_map, names()).prop_map(
+        |(volume, epoch, complete, is_map, snapshots)| ReplicaReport { volume, epoch, complete, is_map, snapshots },
+    );
+    let mode = prop_oneof![1 => Just(ReplicaMode::Async), 2 => Just(ReplicaMode::Sync), 1 => Just(ReplicaMode::Cache)];
     let branch = (0u8..5, contents(), 1u64..6).prop_map(|(name, contents, size)| Branch {
         name: format!("s{name}").parse().unwrap(),
         root: contents.root,
@@ -59,7 +61,8 @@ pub(super) fn longest_commands() -> Vec<Command> {
         at: Some(UnixTime { unix_ms: u64::MAX }),
         ..Published::of(root(9), Generation(u64::MAX))
     };
-    let report = ReplicaReport { volume, epoch, complete: Some(contents), snapshots: vec![long.clone(); 100] };
+    let report =
+        ReplicaReport { volume, epoch, complete: Some(contents), is_map: false, snapshots: vec![long.clone(); 100] };
     let branch = Branch {
         name: long,
         root: root(9),
@@ -95,7 +98,7 @@ pub(super) fn check_step(before: &Metadata, after: &Metadata) {
     }
 }
 
-pub(super) fn site(number: u64) -> SiteName {
+pub(crate) fn site(number: u64) -> SiteName {
     format!("s{number}").parse().unwrap()
 }
 
@@ -109,7 +112,8 @@ pub(super) fn set(node: u64) -> Command {
 }
 
 pub(super) fn report(node: u64, epoch: Epoch, complete: Published) -> Command {
-    let report = ReplicaReport { volume: VOLUME, epoch, complete: Some(complete), snapshots: Vec::new() };
+    let report =
+        ReplicaReport { volume: VOLUME, epoch, complete: Some(complete), is_map: false, snapshots: Vec::new() };
     Command::ReportReplicas { node: NodeId(node), reports: vec![report] }
 }
 
@@ -168,9 +172,42 @@ fn a_volume_is_taken_over_only_from_a_node_whose_session_has_ended_by_one_that_h
     let (published, resumed) = (published(4, 4), published(2, 2));
     let superseded = Superseded { epoch: first, owner: OWNER, published, resumed, reclaimed: None, is_settled: false };
     assert_eq!(volume.superseded, [superseded]);
-    let follows = Replica { node: OWNER, mode: ReplicaMode::Async, complete: None };
+    let follows = Replica { node: OWNER, mode: ReplicaMode::Async, complete: None, mapped: None };
     assert_eq!(volume.replicas.get(&"ams".parse().unwrap()), Some(&follows), "its site keeps a replica now");
     assert_eq!(volume.replicas.len(), 2);
+    assert_eq!(metadata.check(), Ok(()));
+}
+
+#[test]
+fn a_cache_promises_nothing_and_what_it_has_is_complete_only_once_it_is_said_to_be() {
+    let first = Epoch::FIRST;
+    let cache = |node: u64| Command::SetReplica { volume: VOLUME, node: NodeId(node), mode: ReplicaMode::Cache };
+    let map_of = |node: u64, contents| {
+        let (complete, snapshots) = (Some(contents), Vec::new());
+        let report = ReplicaReport { volume: VOLUME, epoch: first, complete, is_map: true, snapshots };
+        Command::ReportReplicas { node: NodeId(node), reports: vec![report] }
+    };
+    let kept = |metadata: &Metadata| {
+        let replica = &metadata.volume(VOLUME).unwrap().replicas[&site(2)];
+        let number = |complete: Option<Complete>| complete.map(|complete| complete.contents.generation.0);
+        (number(replica.complete), number(replica.mapped))
+    };
+    let mut metadata = with_replicas();
+    apply(&mut metadata, cache(2)).unwrap();
+    assert_eq!(kept(&metadata), (None, Some(2)), "what it had it keeps, and promises no more");
+    apply(&mut metadata, map_of(2, published(4, 4))).unwrap();
+    assert_eq!(kept(&metadata), (None, Some(4)));
+    lapse(&mut metadata, 1);
+    let missing = Refusal::ReplicaIncomplete { volume: VOLUME, site: site(2) };
+    assert_eq!(apply(&mut metadata, fail_over(2, first, root(4))), Err(missing));
+    assert!(metadata.loss(metadata.volume(VOLUME).unwrap(), &site(2)).is_none());
+
+    apply(&mut metadata, set(2)).unwrap();
+    assert_eq!(kept(&metadata), (None, Some(4)), "it has to fetch what it lacks first, and keeps the rest until then");
+    apply(&mut metadata, map_of(2, published(4, 4))).unwrap();
+    assert_eq!(kept(&metadata), (None, Some(4)), "what was sent before that counts for no more than it says");
+    apply(&mut metadata, report(2, first, published(4, 4))).unwrap();
+    assert_eq!(kept(&metadata), (Some(4), None));
     assert_eq!(metadata.check(), Ok(()));
 }
 
@@ -287,7 +324,13 @@ fn what_an_owner_still_had_is_kept_beside_what_was_gone_on_with() {
     let mut metadata = with_replicas();
     apply(&mut metadata, snapshot(VOLUME, "before", 3, 3)).unwrap();
     let name: SnapshotName = "before".parse().unwrap();
-    let copied = ReplicaReport { volume: VOLUME, epoch: Epoch::FIRST, complete: None, snapshots: vec![name.clone()] };
+    let copied = ReplicaReport {
+        volume: VOLUME,
+        epoch: Epoch::FIRST,
+        complete: None,
+        is_map: false,
+        snapshots: vec![name.clone()],
+    };
     apply(&mut metadata, Command::ReportReplicas { node: NodeId(3), reports: vec![copied] }).unwrap();
     lapse(&mut metadata, 1);
     apply(&mut metadata, fail_over(2, Epoch::FIRST, root(2))).unwrap();
@@ -357,7 +400,7 @@ fn a_node_that_keeps_copies_does_not_go_unseen() {
     apply(&mut metadata, Command::UnsetReplica { volume: VOLUME, site: site(3) }).unwrap();
     let revision = layout_revision(stage(&mut metadata, NodeChange::Replace(NodeId(2), third)));
     apply(&mut metadata, Command::ApplyChanges { revision }).unwrap();
-    let moved = Replica { node: third, mode: ReplicaMode::Async, complete: None };
+    let moved = Replica { node: third, mode: ReplicaMode::Async, complete: None, mapped: None };
     let volume = metadata.volume(VOLUME).unwrap();
     assert_eq!(volume.replicas.iter().collect::<Vec<_>>(), [(&site(3), &moved)]);
     assert_eq!(metadata.check(), Ok(()));
