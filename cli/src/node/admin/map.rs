@@ -19,7 +19,7 @@ use super::status::IntoStatus;
 use super::work::{Replies, Reporter, long_work, upkeep};
 use crate::args::values::Contents;
 use crate::node::node::Node;
-use crate::node::replication::locate;
+use crate::node::replication::{PullError, locate};
 
 /// Lists extents and holes of what was sealed last, in order, from the first byte to the last.
 pub(super) fn map(node: &Arc<Node>, request: MapVolumeRequest) -> Response<Replies<MappedRange>> {
@@ -64,7 +64,12 @@ impl Sites {
             .collect();
         let ids: Vec<ChunkId> = ranges.iter().map(|(id, ..)| *id).collect();
         let asked = self.nodes.keys().filter(|at| !self.silent.contains(at));
-        let answers = join_all(asked.map(async |at| (*at, locate(node, *at, &ids).await.ok()))).await;
+        let asking = asked.map(async |at| {
+            let unknown =
+                |error: &PullError| tracing::info!(node = %at, %error, "a node does not say which chunks it has");
+            (*at, locate(node, *at, &ids).await.inspect_err(unknown).ok())
+        });
+        let answers = join_all(asking).await;
         self.silent.extend(answers.iter().filter(|(_, answer)| answer.is_none()).map(|(at, _)| *at));
         let silent = self.silent.iter().map(|at| (*at, None));
         for (at, answer) in answers.into_iter().filter(|(_, answer)| answer.is_some()).chain(silent) {
