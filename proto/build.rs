@@ -21,4 +21,4 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 const DIRECTORY: &str = "proto";
-const FILES: [&str; 3] = ["admin.proto", "cluster.proto", "node.proto"];
+const FILES: [&str; 4] = ["admin.proto", "cluster.proto", "migrator.proto", "node.proto"];

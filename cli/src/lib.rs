@@ -2,7 +2,8 @@
 //! command is a module of its own:
 //!
 //! * `args`: the command line. `generate`: completions and the manual, from the same description.
-//! * [`node`]: the node of a data directory, and its making. `admin`: the commands that a running node carries out.
+//! * [`node`]: the node of a data directory, its making, and the migrator beside it. `admin`: the commands that a running node carries out.
+//!   `vm`: those that a running migrator does. `call`: the connection to either, and what its errors mean.
 //! * `console`: what every command prints, and how it is interrupted.
 //! * `salvage`: volumes out of a data directory whose node cannot run.
 //! * `image_file`: an image that has its name once it is complete.
@@ -18,6 +19,7 @@
 
 mod admin;
 mod args;
+mod call;
 mod console;
 mod generate;
 mod image_file;
@@ -26,6 +28,7 @@ mod nbd_uri;
 pub mod node;
 mod salvage;
 mod socket;
+mod vm;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -43,12 +46,15 @@ pub fn run() -> ExitCode {
         tracing_subscriber::EnvFilter::try_from_env("STERNA_LOG").unwrap_or_else(|_| "info,openraft=warn".into());
     let colours = std::io::stderr().is_terminal();
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours).init();
-    let ask = |work| admin::run(work, &chosen_node(target), json);
+    let chosen = || chosen_node(target.clone());
+    let ask = |work| admin::run(work, &chosen(), json);
     let result = match command {
         Command::Nbd { command: NbdCommand::Serve(serve) } => nbd_serve::run(serve, json),
         Command::Node { command } => node::command(command, json),
         Command::Cluster { command } => ask(Work::Cluster(command)),
         Command::Volume { command } => ask(Work::Volume(command)),
+        Command::Vm { command } => vm::run(command, &chosen(), json),
+        Command::Migrator { command } => node::migrator::command(command, json),
         Command::Bucket { command } => ask(Work::Bucket(command)),
         Command::Gc => ask(Work::CollectGarbage),
         Command::Salvage(salvage) => salvage::run(&salvage, json),

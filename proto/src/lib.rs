@@ -2,6 +2,7 @@
 //!
 //! * [`admin`]: what an administrator asks of a node, compiled from `proto/admin.proto`, which documents it.
 //! * [`cluster`]: what an administrator asks about the cluster, from `proto/cluster.proto`.
+//! * [`migrator`]: what migrators ask of each other, and are asked on their hosts, from `proto/migrator.proto`.
 //! * [`node`]: what nodes ask of each other, from `proto/node.proto`.
 //!
 //! This crate is *not* a place for meaning: its types are what stands on a wire, unchecked. Whoever receives one turns it
@@ -47,4 +48,16 @@ pub mod cluster {
 )]
 pub mod node {
     tonic::include_proto!("sterna.node.v1");
+}
+
+/// What migrators say to each other, and what is asked of one on its host (`migrator.proto`).
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    clippy::pedantic,
+    reason = "generated code; the `.proto` file has the documentation"
+)]
+pub mod migrator {
+    tonic::include_proto!("sterna.migrator.v1");
 }

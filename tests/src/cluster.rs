@@ -30,6 +30,8 @@ pub struct Options {
     pub wan: Option<Arc<Wan>>,
     /// How long sessions last, where that is not what it is by itself.
     pub session: Option<Duration>,
+    /// Whether VMs come and go: nodes have an address for a migrator beside them.
+    pub migrators: bool,
     /// What the nodes log; without it `info`.
     pub log: Option<&'static str>,
 }
@@ -178,7 +180,13 @@ impl Cluster {
         let args = args.into_iter().chain([listen.as_str()]).chain(cluster.iter().map(String::as_str));
         let log = self.options.log.unwrap_or("info");
         let mut node = Node::init_in(namespace, &directory, args)?.log_level(log);
-        configure(&node.data().join("sterna.toml"), &self.options)?;
+        let config = node.data().join("sterna.toml");
+        configure(&config, &self.options)?;
+        if self.options.migrators {
+            let of_site = |wan: &Arc<Wan>| anyhow::Ok(SocketAddr::from((wan.address(site)?, MIGRATOR_PORT)));
+            let address = self.options.wan.as_ref().map_or_else(free_address, of_site)?;
+            set(&config, "#listen = \"10.77.0.1:7402\"", &format!("listen = \"{address}\""))?;
+        }
         node.run()?;
         if let Some(length) = self.options.session.filter(|_| self.nodes.is_empty()) {
             node.sterna(["cluster", "session", "--length", &format!("{}ms", length.as_millis())]).succeed()?;
@@ -208,6 +216,14 @@ fn configure(config: &Path, options: &Options) -> Result<()> {
     Ok(())
 }
 
+/// Changes a line of a node's settings.
+fn set(config: &Path, from: &str, to: &str) -> Result<()> {
+    let text = fs::read_to_string(config)?;
+    ensure!(text.contains(from), "the settings do not have '{from}': {text}");
+    fs::write(config, text.replace(from, to))?;
+    Ok(())
+}
+
 /// A port that nobody listened on a moment ago.
 fn free_address() -> Result<SocketAddr> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
@@ -222,4 +238,6 @@ fn last_lines(log: &str) -> String {
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Of each node in a namespace of its own.
 const PORT: u16 = 7400;
+/// Of the migrator there.
+const MIGRATOR_PORT: u16 = 7402;
 const PAUSE: Duration = Duration::from_millis(50);

@@ -10,12 +10,13 @@ pub mod qmp;
 
 use std::fs;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -25,7 +26,14 @@ pub use builder::Builder;
 use image::{Image, Root};
 use qmp::Qmp;
 
+use crate::migrator::process_in;
 use crate::tool;
+
+/// QEMU's control socket, for tests.
+pub const CONTROL: &str = "control";
+
+/// The same for a migrator.
+pub const MIGRATORS: &str = "qmp";
 
 /// How often the console is looked at.
 const CONSOLE_LOOK: Duration = Duration::from_millis(10);
@@ -184,8 +192,8 @@ impl Guest {
     pub fn until_console_shows(&mut self, text: &str, limit: Duration) -> Result<()> {
         let begun = Instant::now();
         while !self.console().contains(text) {
-            let ended = self.running.child.try_wait()?;
-            let is_in_time = begun.elapsed() < limit && ended.is_none();
+            let has_ended = self.running.process.has_ended()?;
+            let is_in_time = begun.elapsed() < limit && !has_ended;
             ensure!(is_in_time, "the console does not show '{text}'\n{}", self.running.story());
             thread::sleep(CONSOLE_LOOK);
         }
@@ -194,7 +202,7 @@ impl Guest {
 
     /// QEMU's process id.
     pub fn id(&self) -> u32 {
-        self.running.child.id()
+        self.running.process.id()
     }
 
     /// Shuts the guest down as its own `poweroff` does, and waits for the end of QEMU. All that the guest has written
@@ -206,10 +214,13 @@ impl Guest {
         let poweroff = if self.is_tiny { "umount -a -r; sync; poweroff -f" } else { "systemctl poweroff" };
         // The tiny guest is gone before it could answer.
         let _ = self.agent.run(poweroff, COMMAND_LIMIT);
-        let Some(status) = tool::wait(&mut self.running.child, SHUTDOWN_LIMIT)? else {
-            bail!("the guest does not shut down\n{}", self.running.story());
-        };
-        ensure!(status.success(), "QEMU ended with {status}\n{}", self.running.story());
+        let limit = SHUTDOWN_LIMIT;
+        let has_ended = tool::until(limit, || self.running.process.has_ended())?;
+        ensure!(has_ended, "the guest does not shut down\n{}", self.running.story());
+        if let Process::Ours(child) = &mut self.running.process {
+            let status = child.wait()?;
+            ensure!(status.success(), "QEMU ended with {status}\n{}", self.running.story());
+        }
         // The exit status after a panic is a good one too.
         let event = self.qmp.event("SHUTDOWN", COMMAND_LIMIT)?;
         let reason = &event["data"]["reason"];
@@ -222,38 +233,150 @@ impl Guest {
     /// # Errors
     /// The operating system does not do it.
     pub fn kill(mut self) -> Result<()> {
-        self.running.child.kill()?;
-        self.running.child.wait()?;
-        Ok(())
+        self.running.process.kill()
+    }
+
+    /// Ends it where it stands, if it has not ended.
+    ///
+    /// # Errors
+    /// The operating system does not do it.
+    pub fn kill_if_it_runs(mut self) -> Result<()> {
+        if self.running.process.has_ended()? { Ok(()) } else { self.kill() }
+    }
+
+    /// Whether its QEMU has ended.
+    ///
+    /// # Errors
+    /// The operating system does not know.
+    pub fn has_ended(&mut self) -> Result<bool> {
+        self.running.process.has_ended()
+    }
+
+    /// The same guest in the QEMU that it has moved to, which runs in `directory`, and whose control socket somebody may be connected to
+    /// already. The one that it has left has to have ended.
+    ///
+    /// # Errors
+    /// It has not, or the other one does not let us in.
+    pub fn follow(mut self, directory: &Path, control: Option<Qmp>) -> Result<Self> {
+        let has_ended = tool::until(SHUTDOWN_LIMIT, || self.running.process.has_ended())?;
+        ensure!(has_ended, "the QEMU that it has left still runs\n{}", self.running.story());
+        let process = Process::Others(process_in(directory)?);
+        let mut running = Running { process, directory: Directory::Given(directory.to_owned()) };
+        let port = running.connect("agent", COMMAND_LIMIT)?;
+        let qmp = match control {
+            Some(qmp) => qmp,
+            None => Qmp::greet(running.connect(CONTROL, COMMAND_LIMIT)?)?,
+        };
+        Ok(Self { agent: self.agent.moved_to(port), running, qmp, ..self })
     }
 }
 
 /// The QEMU process and its files.
 struct Running {
-    child: Child,
-    directory: TempDir,
+    process: Process,
+    directory: Directory,
+}
+
+/// A QEMU process, which ends with this.
+enum Process {
+    /// One that we have started.
+    Ours(Child),
+    /// One that a migrator has.
+    Others(u32),
+}
+
+/// Where a QEMU's sockets and files are.
+enum Directory {
+    /// Gone with it.
+    Own(TempDir),
+    /// Somebody else's.
+    Given(PathBuf),
+}
+
+impl Directory {
+    fn path(&self) -> &Path {
+        match self {
+            Self::Own(directory) => directory.path(),
+            Self::Given(directory) => directory,
+        }
+    }
+}
+
+impl Process {
+    fn id(&self) -> u32 {
+        match self {
+            Self::Ours(child) => child.id(),
+            Self::Others(id) => *id,
+        }
+    }
+
+    fn has_ended(&mut self) -> Result<bool> {
+        match self {
+            Self::Ours(child) => Ok(child.try_wait()?.is_some()),
+            Self::Others(id) => Ok(!Path::new(&format!("/proc/{id}/exe")).exists()),
+        }
+    }
+
+    fn kill(&mut self) -> Result<()> {
+        match self {
+            Self::Ours(child) => {
+                child.kill()?;
+                child.wait()?;
+                Ok(())
+            }
+            Self::Others(id) => tool::signal(*id, Signal::KILL),
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended, and then it is another's number.
+        if matches!(self.has_ended(), Ok(false)) {
+            let _ = self.kill();
+        }
+    }
 }
 
 impl Running {
-    fn connect(&mut self, agent: &UnixListener, control: &UnixListener, limit: Duration) -> Result<(Agent, Qmp)> {
+    /// QEMU's connections to these sockets, which it makes as soon as it starts.
+    fn accept_both(
+        &mut self,
+        agent: &UnixListener,
+        control: &UnixListener,
+        limit: Duration,
+    ) -> Result<(UnixStream, Qmp)> {
         let port = self.accept(agent, limit)?;
-        let qmp = Qmp::greet(self.accept(control, limit)?)?;
-        Ok((Agent::greet(port, limit)?, qmp))
+        Ok((port, Qmp::greet(self.accept(control, limit)?)?))
     }
 
-    /// QEMU's connection to this socket, which it makes as soon as it starts.
+    /// The same where QEMU listens.
+    fn connect_both(&mut self, limit: Duration) -> Result<(UnixStream, Qmp)> {
+        let port = self.connect("agent", limit)?;
+        Ok((port, Qmp::greet(self.connect(CONTROL, limit)?)?))
+    }
+
     fn accept(&mut self, listener: &UnixListener, limit: Duration) -> Result<UnixStream> {
         listener.set_nonblocking(true)?;
-        let mut accepted = None;
-        tool::until(limit, || {
-            accepted = listener.accept().ok();
-            let ended = self.child.try_wait()?;
-            ensure!(accepted.is_some() || ended.is_none(), "QEMU does not start");
-            Ok(accepted.is_some())
-        })?;
-        let (stream, _) = accepted.context("QEMU does not connect")?;
+        let stream = self.until_some(limit, || Ok(listener.accept().ok().map(|(stream, _)| stream)))?;
         stream.set_nonblocking(false)?;
         Ok(stream)
+    }
+
+    fn connect(&mut self, name: &str, limit: Duration) -> Result<UnixStream> {
+        let path = self.path(name);
+        self.until_some(limit, || Ok(UnixStream::connect(&path).ok()))
+    }
+
+    fn until_some<T>(&mut self, limit: Duration, mut find: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+        let mut found = None;
+        tool::until(limit, || {
+            found = find()?;
+            let has_ended = self.process.has_ended()?;
+            ensure!(found.is_some() || !has_ended, "QEMU does not start");
+            Ok(found.is_some())
+        })?;
+        found.context("QEMU does not connect")
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -272,13 +395,6 @@ impl Running {
             from += 1;
         }
         format!("--- QEMU\n{}\n--- console\n{}\n---", self.read("qemu"), &console[from..])
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

@@ -1,29 +1,20 @@
 //! A running `sterna node`, with its data directory and its log in a directory of its own, and commands for it.
 
 use std::ffi::OsStr;
-use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc;
-use std::time::Duration;
+use std::process::{Command, ExitStatus};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 use serde_json::Value;
 
+use crate::daemon::Daemon;
 use crate::disk_server::{Disk, DiskServer};
 use crate::server::sterna;
 use crate::strace;
-use crate::tool::{self, Ended, Tool};
+use crate::tool::{Ended, Tool};
 use crate::wan::command_inside;
-
-/// From the start of the process to the line that says it is ready: it has to read its store, and to become the leader of
-/// its own metadata.
-const START_LIMIT: Duration = Duration::from_secs(60);
-
-/// What is left to be sealed at the end takes a moment; the drain up to thirty seconds.
-const END_LIMIT: Duration = Duration::from_secs(90);
 
 /// A node. Dropping it kills its process, by its id; its files belong to whoever made their directory.
 ///
@@ -42,7 +33,7 @@ pub struct Node {
     strace: Vec<String>,
     /// The network namespace that it runs in; that of this process where there is none.
     namespace: Option<String>,
-    child: Option<Child>,
+    process: Daemon,
 }
 
 impl Node {
@@ -72,7 +63,8 @@ impl Node {
         args: impl IntoIterator<Item = impl AsRef<OsStr>>,
     ) -> Result<Self> {
         let (directory, strace, namespace) = (directory.to_owned(), Vec::new(), namespace.map(str::to_owned));
-        let node = Self { directory, log_level: "debug", strace, namespace, child: None };
+        let process = Daemon::new("the node", directory.join("node.log"));
+        let node = Self { directory, log_level: "debug", strace, namespace, process };
         let data = node.data();
         let tool = match &node.namespace {
             Some(namespace) => Tool::new("ip").args(["netns", "exec", namespace]).args([sterna()]),
@@ -131,31 +123,14 @@ impl Node {
     /// # Errors
     /// It runs already, or does not come to be ready, with its log.
     pub fn run(&mut self) -> Result<()> {
-        ensure!(self.child.is_none(), "the node runs already");
-        let child = self
-            .command()
-            .args(["--json", "node", "run"])
-            .arg(self.data())
-            .env("STERNA_LOG", self.log_level)
-            .env_remove("STERNA_DIR")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(File::options().create(true).append(true).open(self.log_path())?)
-            .spawn()
-            .context("cannot start sterna, or strace: run scripts/setup")?;
-        let stdout = self.child.insert(child).stdout.take().context("the node's standard output is a pipe")?;
-        let (lines, told) = mpsc::channel();
-        // Reads on to the end, so that the node never writes into a closed pipe.
-        std::thread::spawn(move || {
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                let _ = lines.send(line);
-            }
-        });
-        if told.recv_timeout(START_LIMIT).is_err() {
-            self.kill()?;
-            bail!("the node did not come to be ready: {}", self.log());
-        }
-        Ok(())
+        let mut command = self.command();
+        command.args(["--json", "node", "run"]).arg(self.data()).env("STERNA_LOG", self.log_level);
+        self.process.run(command)
+    }
+
+    /// Where its data directory and its log are.
+    pub fn directory(&self) -> &Path {
+        &self.directory
     }
 
     /// Its data directory.
@@ -236,11 +211,12 @@ impl Node {
 
     /// What the node has logged so far, in all of its lives.
     pub fn log(&self) -> String {
-        fs::read_to_string(self.log_path()).unwrap_or_default()
+        self.process.log()
     }
 
-    fn log_path(&self) -> PathBuf {
-        self.directory.join("node.log")
+    /// The network namespace that it runs in, if it has one of its own.
+    pub fn namespace(&self) -> Option<&str> {
+        self.namespace.as_deref()
     }
 
     /// The id of its process.
@@ -248,7 +224,7 @@ impl Node {
     /// # Errors
     /// It does not run.
     pub fn id(&self) -> Result<u32> {
-        Ok(self.child.as_ref().context("the node does not run")?.id())
+        self.process.id()
     }
 
     /// How it has ended, where it has done so by itself.
@@ -256,10 +232,7 @@ impl Node {
     /// # Errors
     /// The operating system does not know.
     pub fn has_ended(&mut self) -> Result<Option<ExitStatus>> {
-        Ok(match &mut self.child {
-            Some(child) => child.try_wait()?,
-            None => None,
-        })
+        self.process.has_ended()
     }
 
     /// Sends it a signal.
@@ -267,7 +240,7 @@ impl Node {
     /// # Errors
     /// It does not run.
     pub fn signal(&self, signal: Signal) -> Result<()> {
-        tool::signal(self.id()?, signal)
+        self.process.signal(signal)
     }
 
     /// Asks it to end (SIGTERM), waits for that, and expects it to be in good order.
@@ -275,10 +248,7 @@ impl Node {
     /// # Errors
     /// It does not end, or with an error, with its log.
     pub fn terminate(&mut self) -> Result<()> {
-        self.signal(Signal::TERM)?;
-        let status = self.wait()?;
-        ensure!(status.success(), "the node ended with {status}: {}", self.log());
-        Ok(())
+        self.process.terminate()
     }
 
     /// Waits for the end that something else has brought about.
@@ -286,11 +256,7 @@ impl Node {
     /// # Errors
     /// It does not end.
     pub fn wait(&mut self) -> Result<ExitStatus> {
-        let child = self.child.as_mut().context("the node does not run")?;
-        let status = tool::wait(child, END_LIMIT)?;
-        let status = status.with_context(|| format!("the node did not end: {}", self.log()))?;
-        self.child = None;
-        Ok(status)
+        self.process.wait()
     }
 
     /// Ends it where it stands (SIGKILL), if it runs.
@@ -298,11 +264,7 @@ impl Node {
     /// # Errors
     /// The operating system does not do it.
     pub fn kill(&mut self) -> Result<()> {
-        if let Some(mut child) = self.child.take() {
-            child.kill()?;
-            child.wait()?;
-        }
-        Ok(())
+        self.process.kill()
     }
 }
 
@@ -322,12 +284,6 @@ impl DiskServer for Node {
 
     fn log(&self) -> String {
         Self::log(self)
-    }
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        let _ = self.kill();
     }
 }
 

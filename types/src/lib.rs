@@ -20,7 +20,7 @@ pub mod units;
 
 pub use device::{BlockDevice, DeviceError};
 pub use ids::{ChunkId, ClusterId, Epoch, NodeId, Root, TokenId, VolumeId};
-pub use names::{NodeName, SiteName, SnapshotName, VolumeName};
+pub use names::{NodeName, SiteName, SnapshotName, VmName, VolumeName};
 pub use units::{
     BLOCK_SIZE, BLOCKS_PER_SEGMENT, BlockIndex, ByteOffset, ByteRange, ByteRate, ByteSize, SEGMENT_SIZE, SegmentIndex,
     VolumeSize,

@@ -1,4 +1,4 @@
-//! Names of volumes, snapshots, sites and nodes: what an administrator types, an export is called, and a log line shows.
+//! Names of volumes, snapshots, sites, nodes and VMs: what an administrator types, an export is called, and a log line shows.
 //!
 //! A name has 1 to 63 characters: lower-case letters, digits, `-`, `_` and `.`, the first a letter or digit. So it needs
 //! no quoting in a shell, a path, a URI or a metric, and two names that look alike are alike.
@@ -75,6 +75,11 @@ name!(
     /// The name of a node, such as `ams-1`.
     NodeName,
     "node"
+);
+name!(
+    /// The name of a VM, unique in its cluster, such as `web-1`.
+    VmName,
+    "VM"
 );
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The commands that a running node carries out, asked of it over its admin socket, or over the network.
 //!
-//! * [`client`]: the connection, and what its errors mean.
+//! * [`client`]: the connection.
 //! * [`views`]: what a volume and a snapshot look like, for people and for programs.
 //! * [`volumes`]: volumes and snapshots by name. [`contents`]: what is in them. [`upkeep`]: the node and its store.
 //! * [`moves`]: volumes that go on elsewhere. [`outage`]: what would be left without a site. [`replicas`]: who else keeps a volume, and going on without its owner.
@@ -34,6 +34,7 @@ use anyhow::Result;
 use crate::args::target::Target;
 use crate::args::values::Rate;
 use crate::args::{BucketCommand, ClusterCommand, VolumeCommand};
+use crate::call;
 use crate::console::output::{Output, unless_reader_left};
 use client::Node;
 
@@ -56,10 +57,7 @@ pub(crate) enum Work {
 /// # Errors
 /// What went wrong, for people: with the value, and with what to do.
 pub(crate) fn run(work: Work, target: &Target, json: bool) -> Result<()> {
-    // A thread beside this one for the connection: a node over the network wants to hear that we are there, also while this one waits
-    // for whoever reads what is printed.
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let result = runtime.block_on(async {
+    let result = call::runtime()?.block_on(async {
         let mut session = Session { node: Node::connect(target).await?, output: Output::new(json) };
         let done = session.run(work).await;
         // What was found before it failed is told, too.

@@ -49,7 +49,7 @@ impl Session {
                 match reply.step {
                     Some(Step::Progress(step)) => progress.set(&step),
                     Some(Step::Result(step)) => result = Some(step),
-                    None => {}
+                    Some(Step::Ready(_)) | None => {}
                 }
                 Ok(())
             })

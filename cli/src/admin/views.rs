@@ -4,6 +4,7 @@ use serde::Serialize;
 use sterna_proto::admin;
 use sterna_types::ByteSize;
 
+pub(super) use crate::call::if_any;
 use crate::console::text::utc;
 
 /// A volume, as the metadata knows it.
@@ -172,9 +173,4 @@ impl DamageView {
     pub(crate) fn place(&self) -> String {
         format!("{}: {} at {:#x}", self.volume, ByteSize(self.length_bytes), self.start_bytes)
     }
-}
-
-/// A text of a message, which is empty where there is none.
-pub(crate) fn if_any(text: String) -> Option<String> {
-    Some(text).filter(|text| !text.is_empty())
 }

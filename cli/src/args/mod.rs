@@ -1,15 +1,17 @@
 //! The command line, parsed into what the rest of the program works with: a value that can never be right is refused
 //! here, with exit code 2, and nothing behind this sees it.
 //!
-//! One file for each family of commands: [`bucket`], [`cluster`], [`nbd`], [`node`], [`volume`]. [`values`] has what they share. [`target`]: which
-//! node is meant.
+//! One file for each family of commands: [`bucket`], [`cluster`], [`migrator`], [`nbd`], [`node`], [`vm`], [`volume`]. [`values`] has what
+//! they share. [`target`]: which node is meant.
 
 pub(crate) mod bucket;
 pub(crate) mod cluster;
+pub(crate) mod migrator;
 pub(crate) mod nbd;
 pub(crate) mod node;
 pub(crate) mod target;
 pub(crate) mod values;
+pub(crate) mod vm;
 pub(crate) mod volume;
 
 use std::fmt::Display;
@@ -22,8 +24,10 @@ use clap_complete::Shell;
 
 pub(crate) use bucket::BucketCommand;
 pub(crate) use cluster::ClusterCommand;
+pub(crate) use migrator::MigratorCommand;
 pub(crate) use nbd::NbdCommand;
 pub(crate) use node::NodeCommand;
+pub(crate) use vm::VmCommand;
 pub(crate) use volume::VolumeCommand;
 
 use target::{NoTarget, Target};
@@ -101,6 +105,16 @@ pub(crate) enum Command {
     Volume {
         #[command(subcommand)]
         command: VolumeCommand,
+    },
+    /// VMs of this host, and their migration to other sites.
+    Vm {
+        #[command(subcommand)]
+        command: VmCommand,
+    },
+    /// What moves the VMs of this host.
+    Migrator {
+        #[command(subcommand)]
+        command: MigratorCommand,
     },
     /// What the node keeps in its bucket besides, and volumes made again from that.
     Bucket {

@@ -1,4 +1,4 @@
-//! How far long work has come: a bar on standard error where that is a terminal, and else nothing.
+//! How far long work has come: a bar or a line on standard error where that is a terminal, and else nothing.
 
 use std::io::IsTerminal;
 use std::time::Duration;
@@ -7,19 +7,33 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use sterna_proto::admin;
 use sterna_storage_node::progress;
 
-/// A bar. It disappears when it is dropped.
+/// A bar, or a line. It disappears when it is dropped.
 pub(crate) struct Progress(ProgressBar);
 
 impl Progress {
     /// A bar for work on something of this name; none `for_programs`.
     pub(crate) fn new(what: impl Into<String>, for_programs: bool) -> Self {
+        Self::shown_by(OF_UNKNOWN_LENGTH, what.into(), for_programs)
+    }
+
+    /// A line that tells of work which no single number measures, beginning with `text`; none `for_programs`.
+    pub(crate) fn line(text: impl Into<String>, for_programs: bool) -> Self {
+        Self::shown_by(OF_TEXT, text.into(), for_programs)
+    }
+
+    fn shown_by(template: &str, message: String, for_programs: bool) -> Self {
         if for_programs || !std::io::stderr().is_terminal() {
             return Self(ProgressBar::hidden());
         }
-        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr()).with_message(what.into());
-        bar.set_style(style(OF_UNKNOWN_LENGTH));
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr()).with_message(message);
+        bar.set_style(style(template));
         bar.enable_steady_tick(Duration::from_millis(200));
         Self(bar)
+    }
+
+    /// What a line says from now on.
+    pub(crate) fn say(&self, text: impl Into<String>) {
+        self.0.set_message(text.into());
     }
 
     /// Shows how far a node says that it has come.
@@ -56,14 +70,17 @@ fn style(template: &str) -> ProgressStyle {
 const OF_KNOWN_LENGTH: &str =
     "{msg} [{wide_bar:.cyan/blue}] {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta}";
 const OF_UNKNOWN_LENGTH: &str = "{msg} {spinner} {binary_bytes} {binary_bytes_per_sec}";
+/// As much of it as the terminal has place for.
+const OF_TEXT: &str = "{spinner} {wide_msg}";
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn both_templates_are_right() {
+    fn all_templates_are_right() {
         style(OF_KNOWN_LENGTH);
         style(OF_UNKNOWN_LENGTH);
+        style(OF_TEXT);
     }
 }

@@ -84,10 +84,15 @@ const CALLS: &[(&str, Needs)] = &[
     ("/sterna.admin.v1.Admin/SetReplica", OPERATOR),
     ("/sterna.admin.v1.Admin/UnsetReplica", OPERATOR),
     ("/sterna.admin.v1.Admin/MoveVolumes", OPERATOR),
+    ("/sterna.admin.v1.Admin/MoveInSteps", OPERATOR),
+    ("/sterna.admin.v1.Admin/AwaitVolumes", VIEWER),
+    ("/sterna.admin.v1.Admin/FindMigrators", VIEWER),
     ("/sterna.admin.v1.Admin/FailOver", OPERATOR),
     ("/sterna.admin.v1.Admin/VerifyVolume", OPERATOR),
     ("/sterna.admin.v1.Admin/CollectGarbage", OPERATOR),
     ("/sterna.admin.v1.Admin/Scrub", OPERATOR),
+    // Who asks for it has to know what a VM of this host has seen.
+    ("/sterna.admin.v1.Admin/ResumeClients", Needs::Socket),
     // They read and write whatever path is named, as the user that the node runs as.
     ("/sterna.admin.v1.Admin/ImportVolume", Needs::Socket),
     ("/sterna.admin.v1.Admin/ExportVolume", Needs::Socket),
@@ -119,11 +124,24 @@ const CALLS: &[(&str, Needs)] = &[
     ("/sterna.node.v1.Handoff/FetchTail", Needs::Node),
     ("/sterna.node.v1.Handoff/Read", Needs::Node),
     ("/sterna.node.v1.Handoff/Ask", Needs::Node),
+    ("/sterna.node.v1.Handoff/FindMigrator", Needs::Node),
     ("/sterna.node.v1.Mirrors/Follow", Needs::Node),
     ("/sterna.node.v1.Enrolment/Join", Needs::Token),
     ("/sterna.node.v1.Enrolment/Renew", Needs::Node),
     ("/sterna.node.v1.Enrolment/HoldsAuthority", Needs::Node),
     ("/sterna.node.v1.Enrolment/FetchAuthority", Needs::Node),
+    // A migrator's, at doors of its own.
+    ("/sterna.migrator.v1.Migrations/Examine", Needs::Node),
+    ("/sterna.migrator.v1.Migrations/Prepare", Needs::Node),
+    ("/sterna.migrator.v1.Migrations/Carry", Needs::Node),
+    ("/sterna.migrator.v1.Migrations/Ask", Needs::Node),
+    ("/sterna.migrator.v1.Migrations/GiveUp", Needs::Node),
+    ("/sterna.migrator.v1.Migrations/Forget", Needs::Node),
+    ("/sterna.migrator.v1.Vms/AddVm", Needs::Socket),
+    ("/sterna.migrator.v1.Vms/RemoveVm", Needs::Socket),
+    ("/sterna.migrator.v1.Vms/ListVms", Needs::Socket),
+    ("/sterna.migrator.v1.Vms/MigrateVm", Needs::Socket),
+    ("/sterna.migrator.v1.Vms/CancelMigration", Needs::Socket),
 ];
 
 #[cfg(test)]

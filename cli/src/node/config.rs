@@ -36,6 +36,17 @@ pub struct Config {
     pub cluster: ClusterConfig,
     /// Where chunks and roots are kept besides.
     pub bucket: Option<BucketConfig>,
+    /// The migrator beside the node.
+    pub migrator: MigratorConfig,
+}
+
+/// The migrator beside the node.
+#[derive(Clone, Debug, Default)]
+pub struct MigratorConfig {
+    /// Where it listens to those of other hosts; `None` where VMs neither come nor leave.
+    pub listen: Option<SocketAddr>,
+    /// Where each VM that comes gets a directory of its own; `None` for one in the migrator's.
+    pub vms: Option<PathBuf>,
 }
 
 /// How other nodes are met.
@@ -139,9 +150,10 @@ impl Config {
         let file: ConfigFile = toml::from_str(text).map_err(|error| unusable(error.to_string().trim().to_owned()))?;
         let directory = path.parent().unwrap_or(Path::new(""));
         let bucket = || file.bucket.as_ref().map(|section| section.config(directory)).transpose();
-        let settings = file
-            .nbd(directory)
-            .and_then(|nbd| Ok(Self { nbd, storage: file.storage()?, cluster: file.cluster()?, bucket: bucket()? }));
+        let settings = file.nbd(directory).and_then(|nbd| {
+            let (storage, cluster, bucket) = (file.storage()?, file.cluster()?, bucket()?);
+            Ok(Self { nbd, storage, cluster, bucket, migrator: file.migrator(directory)? })
+        });
         settings.map_err(|Wrong { key, value, remedy }| ConfigError::Value {
             path: path.to_owned(),
             key,
@@ -161,6 +173,14 @@ struct ConfigFile {
     space: SpaceSection,
     memory: MemorySection,
     bucket: Option<BucketSection>,
+    migrator: MigratorSection,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct MigratorSection {
+    listen: Option<SocketAddr>,
+    vms: Option<PathBuf>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -251,6 +271,16 @@ impl ConfigFile {
         };
         config.access = AccessList::new(rules.map_err(wrong)?);
         Ok(config)
+    }
+
+    /// Paths begin in `directory`.
+    fn migrator(&self, directory: &Path) -> Result<MigratorConfig, Wrong> {
+        let MigratorSection { listen, vms } = &self.migrator;
+        if let Some(address) = listen.filter(|address| address.ip().is_unspecified() || address.port() == 0) {
+            let remedy = "other migrators are told it, so take an address of this machine, and a port";
+            return Err(Wrong { key: "migrator.listen", value: format!("\"{address}\""), remedy });
+        }
+        Ok(MigratorConfig { listen: *listen, vms: vms.as_ref().map(|vms| directory.join(vms)) })
     }
 
     fn cluster(&self) -> Result<ClusterConfig, Wrong> {

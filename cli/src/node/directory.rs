@@ -10,6 +10,7 @@
 //! | `index`, `packs`, `journal-pool`, `volumes` | the storage engine's |
 //! | `bucket` | what is known of the bucket, a cache ([`super::bucket`]) |
 //! | `nbd.sock`, `admin.sock` | sockets of the running node |
+//! | `migrator`, `migrator.sock` | what the migrator beside it remembers, and its socket ([`super::migrator`]) |
 //!
 //! How a directory is made, and what is done about one whose making was interrupted behind each step:
 //! 1. It is made, and locked. *It is empty but for `LOCK`: as good as new.*
@@ -72,6 +73,16 @@ impl DataDirectory {
     /// # Errors
     /// [`DirectoryError`].
     pub(crate) fn open(path: &Path) -> Result<Self, DirectoryError> {
+        let (root, identity) = Self::find(path)?;
+        let disk = Arc::new(SystemDisk::open(&root)?);
+        Ok(Self { root, identity, disk })
+    }
+
+    /// Where the complete directory at `path` is, and whose; for what runs beside the node that uses it.
+    ///
+    /// # Errors
+    /// [`DirectoryError`].
+    pub(crate) fn find(path: &Path) -> Result<(PathBuf, Identity), DirectoryError> {
         let root = fs::canonicalize(path).map_err(|source| match source.kind() {
             ErrorKind::NotFound => DirectoryError::NotThere { path: path.to_owned() },
             _ => DirectoryError::Io { path: path.to_owned(), source },
@@ -81,8 +92,7 @@ impl DataDirectory {
             true => DirectoryError::Interrupted { path: root.clone() },
             false => DirectoryError::Foreign { path: root.clone() },
         })?;
-        let disk = Arc::new(SystemDisk::open(&root)?);
-        Ok(Self { root, identity, disk })
+        Ok((root, identity))
     }
 
     /// Which node it belongs to.
@@ -117,12 +127,12 @@ impl DataDirectory {
 
     /// The socket for NBD clients.
     pub(crate) fn nbd_socket(&self) -> PathBuf {
-        self.root.join("nbd.sock")
+        self.root.join(NBD_SOCKET)
     }
 
     /// The socket for administrators.
     pub(crate) fn admin_socket(&self) -> PathBuf {
-        self.root.join("admin.sock")
+        self.root.join(ADMIN_SOCKET)
     }
 }
 
@@ -266,7 +276,11 @@ fn sync_directory(path: &Path) -> io::Result<()> {
 
 const FORMAT: &str = "format";
 const UNFINISHED: &str = "format.new";
-const CONFIG: &str = "sterna.toml";
+pub(super) const CONFIG: &str = "sterna.toml";
+/// The socket for administrators.
+pub(crate) const ADMIN_SOCKET: &str = "admin.sock";
+/// The socket for NBD clients.
+pub(crate) const NBD_SOCKET: &str = "nbd.sock";
 const METADATA: &str = "metadata";
 const INDEX: &str = "index";
 /// What may be in an unfinished directory beside `LOCK` and `format.new`.

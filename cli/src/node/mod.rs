@@ -14,6 +14,7 @@
 //!   left of volumes that others have now.
 //! * `bucket`: what is kept besides in an S3-compatible bucket.
 //! * `admin`: what administrators ask for.
+//! * `migrator`: what runs beside a node on a host of VMs.
 //!
 //! Nothing here knows a format of the engine or a message of Raft; each part is asked for what it promises.
 
@@ -36,6 +37,7 @@ mod imports;
 mod init;
 mod join;
 mod link_limits;
+pub(crate) mod migrator;
 mod mirrors;
 pub mod nbd_access;
 #[expect(clippy::module_inception, reason = "the type that this module is named after has a file of its own")]
@@ -54,6 +56,8 @@ mod sockets;
 mod storage;
 mod template;
 mod volumes;
+
+pub(crate) use directory::{ADMIN_SOCKET, NBD_SOCKET};
 
 use anyhow::Result;
 

@@ -1,6 +1,7 @@
 //! The node: its metadata, its storage engine, and what goes on between the two.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -74,6 +75,8 @@ pub(super) struct Node {
     pub(super) pace: Pace,
     /// Where chunks and roots are kept besides.
     pub(super) bucket: Option<Arc<BucketLink>>,
+    /// Where the migrator beside it listens to others, if there is to be one.
+    pub(super) migrator: Option<SocketAddr>,
     /// The volumes that are being filled.
     pub(super) imports: Arc<Imports>,
     /// When it was started.
@@ -106,6 +109,8 @@ pub(super) struct Foundations {
     pub(super) background: Background,
     /// Where chunks and roots are kept besides.
     pub(super) bucket: Option<BucketLink>,
+    /// Where the migrator beside it listens to others.
+    pub(super) migrator: Option<SocketAddr>,
     /// What keeps its data from being used by two processes; `None` where it cannot be: in a simulation.
     pub(super) lock: Option<DataDirectory>,
 }
@@ -135,6 +140,7 @@ impl Node {
                 seals_at_once: config.storage.seals_at_once,
                 background,
                 bucket,
+                migrator: config.migrator.listen,
                 lock: Some(directory),
             })),
             Err(error) => {
@@ -156,6 +162,7 @@ impl Node {
             seals_at_once,
             background,
             bucket,
+            migrator,
             lock,
         } = foundations;
         let (storage, lease) = (Arc::clone(&engine.storage), Arc::<Lease>::default());
@@ -181,6 +188,7 @@ impl Node {
             reach: Reach::default(),
             pace: Pace::default(),
             bucket: bucket.map(Arc::new),
+            migrator,
             imports: Arc::default(),
             started: Instant::now(),
             stopping: CancellationToken::new(),

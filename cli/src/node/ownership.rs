@@ -15,12 +15,16 @@
 //!   └──another epoch is seen (before the lease is prolonged on that)──> over, for good
 //! ```
 //!
+//! Clients of one that is over are answered with errors for good: the volume may have been changed elsewhere, and what they know of it is old.
+//! Where somebody knows that it was not, and that they are who they were, as the migrator of a VM does that was to move and did not,
+//! they go on with the volume as it has come back ([`Ownership::succeed`]).
+//!
 //! While it is paused clients wait: they are answered once it is known who goes on with the volume. It is noted when one of them has changed
 //! something last: a volume that is changed goes to nobody who asks for it.
 
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -46,6 +50,8 @@ pub(super) struct Ownership {
     changing: AtomicU32,
     /// When the last one was answered: nanoseconds of [`BootTime`], which has begun long before any.
     changed_at: AtomicU64,
+    /// Once it is over: what its clients go on with.
+    successor: OnceLock<OwnedDevice>,
 }
 
 const HELD: u8 = 0;
@@ -56,7 +62,8 @@ impl Ownership {
     /// Under this lease, and held.
     pub(super) fn new(lease: Arc<Lease>) -> Self {
         let (standing, decided) = (AtomicU8::new(HELD), Notify::new());
-        Self { lease, standing, decided, changing: AtomicU32::new(0), changed_at: AtomicU64::new(0) }
+        let (changing, changed_at) = (AtomicU32::new(0), AtomicU64::new(0));
+        Self { lease, standing, decided, changing, changed_at, successor: OnceLock::new() }
     }
 
     /// How long ago a client has changed something last; nothing while it does.
@@ -82,6 +89,15 @@ impl Ownership {
     /// Whether it has ended for good.
     pub(super) fn is_over(&self) -> bool {
         self.standing.load(Ordering::Acquire) == OVER
+    }
+
+    /// Has the clients of this one, which is over, go on with another device of the volume. Whoever calls it knows that they have missed
+    /// nothing.
+    pub(super) fn succeed(&self, device: OwnedDevice) {
+        if self.is_over() {
+            // A second one would be the same volume in the same epoch.
+            let _ = self.successor.set(device);
+        }
     }
 
     /// Waits until it has ended for good.
@@ -179,6 +195,18 @@ impl OwnedDevice {
         Self { device, ownership }
     }
 
+    /// The device that its clients have now.
+    #[inline]
+    fn current(&self) -> &Self {
+        let mut device = self;
+        while device.ownership.is_over()
+            && let Some(successor) = device.ownership.successor.get()
+        {
+            device = successor;
+        }
+        device
+    }
+
     /// Has an operation carried out, and says so only if it may. One that a pause comes into is carried out again behind it: nobody
     /// was told of it, and until somebody is, it is under way.
     async fn carry_out<T, F>(&self, operation: impl Fn() -> F) -> Result<T, DeviceError>
@@ -222,52 +250,63 @@ impl BlockDevice for OwnedDevice {
     }
 
     fn try_read(&self, at: ByteOffset, into: &mut [u8]) -> Inline<ReadOutcome> {
-        self.ownership.check_inline(self.device.try_read(at, into), BootTime::now())
+        let own = self.current();
+        own.ownership.check_inline(own.device.try_read(at, into), BootTime::now())
     }
 
     fn try_write(&self, at: ByteOffset, data: &[u8], persistence: Persistence) -> Inline<()> {
-        let written = self.device.try_write(at, data, persistence);
+        let own = self.current();
+        let written = own.device.try_write(at, data, persistence);
         let now = BootTime::now();
         if matches!(written, Inline::Done(_)) {
-            self.ownership.note_changed(now);
+            own.ownership.note_changed(now);
         }
-        self.ownership.check_inline(written, now)
+        own.ownership.check_inline(written, now)
     }
 
     fn read(&self, range: ByteRange) -> DeviceFuture<'_, ReadData> {
-        self.checked(move || self.device.read(range))
+        let own = self.current();
+        own.checked(move || own.device.read(range))
     }
 
     fn write(&self, at: ByteOffset, data: Bytes, persistence: Persistence) -> DeviceFuture<'_, ()> {
-        self.changing(move || self.device.write(at, data.clone(), persistence))
+        let own = self.current();
+        own.changing(move || own.device.write(at, data.clone(), persistence))
     }
 
     fn write_zeroes(&self, request: ZeroRequest) -> DeviceFuture<'_, ()> {
-        self.changing(move || self.device.write_zeroes(request))
+        let own = self.current();
+        own.changing(move || own.device.write_zeroes(request))
     }
 
     fn trim(&self, range: ByteRange, persistence: Persistence) -> DeviceFuture<'_, ()> {
-        self.changing(move || self.device.trim(range, persistence))
+        let own = self.current();
+        own.changing(move || own.device.trim(range, persistence))
     }
 
     fn flush(&self) -> DeviceFuture<'_, ()> {
-        self.checked(move || self.device.flush())
+        let own = self.current();
+        own.checked(move || own.device.flush())
     }
 
     fn try_flush(&self) -> Inline<()> {
-        self.ownership.check_inline(self.device.try_flush(), BootTime::now())
+        let own = self.current();
+        own.ownership.check_inline(own.device.try_flush(), BootTime::now())
     }
 
     fn prefetch(&self, range: ByteRange) -> DeviceFuture<'_, ()> {
-        self.checked(move || self.device.prefetch(range))
+        let own = self.current();
+        own.checked(move || own.device.prefetch(range))
     }
 
     fn allocation(&self, range: ByteRange, max_runs: usize) -> DeviceFuture<'_, Vec<StatusRun<Allocation>>> {
-        self.checked(move || self.device.allocation(range, max_runs))
+        let own = self.current();
+        own.checked(move || own.device.allocation(range, max_runs))
     }
 
     fn residency(&self, range: ByteRange, max_runs: usize) -> DeviceFuture<'_, Vec<StatusRun<Residency>>> {
-        self.checked(move || self.device.residency(range, max_runs))
+        let own = self.current();
+        own.checked(move || own.device.residency(range, max_runs))
     }
 }
 

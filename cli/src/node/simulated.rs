@@ -175,6 +175,7 @@ impl SimulatedNode {
             seals_at_once: 1,
             background: Background::on(&Handle::current()),
             bucket: None,
+            migrator: None,
             lock: None,
         });
         let listener = Listener::start_simulated(address, peers::listener(&node)).await;

@@ -79,6 +79,13 @@ pub(crate) const TEMPLATE: &str = r#"# The settings of this node. What is not se
 # with what he relies on in half of it.
 #grace = "2d"
 
+# The migrator that runs beside this node (sterna migrator run), on a host of VMs.
+[migrator]
+# Where it listens to the migrators of other hosts. Without it VMs neither leave this host nor come to it.
+#listen = "10.77.0.1:7402"
+# Where each VM that comes here gets a directory, for its sockets: absolute, or beginning in this directory.
+#vms = "migrator/run"
+
 [journal]
 # A volume is sealed (its journal becomes chunks) when this much is in its journal. "1M" to "16G".
 #seal_after = "32M"

@@ -7,7 +7,7 @@
 //!   it alone. A client elsewhere, which reads by another node, has one of its own meanwhile, and counts as no use.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use sterna_consensus::Metadata;
@@ -50,6 +50,8 @@ pub(super) struct Volumes {
     slots: Mutex<HashMap<VolumeId, Slot>>,
     /// Those that are open, for who may not wait for a slot.
     open: Mutex<BTreeMap<VolumeId, OpenVolume>>,
+    /// The right to answer for those that were open before, by which clients that are still there may go on.
+    before: Mutex<BTreeMap<VolumeId, Weak<Ownership>>>,
     /// Those of which the metadata knows everything, and which were not opened since.
     at_rest: Mutex<HashSet<VolumeId>>,
 }
@@ -145,6 +147,7 @@ impl Volumes {
             seals,
             slots: Mutex::default(),
             open: Mutex::default(),
+            before: Mutex::default(),
             at_rest: Mutex::default(),
         }
     }
@@ -194,6 +197,13 @@ impl Volumes {
                 }
             }
         }
+    }
+
+    /// Notes by which right a volume was open that is closed now, as long as clients have it.
+    fn note_before(&self, id: VolumeId, ownership: &Arc<Ownership>) {
+        let mut before = lock(&self.before);
+        before.retain(|_, ownership| ownership.strong_count() > 0);
+        before.insert(id, Arc::downgrade(ownership));
     }
 
     /// Whether the metadata knows everything of a volume that is closed.
@@ -318,6 +328,21 @@ impl HeldSlot {
         Ok(OwnedDevice::new(device, ownership.ok_or(OpenError::ShuttingDown)?))
     }
 
+    /// Has clients that were attached before the volume was handed over go on with it, now that it has come back. Whoever asks for it knows
+    /// that they have missed nothing. Whether there are any.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub(super) async fn resume_clients(&mut self, spec: &VolumeSpec) -> Result<bool, OpenError> {
+        let device = self.attach(spec).await?;
+        let before = lock(&self.volumes.before).remove(&self.id).and_then(|before| before.upgrade());
+        let are_there = before.is_some();
+        if let Some(before) = before {
+            before.succeed(device);
+        }
+        Ok(are_there)
+    }
+
     /// The volume; it is opened where it is not open.
     ///
     /// # Errors
@@ -335,8 +360,10 @@ impl HeldSlot {
     /// Closes the volume, or the mirror of it, if one is open, without sealing it. Those who use it still get errors.
     pub(super) async fn close(&mut self) {
         self.volumes.mirrors.close(self.id).await;
-        let Some(InUse { device, sealer, prefetcher, .. }) = self.slot.take() else { return };
+        let Some(InUse { device, sealer, prefetcher, ownership, .. }) = self.slot.take() else { return };
         lock(&self.volumes.open).remove(&self.id);
+        self.volumes.note_before(self.id, &ownership);
+        drop(ownership);
         prefetcher.stop().await;
         sealer.stop().await;
         let volume = Arc::clone(device.volume());

@@ -52,7 +52,7 @@ impl Stage {
         let between = Settings { delay: delay.unwrap_or_default(), ..Settings::default() };
         let wan = Arc::new(Wan::start(Topology::of(&SITES, between)?)?);
         let log = Some("info,openraft=warn,sterna::lease=debug");
-        let options = Options { settings, wan: Some(Arc::clone(&wan)), session: Some(session), log };
+        let options = Options { settings, wan: Some(Arc::clone(&wan)), session: Some(session), migrators: false, log };
         let mut cluster = Cluster::start_as(directory, &SITES, options)?;
         let nodes = std::mem::take(&mut cluster.nodes);
         let (mut volumes, mut ids) = (Vec::new(), Vec::new());

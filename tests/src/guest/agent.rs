@@ -47,6 +47,11 @@ impl Agent {
         Ok(agent)
     }
 
+    /// The same agent at another port: the guest has moved, and knows nothing of it.
+    pub(super) fn moved_to(self, port: UnixStream) -> Self {
+        Self { port, received: Vec::new(), ..self }
+    }
+
     /// Has a shell in the guest run this.
     pub(super) fn run(&mut self, command: &str, limit: Duration) -> Result<Output> {
         ensure!(!self.lost, "the agent has not answered before");

@@ -3,16 +3,18 @@
 use std::fs::File;
 use std::net::SocketAddr;
 use std::os::unix::net::UnixListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
+use super::agent::Agent;
 use super::image::Image;
-use super::{Guest, Running};
+use super::{CONTROL, Directory, Guest, MIGRATORS, Process, Running};
 use crate::disk_server::Disk;
+use crate::migrator::PID_FILE;
 use crate::wan::command_inside;
 
 /// What to boot, and on which disks.
@@ -32,6 +34,7 @@ pub struct Builder {
     disks: Vec<Drive>,
     reconnect_delay_s: u64,
     namespace: Option<String>,
+    directory: Option<PathBuf>,
     boot_limit: Duration,
 }
 
@@ -53,6 +56,7 @@ impl Builder {
             disks: Vec::new(),
             reconnect_delay_s: RECONNECT_DELAY_S,
             namespace: None,
+            directory: None,
             boot_limit: BOOT_LIMIT,
         }
     }
@@ -72,6 +76,12 @@ impl Builder {
     /// Runs it in a network namespace.
     pub fn inside(mut self, namespace: &str) -> Self {
         self.namespace = Some(namespace.to_owned());
+        self
+    }
+
+    /// Has its sockets and files in this directory, as a VM that is to move: others connect to it.
+    pub fn in_directory(mut self, directory: &Path) -> Self {
+        self.directory = Some(directory.to_owned());
         self
     }
 
@@ -98,9 +108,15 @@ impl Builder {
     /// # Errors
     /// It does not come to that, with the end of what its console shows.
     pub fn boot(self) -> Result<Guest> {
-        let directory = tempfile::tempdir()?;
+        let directory = match &self.directory {
+            Some(directory) => Directory::Given(directory.clone()),
+            None => Directory::Own(tempfile::tempdir()?),
+        };
         let at = |name: &str| directory.path().join(name);
-        let (agent, control) = (UnixListener::bind(at("agent"))?, UnixListener::bind(at("qmp"))?);
+        let sockets = match directory {
+            Directory::Own(_) => Some((UnixListener::bind(at("agent"))?, UnixListener::bind(at(CONTROL))?)),
+            Directory::Given(_) => None,
+        };
         let mut command = match &self.namespace {
             Some(namespace) => command_inside(namespace, PROGRAM),
             None => Command::new(PROGRAM),
@@ -112,8 +128,13 @@ impl Builder {
             .stderr(File::create(at("qemu"))?)
             .spawn()
             .context("cannot start QEMU: run scripts/setup")?;
-        let mut running = Running { child, directory };
-        match running.connect(&agent, &control, self.boot_limit) {
+        let mut running = Running { process: Process::Ours(child), directory };
+        let connected = match sockets {
+            Some((agent, control)) => running.accept_both(&agent, &control, self.boot_limit),
+            None => running.connect_both(self.boot_limit),
+        };
+        let greeted = connected.and_then(|(port, qmp)| Ok((Agent::greet(port, self.boot_limit)?, qmp)));
+        match greeted {
             Ok((agent, qmp)) => {
                 Ok(Guest { running, agent, qmp, is_tiny: self.is_tiny, disks: self.disks.len(), jobs: 0 })
             }
@@ -139,11 +160,17 @@ impl Builder {
         say("-append", format!("console=ttyS0 panic=-1 quiet {root}"));
         say("-chardev", format!("file,id=console,path={}", at("console")));
         say("-serial", "chardev:console".to_owned());
-        // QEMU connects to us, so that nothing that the guest says is lost before there is someone to hear it.
-        say("-chardev", format!("socket,id=agent,path={}", at("agent")));
+        // QEMU connects to us, so that nothing that the guest says is lost before there is someone to hear it; or we are quicker than the guest.
+        let serve = if self.directory.is_some() { ",server=on,wait=off" } else { "" };
+        say("-chardev", format!("socket,id=agent,path={}{serve}", at("agent")));
         say("-serial", "chardev:agent".to_owned());
-        say("-chardev", format!("socket,id=qmp,path={}", at("qmp")));
-        say("-mon", "chardev=qmp,mode=control".to_owned());
+        say("-chardev", format!("socket,id=control,path={}{serve}", at(CONTROL)));
+        say("-mon", "chardev=control,mode=control".to_owned());
+        if self.directory.is_some() {
+            // QEMU serves one client at a time: this one is for the migrator.
+            say("-qmp", format!("unix:{},server=on,wait=off", at(MIGRATORS)));
+            say("-pidfile", at(PID_FILE));
+        }
         say("-device", "virtio-rng-pci".to_owned());
         for (index, disk) in self.disks.iter().enumerate() {
             say("-blockdev", disk.block_device(&node_name(index), self.reconnect_delay_s).to_string());

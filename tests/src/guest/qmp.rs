@@ -65,6 +65,14 @@ impl Qmp {
         }
     }
 
+    /// All events so far, the oldest first.
+    ///
+    /// # Panics
+    /// The thread that receives them has.
+    pub fn all_events(&self) -> Vec<Value> {
+        self.events.lock().expect("nobody panics with the events").clone()
+    }
+
     /// The events of this name so far, the oldest first.
     ///
     /// # Panics

@@ -11,7 +11,7 @@ use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 
 /// The connections that come in on a socket. They end with what is returned.
-pub(super) fn open(
+pub(in crate::node) fn open(
     listener: UnixListener,
     refusals: Arc<Refusals>,
 ) -> impl Stream<Item = Result<Watched<UnixStream>, Infallible>> {

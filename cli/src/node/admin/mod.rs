@@ -17,12 +17,13 @@ mod delete;
 mod diff;
 #[cfg(feature = "simulation")]
 pub(super) mod direct;
-mod door;
+pub(super) mod door;
 mod export;
 mod failover;
 mod import;
 mod lookup;
 mod map;
+mod migrators;
 mod move_volumes;
 mod node_status;
 mod replica;

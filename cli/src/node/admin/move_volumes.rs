@@ -2,22 +2,25 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use sterna_consensus::Metadata;
 use sterna_consensus::state::volume::Volume as VolumeEntry;
 use sterna_proto::admin;
+use sterna_proto::admin::move_in_steps_request::Step as MoveStep;
 use sterna_proto::admin::move_volumes_reply::Step;
 use sterna_types::{NodeId, SiteName, VolumeId, VolumeName};
-use tonic::{Response, Status};
+use tokio::time::timeout;
+use tonic::{Response, Status, Streaming};
 
-use super::lookup::{held_volume, metadata, own_volume, spec, subject};
+use super::lookup::{held_volume, metadata, own_volume, spec, subject, volume};
 use super::replica::{any_live_node, live_nodes, node_of};
 use super::reply::node_name;
 use super::request::parsed;
 use super::status::IntoStatus;
 use super::work::{Replies, long_work, to_the_end};
 use crate::args::values::Requirement;
-use crate::node::handoff::{Given, PreCopied, give, pre_copy};
+use crate::node::handoff::{self, Given, PreCopied, pre_copy, prepare};
 use crate::node::node::Node;
 use crate::node::volumes::{HeldSlot, OpenVolume};
 
@@ -35,13 +38,68 @@ pub(super) fn run(node: &Arc<Node>, request: admin::MoveVolumesRequest) -> Respo
     })
 }
 
-/// The same, given up when `gone` ends as long as nothing but bringing has begun; `progress` is told how many bytes were brought.
+/// The same in two steps: when all but one message is done the caller is told, and says when it is to be sent. A caller that goes away
+/// before that has nothing moved.
+pub(super) fn run_in_steps(
+    node: &Arc<Node>,
+    mut steps: Streaming<admin::MoveInStepsRequest>,
+) -> Response<Replies<admin::MoveVolumesReply>> {
+    let own = Arc::clone(node);
+    long_work(node, move |mut reporter| async move {
+        let request = match steps.message().await?.and_then(|first| first.step) {
+            Some(MoveStep::Prepare(request)) => request,
+            _ => return Err(Status::invalid_argument("the first message says what is to move, and where")),
+        };
+        let (gone, replies) = (reporter.gone(), reporter.sender());
+        let progress = |done_bytes| {
+            let progress = admin::Progress { done_bytes, total_bytes: 0 };
+            let _ = reporter.progress(|| step(Step::Progress(progress)));
+        };
+        let stopping = own.stopping.clone();
+        let on_its_word = move |ready| async move {
+            let not_now = || Status::cancelled("nothing has moved: the caller went away before it said when");
+            replies.send(Ok(step(Step::Ready(ready)))).await.map_err(|_| not_now())?;
+            let next = tokio::select! {
+                next = timeout(WORD_PATIENCE, steps.message()) => next,
+                () = stopping.cancelled() => return Err(Status::unavailable("nothing has moved: the node is shutting down")),
+            };
+            let next = next.map_err(|_| {
+                Status::deadline_exceeded(format!(
+                    "nothing has moved: the caller has not said when within {WORD_PATIENCE:?}"
+                ))
+            })?;
+            match next?.and_then(|next| next.step) {
+                Some(MoveStep::HandOver(admin::HandOver {})) => Ok(()),
+                Some(MoveStep::Prepare(_)) => Err(Status::invalid_argument("it is prepared already: say when")),
+                None => Err(not_now()),
+            }
+        };
+        Ok(step(Step::Result(move_on_word(&own, request, gone, progress, on_its_word).await?)))
+    })
+}
+
+/// Has another node go on with volumes; given up when `gone` ends as long as nothing but bringing has begun. `progress` is told how many
+/// bytes were brought.
 pub(super) async fn move_volumes(
     node: &Arc<Node>,
     request: admin::MoveVolumesRequest,
     gone: impl Future<Output = ()>,
-    mut progress: impl FnMut(u64),
+    progress: impl FnMut(u64),
 ) -> Result<admin::MoveResult, Status> {
+    move_on_word(node, request, gone, progress, |_| async { Ok(()) }).await
+}
+
+/// The same. What passes on the volumes is sent when `word` says so, which is asked when all is ready for it.
+async fn move_on_word<W>(
+    node: &Arc<Node>,
+    request: admin::MoveVolumesRequest,
+    gone: impl Future<Output = ()>,
+    mut progress: impl FnMut(u64),
+    word: impl FnOnce(admin::MoveReady) -> W + Send + 'static,
+) -> Result<admin::MoveResult, Status>
+where
+    W: Future<Output = Result<(), Status>> + Send,
+{
     let site: SiteName = parsed(&request.site)?;
     let require: Requirement = parsed(&request.require)?;
     let names = request.volumes.iter().map(|name| parsed(name)).collect::<Result<Vec<VolumeName>, _>>()?;
@@ -68,12 +126,19 @@ pub(super) async fn move_volumes(
         () = node.stopping.cancelled() => return Err(Status::unavailable("the node is shutting down")),
     };
     let own = Arc::clone(node);
+    let ready = admin::MoveReady { pre_copied_bytes, node: node_name(&metadata, to), site: site.to_string() };
     let handed = to_the_end(async move {
         let given = hold(&own, &names).await?.into_iter().map(|(entry, open, slot)| Given::new(entry, open, slot));
-        let handed = give(Arc::clone(&own), given.collect(), to).await;
+        let failed = |error: anyhow::Error| Status::failed_precondition(format!("{error:#}"));
+        let prepared = prepare(Arc::clone(&own), given.collect(), to).await.map_err(failed)?;
+        if let Err(status) = word(ready).await {
+            prepared.abort().await;
+            return Err(status);
+        }
+        let handed = prepared.release().await;
         // Until now the other node has kept it for this.
         drop(brought);
-        handed.map_err(|error| Status::failed_precondition(format!("{error:#}")))
+        handed.map_err(failed)
     });
     let handed = handed.await?;
     let moved = handed.volumes.into_iter().map(|(name, epoch, tail_bytes)| {
@@ -87,6 +152,37 @@ pub(super) async fn move_volumes(
         site: site.to_string(),
         paused_us: u64::try_from(handed.paused.as_micros()).unwrap_or(u64::MAX),
     })
+}
+
+/// Waits until this node serves volumes.
+pub(super) async fn until_served(
+    node: Arc<Node>,
+    request: admin::AwaitVolumesRequest,
+) -> Result<admin::AwaitVolumesReply, Status> {
+    let names = request.volumes.iter().map(|name| parsed(name)).collect::<Result<Vec<VolumeName>, _>>()?;
+    let metadata = metadata(&node).await?;
+    let ids: Result<Vec<_>, Status> = names.iter().map(|name| volume(&metadata, name).map(|entry| entry.id)).collect();
+    let ids = ids?;
+    tokio::select! {
+        served = handoff::until_served(&node, &ids) => served.map_err(|_| Status::not_found("one of the volumes is not there any more"))?,
+        () = node.stopping.cancelled() => return Err(Status::unavailable("the node is shutting down")),
+    }
+    Ok(admin::AwaitVolumesReply {})
+}
+
+/// Has clients that were attached before volumes were handed over go on with them.
+pub(super) async fn resume_clients(
+    node: Arc<Node>,
+    request: admin::ResumeClientsRequest,
+) -> Result<admin::ResumeClientsReply, Status> {
+    let names = request.volumes.iter().map(|name| parsed(name)).collect::<Result<Vec<VolumeName>, _>>()?;
+    for name in names {
+        let (mut slot, entry) = held_volume(&node, &name).await?;
+        let resumed = slot.resume_clients(&spec(&entry)?).await;
+        let are_there = resumed.map_err(|error| error.about(&subject(&name)))?;
+        tracing::info!(volume = %name, epoch = %entry.epoch, are_there, "clients from before a handoff go on, where there are any");
+    }
+    Ok(admin::ResumeClientsReply {})
 }
 
 /// The node that keeps a replica of the most of them; of those that keep none, any that can.
@@ -145,3 +241,6 @@ async fn hold(
 fn step(step: Step) -> admin::MoveVolumesReply {
     admin::MoveVolumesReply { step: Some(step) }
 }
+
+/// How long volumes are kept ready to be handed over: meanwhile nobody resizes them or makes snapshots of them.
+const WORD_PATIENCE: Duration = Duration::from_secs(60);

@@ -6,12 +6,12 @@ use sterna_nbd_server::NbdServer;
 use sterna_proto::admin;
 use sterna_proto::admin::admin_server::Admin;
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 use super::work::{Replies, to_the_end};
 use super::{
-    bucket, clone, collect, create, delete, diff, export, failover, import, map, move_volumes, node_status, replica,
-    resize, restore, scrub, set, show, snapshot, verify,
+    bucket, clone, collect, create, delete, diff, export, failover, import, map, migrators, move_volumes, node_status,
+    replica, resize, restore, scrub, set, show, snapshot, verify,
 };
 use crate::node::node::Node;
 
@@ -110,6 +110,27 @@ impl Admin for Service {
 
     async fn move_volumes(&self, request: Request<admin::MoveVolumesRequest>) -> Reply<Self::MoveVolumesStream> {
         Ok(move_volumes::run(&self.node, request.into_inner()))
+    }
+
+    type MoveInStepsStream = Replies<admin::MoveVolumesReply>;
+
+    async fn move_in_steps(
+        &self,
+        request: Request<Streaming<admin::MoveInStepsRequest>>,
+    ) -> Reply<Self::MoveInStepsStream> {
+        Ok(move_volumes::run_in_steps(&self.node, request.into_inner()))
+    }
+
+    async fn await_volumes(&self, request: Request<admin::AwaitVolumesRequest>) -> Reply<admin::AwaitVolumesReply> {
+        move_volumes::until_served(self.node(), request.into_inner()).await.map(Response::new)
+    }
+
+    async fn resume_clients(&self, request: Request<admin::ResumeClientsRequest>) -> Reply<admin::ResumeClientsReply> {
+        to_the_end(move_volumes::resume_clients(self.node(), request.into_inner())).await.map(Response::new)
+    }
+
+    async fn find_migrators(&self, request: Request<admin::FindMigratorsRequest>) -> Reply<admin::FindMigratorsReply> {
+        migrators::find(&self.node, request.into_inner()).await.map(Response::new)
     }
 
     async fn fail_over(&self, request: Request<admin::FailOverRequest>) -> Reply<admin::FailOverReply> {

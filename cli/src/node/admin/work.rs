@@ -112,6 +112,11 @@ impl<T> Reporter<T> {
         async move { replies.closed().await }
     }
 
+    /// For what may not be missed, sent by a task: it waits for the caller to take it.
+    pub(super) fn sender(&self) -> mpsc::Sender<Result<T, Status>> {
+        self.replies.clone()
+    }
+
     /// Whether to go on.
     pub(super) fn go_on(&self) -> ControlFlow<()> {
         if self.stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }

@@ -76,11 +76,28 @@ pub(super) enum End {
 /// Has `to` go on with volumes, all in one moment. They stay in their slots until that node has answered, or the handoff is aborted.
 ///
 /// # Errors
-/// Why it was not done, or that it is not known yet whether it was; then it goes on by itself, and ends one way or the other.
+/// As [`prepare`] and [`Prepared::release`].
 ///
 /// # Cancel safety
 /// Not cancel safe: run it in a task of its own.
 pub(in crate::node) async fn give(node: Arc<Node>, given: Vec<Given>, to: NodeId) -> Result<Handed> {
+    prepare(node, given, to).await?.release().await
+}
+
+/// Volumes of which everything slow is done: what is left is one message. They stay in their slots, and their clients read and write as
+/// ever.
+///
+/// Who drops it has the handoffs aborted a little later, as those that nobody sees to.
+pub(in crate::node) struct Prepared(Giver);
+
+/// Steps 1 to 3.
+///
+/// # Errors
+/// Why `to` does not take them; then the handoffs are aborted.
+///
+/// # Cancel safety
+/// Not cancel safe: run it in a task of its own.
+pub(in crate::node) async fn prepare(node: Arc<Node>, given: Vec<Given>, to: NodeId) -> Result<Prepared> {
     let hands = take_in_hand(&node, &given)?;
     let giver = Giver { passings: given.iter().map(passing_of).collect(), node, to, given, _hands: hands };
     giver.seal().await?;
@@ -94,7 +111,28 @@ pub(in crate::node) async fn give(node: Arc<Node>, given: Vec<Given>, to: NodeId
         giver.abort().await;
         return Err(error);
     }
-    giver.release().await
+    Ok(Prepared(giver))
+}
+
+impl Prepared {
+    /// Steps 4 to 6.
+    ///
+    /// # Errors
+    /// Why it was not done, or that it is not known yet whether it was; then it goes on by itself, and ends one way or the other.
+    ///
+    /// # Cancel safety
+    /// Not cancel safe: run it in a task of its own.
+    pub(in crate::node) async fn release(self) -> Result<Handed> {
+        self.0.release().await
+    }
+
+    /// Ends the handoffs: nothing was released, and their owner goes on with the volumes.
+    ///
+    /// # Cancel safety
+    /// Not cancel safe; what fails of it is done again as with those that nobody sees to.
+    pub(in crate::node) async fn abort(self) {
+        self.0.abort().await;
+    }
 }
 
 fn take_in_hand(node: &Node, given: &[Given]) -> Result<Vec<InHand>> {

@@ -50,12 +50,12 @@ use sterna_runtime::BootTime;
 use sterna_types::{NodeId, VolumeId};
 use tokio::sync::Notify;
 
-pub(super) use give::{Given, give};
+pub(super) use give::{Given, prepare};
 pub(super) use pre_copy::{PreCopied, pre_copy};
 pub(super) use promise::Promises;
 pub(super) use service::service;
 pub(super) use settle::run;
-pub(super) use standby::StandbyDevice;
+pub(super) use standby::{StandbyDevice, until_served};
 pub(super) use supply::Supplier;
 
 /// The handoffs of a node that somebody sees to.

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use sterna_proto::node::handoff_server::{Handoff, HandoffServer};
 use sterna_proto::node::{
-    AskReply, AskRequest, BlockRange, FetchTailReply, FetchTailRequest, PreCopyReply, PreCopyRequest, PrepareReply,
-    PrepareRequest, ReadReply, ReadRequest, ReleaseReply, ReleaseRequest,
+    AskReply, AskRequest, BlockRange, FetchTailReply, FetchTailRequest, FindMigratorReply, FindMigratorRequest,
+    PreCopyReply, PreCopyRequest, PrepareReply, PrepareRequest, ReadReply, ReadRequest, ReleaseReply, ReleaseRequest,
 };
 use sterna_runtime::work::blocking;
 use sterna_storage_node::chunking::ChunkingParameters;
@@ -117,6 +117,15 @@ impl Handoff for HandoffService {
         let (obstacle, passes) =
             answer.err().map_or((String::new(), false), |obstacle| (obstacle.what, obstacle.passes));
         Ok(Response::new(AskReply { obstacle, passes }))
+    }
+
+    async fn find_migrator(
+        &self,
+        request: Request<FindMigratorRequest>,
+    ) -> Result<Response<FindMigratorReply>, Status> {
+        self.node.metadata.caller(&request)?;
+        let address = self.node.migrator.map(|address| address.to_string()).unwrap_or_default();
+        Ok(Response::new(FindMigratorReply { address }))
     }
 }
 

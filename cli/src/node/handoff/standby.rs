@@ -41,6 +41,46 @@ use super::tell;
 use crate::node::node::{Node, spec_of};
 use crate::node::ownership::{OwnedDevice, PAUSE_PATIENCE};
 
+/// Whether this node serves a volume now, of which the metadata says this.
+async fn serves(node: &Arc<Node>, entry: Arc<VolumeEntry>) -> Result<bool, DeviceError> {
+    if entry.moving_to.is_none() {
+        return Ok(entry.owner == node.metadata.id());
+    }
+    let node = Arc::clone(node);
+    // The first look at a promise is one at the disk.
+    let looking = blocking(move || node.volumes.promises().serves(&entry).is_some());
+    looking.await.map_err(|panic| DeviceError::Io(std::io::Error::other(panic)))
+}
+
+/// Waits until this node serves all of these volumes.
+///
+/// # Errors
+/// One of them is not there, or is deleted meanwhile; or the metadata has ended.
+///
+/// # Cancel safety
+/// May be dropped at any time.
+pub(in crate::node) async fn until_served(node: &Arc<Node>, volumes: &[VolumeId]) -> Result<(), DeviceError> {
+    let mut view = node.metadata.watch();
+    loop {
+        // What is accepted from here on is told.
+        let mut accepted = std::pin::pin!(node.handoffs.accepted.notified());
+        accepted.as_mut().enable();
+        let metadata = Arc::clone(&view.borrow_and_update());
+        let mut all_are = node.lease.is_valid();
+        for volume in volumes {
+            let entry = metadata.volume(*volume).cloned().ok_or(DeviceError::NotOwner)?;
+            all_are &= serves(node, entry).await?;
+        }
+        if all_are {
+            return Ok(());
+        }
+        tokio::select! {
+            () = accepted => {}
+            changed = view.changed() => changed.map_err(|_| DeviceError::NotOwner)?,
+        }
+    }
+}
+
 /// A volume's device where the volume is not served, until it is.
 pub(in crate::node) struct StandbyDevice {
     node: Arc<Node>,
@@ -83,14 +123,7 @@ impl StandbyDevice {
 
     /// Whether this node serves the volume now.
     async fn serves(&self) -> Result<bool, DeviceError> {
-        let entry = self.entry()?;
-        if entry.moving_to.is_none() {
-            return Ok(entry.owner == self.node.metadata.id());
-        }
-        let node = Arc::clone(&self.node);
-        // The first look at a promise is one at the disk.
-        let looking = blocking(move || node.volumes.promises().serves(&entry).is_some());
-        looking.await.map_err(|panic| DeviceError::Io(std::io::Error::other(panic)))
+        serves(&self.node, self.entry()?).await
     }
 
     /// The device of the owner, once this node is that, which a change brings about where it may.

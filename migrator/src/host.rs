@@ -1,0 +1,454 @@
+//! A host that takes VMs in: the migrations that come to it, and what other migrators ask about them.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, UNIX_EPOCH};
+
+use sterna_proto::migrator::carry_request::Step as Request;
+use sterna_proto::migrator::migrations_server::Migrations;
+use sterna_proto::migrator::{
+    AskReply, AskRequest, CarryReply, CarryRequest, ExamineReply, ExamineRequest, GiveUpRequest, Machine, Obstacle,
+    PrepareReply, PrepareRequest, Vm,
+};
+use sterna_types::names::InvalidName;
+use sterna_types::{VmName, VolumeName};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
+use tonic::{Response, Status, Streaming};
+
+use crate::carry::Carrier;
+use crate::destination::{Destination, IncomingRecord};
+use crate::examine::differences;
+use crate::launch::arguments::{Differences, Moved, at_destination};
+use crate::launch::start::{Launch, LaunchError, Waiting};
+use crate::monitor::Monitor;
+use crate::peer::{MigrationId, Outcome, carry_here};
+use crate::phase::Verdict;
+use crate::qmp::QmpError;
+use crate::records::Records;
+use crate::vms::{HostPaths, VmError, VmRecord, Vms};
+use crate::volumes::{Node, Place};
+
+/// A host that takes VMs in.
+pub struct Host {
+    paths: HostPaths,
+    node: Node,
+    vms: Arc<Vms>,
+    records: Arc<Records<IncomingRecord>>,
+    incoming: Mutex<BTreeMap<MigrationId, Incoming>>,
+    /// Those that were forgotten before they were known, the oldest first: a call that comes late is not to begin one.
+    forgotten: Mutex<VecDeque<MigrationId>>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+/// A migration that comes here.
+#[derive(Clone)]
+struct Incoming {
+    /// Nothing once its QEMU has ended.
+    carrier: Option<Arc<Carrier>>,
+    outcome: watch::Sender<Outcome>,
+    wish: watch::Sender<bool>,
+    forgotten: watch::Sender<bool>,
+    volumes: Vec<VolumeName>,
+    heard: watch::Sender<Instant>,
+}
+
+/// A VM that is to come here, as its source describes it.
+struct Announced {
+    name: VmName,
+    volumes: Vec<VolumeName>,
+    launch: Launch,
+    machine: Machine,
+}
+
+impl Host {
+    /// One that remembers what is below the migrator's directory. What an earlier run has left under way is brought to an end.
+    ///
+    /// # Errors
+    /// [`VmError`]: what is remembered cannot be read.
+    pub fn open(paths: HostPaths, node: Node, vms: Arc<Vms>) -> Result<Arc<Self>, VmError> {
+        let records = Arc::new(Records::<IncomingRecord>::open(paths.migrator.join("incoming"))?);
+        let remembered = records.all()?;
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let host = Arc::new(Self {
+            paths,
+            node,
+            vms,
+            records,
+            incoming: Mutex::default(),
+            forgotten: Mutex::default(),
+            tasks,
+            stop,
+        });
+        for (id, record) in remembered {
+            let Ok(migration) = id.parse::<MigrationId>() else { continue };
+            if record.is_over && record.at + REMEMBERED.as_secs() < seconds_since_1970() {
+                host.records.remove(&id)?;
+                continue;
+            }
+            let outcome = record.verdict.map_or(Outcome::UnderWay, |verdict| Outcome::Decided(verdict.into()));
+            if record.is_over {
+                let outcome = watch::Sender::new(outcome);
+                host.incoming().insert(migration, Incoming::new(None, outcome, Vec::new()));
+                continue;
+            }
+            tracing::warn!(vm = record.vm, %migration, "a migration to here was under way when this migrator ended; it is brought to an end");
+            let volumes: Result<Vec<VolumeName>, _> = record.volumes.iter().map(|volume| volume.parse()).collect();
+            let from = Place { site: record.from_site.parse()?, node: record.from_node.parse()? };
+            let monitor = Monitor::at(&record.qmp);
+            host.begin(migration, Coming { volumes: volumes?, from, monitor, carrier: None, record });
+        }
+        Ok(host)
+    }
+
+    /// Leaves all migrations as they are, and returns when nothing is done about them any more.
+    ///
+    /// # Cancel safety
+    /// May be dropped at any time.
+    pub async fn stop(&self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    fn incoming(&self) -> MutexGuard<'_, BTreeMap<MigrationId, Incoming>> {
+        self.incoming.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn find(&self, migration: &[u8]) -> Result<(MigrationId, Option<Incoming>), Status> {
+        let id = MigrationId::from_bytes(migration).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let known = self.incoming().get(&id).cloned();
+        if let Some(known) = &known {
+            known.heard.send_replace(Instant::now());
+        }
+        Ok((id, known))
+    }
+
+    /// Remembers that a migration is not to begin.
+    fn never(&self, id: MigrationId) {
+        let mut forgotten = self.forgotten.lock().unwrap_or_else(PoisonError::into_inner);
+        if forgotten.len() == MAX_FORGOTTEN {
+            forgotten.pop_front();
+        }
+        forgotten.push_back(id);
+    }
+
+    /// Lets go of what was declined before of these volumes: their owner has begun anew with them.
+    fn supersede(&self, volumes: &[VolumeName]) {
+        for earlier in self.incoming().values() {
+            let is_about_them = earlier.volumes.iter().any(|volume| volumes.contains(volume));
+            if is_about_them && *earlier.outcome.borrow() == Outcome::Decided(Verdict::Declined) {
+                earlier.forgotten.send_replace(true);
+            }
+        }
+    }
+
+    /// What is to be started for a VM here.
+    fn announced(&self, vm: Option<Vm>) -> Result<Announced, Status> {
+        let invalid = |what: String| Status::invalid_argument(what);
+        let vm = vm.ok_or_else(|| invalid("no VM is described".to_owned()))?;
+        let name: VmName = vm.name.parse().map_err(|error| invalid(format!("{error}")))?;
+        let volumes: Result<Vec<VolumeName>, _> = vm.volumes.iter().map(|volume| volume.parse()).collect();
+        let volumes = volumes.map_err(|error| invalid(format!("{error}")))?;
+        let directory = self.paths.vms.join(name.as_str());
+        let differences = Differences {
+            nbd_socket: Moved { from: vm.nbd_socket.into(), to: self.paths.nbd_socket.clone() },
+            directory: Moved { from: vm.directory.clone().into(), to: directory.clone() },
+        };
+        let arguments = at_destination(&vm.arguments, &differences).map_err(|error| invalid(error.to_string()))?;
+        let inside = PathBuf::from(vm.qmp).strip_prefix(&vm.directory).map(|qmp| directory.join(qmp));
+        let qmp = inside.map_err(|_| invalid(format!("QEMU's control socket is not in {}", vm.directory)))?;
+        let launch = Launch { program: vm.program.into(), arguments, directory, qmp };
+        Ok(Announced { name, volumes, launch, machine: vm.machine.unwrap_or_default() })
+    }
+
+    /// What stands against a VM that is to come.
+    fn obstacles(&self, announced: &Announced) -> Vec<Obstacle> {
+        let mut obstacles = Vec::new();
+        if !announced.launch.program.exists() {
+            obstacles.push(Obstacle {
+                what: format!("there is no {} at this host", announced.launch.program.display()),
+                remedy: "install the same QEMU as the source has".to_owned(),
+            });
+        }
+        if announced.launch.qmp.exists() && std::os::unix::net::UnixStream::connect(&announced.launch.qmp).is_ok() {
+            obstacles.push(Obstacle {
+                what: format!("a VM '{}' runs at this host", announced.name),
+                remedy: "end it, or give the one that is to come another name".to_owned(),
+            });
+        }
+        obstacles
+    }
+
+    /// What a VM would be here, and what stands against that.
+    async fn try_out(&self, announced: &Announced) -> Result<Vec<Obstacle>, Status> {
+        let obstacles = self.obstacles(announced);
+        if !obstacles.is_empty() {
+            return Ok(obstacles);
+        }
+        let mut waiting = match announced.launch.start().await {
+            Ok(waiting) => waiting,
+            Err(error) => return Ok(vec![cannot_start(announced, &error)]),
+        };
+        let found = differences(&announced.machine, &waiting.machine);
+        end(&mut waiting).await;
+        Ok(found)
+    }
+
+    /// Has it come in.
+    async fn take_in(
+        self: &Arc<Self>,
+        id: MigrationId,
+        announced: Announced,
+        from: Place,
+    ) -> Result<Vec<Obstacle>, Status> {
+        if self.forgotten.lock().unwrap_or_else(PoisonError::into_inner).contains(&id) {
+            return Err(Status::failed_precondition("its source has given it up before"));
+        }
+        let obstacles = self.obstacles(&announced);
+        if !obstacles.is_empty() {
+            return Ok(obstacles);
+        }
+        self.supersede(&announced.volumes);
+        let mut waiting = match announced.launch.start().await {
+            Ok(waiting) => waiting,
+            Err(error) => return Ok(vec![cannot_start(&announced, &error)]),
+        };
+        let found = differences(&announced.machine, &waiting.machine);
+        if !found.is_empty() {
+            end(&mut waiting).await;
+            return Ok(found);
+        }
+        let record = IncomingRecord {
+            vm: announced.name.to_string(),
+            volumes: announced.volumes.iter().map(ToString::to_string).collect(),
+            from_site: from.site.to_string(),
+            from_node: from.node.to_string(),
+            qmp: announced.launch.qmp,
+            at: seconds_since_1970(),
+            verdict: None,
+            is_over: false,
+        };
+        let (records, kept, name) = (Arc::clone(&self.records), record.clone(), id.to_string());
+        let put = sterna_runtime::work::blocking(move || records.put(&name, &kept)).await;
+        let put = put.expect("writing a record does not panic");
+        if let Err(error) = put {
+            end(&mut waiting).await;
+            return Err(Status::internal(error.to_string()));
+        }
+        let Waiting { monitor, carrier, .. } = waiting;
+        let carrier = Some(carrier);
+        self.begin(id, Coming { volumes: announced.volumes, from, monitor, carrier, record });
+        Ok(Vec::new())
+    }
+
+    fn begin(self: &Arc<Self>, id: MigrationId, coming: Coming) {
+        let Coming { volumes, from, monitor, carrier, record } = coming;
+        let incoming = Incoming::new(carrier, watch::Sender::new(Outcome::UnderWay), volumes.clone());
+        let mut destination = Destination {
+            migration: id,
+            volumes,
+            from,
+            node: self.node.clone(),
+            monitor,
+            record,
+            records: Arc::clone(&self.records),
+            wish: incoming.wish.subscribe(),
+            forgotten: incoming.forgotten.subscribe(),
+            outcome: incoming.outcome.clone(),
+            heard: incoming.heard.subscribe(),
+        };
+        self.incoming().insert(id, incoming);
+        let (own, stop) = (Arc::clone(self), self.stop.clone());
+        self.tasks.spawn(async move {
+            let run = AbortOnDropHandle::new(tokio::spawn(async move {
+                let outcome = destination.run().await;
+                (destination, outcome)
+            }));
+            let ended = tokio::select! {
+                ended = run => ended,
+                // The next run of the migrator finds what there is.
+                () = stop.cancelled() => return,
+            };
+            match ended {
+                Ok((destination, outcome)) => own.ended(destination, outcome).await,
+                Err(panic) => tracing::error!(
+                    migration = %id,
+                    %panic,
+                    "a migration to here has failed in this program: start the migrator again, and it is brought to an end"
+                ),
+            }
+        });
+    }
+
+    async fn ended(&self, destination: Destination, outcome: Outcome) {
+        let id = destination.migration;
+        let record = &destination.record;
+        tracing::info!(vm = record.vm, migration = %id, ?outcome, "a migration to here has ended");
+        if outcome == Outcome::Decided(Verdict::Runs) {
+            let vm = VmRecord { qmp: record.qmp.clone(), volumes: record.volumes.clone() };
+            let adopted = match record.vm.parse() {
+                Ok(name) => self.vms.adopt(name, vm).await,
+                Err(error) => Err(VmError::Name(error)),
+            };
+            if let Err(error) = adopted {
+                tracing::warn!(migration = %id, %error, "a VM has come here and cannot be remembered: it is tried again after the next start");
+                return;
+            }
+        }
+        if let Err(error) = destination.settle().await {
+            tracing::warn!(migration = %id, %error, "a migration to here has ended, and that cannot be written down");
+        }
+        if let Some(ended) = self.incoming().get_mut(&id) {
+            // The last of the return path has been said, or is of no use.
+            ended.carrier = None;
+        }
+    }
+}
+
+/// A VM that begins to come in, or has when this migrator was started.
+struct Coming {
+    volumes: Vec<VolumeName>,
+    from: Place,
+    monitor: Monitor,
+    carrier: Option<Arc<Carrier>>,
+    record: IncomingRecord,
+}
+
+impl Incoming {
+    fn new(carrier: Option<Arc<Carrier>>, outcome: watch::Sender<Outcome>, volumes: Vec<VolumeName>) -> Self {
+        let (wish, forgotten) = (watch::Sender::new(false), watch::Sender::new(false));
+        Self { carrier, outcome, wish, forgotten, volumes, heard: watch::Sender::new(Instant::now()) }
+    }
+
+    /// Has it given up, as far as that is open, and waits until it is decided.
+    async fn decide(&self) {
+        self.wish.send_replace(true);
+        let mut outcome = self.outcome.subscribe();
+        // It is decided as soon as it is written down.
+        let _ = outcome.wait_for(|outcome| *outcome != Outcome::UnderWay).await;
+    }
+}
+
+/// Ends a QEMU that has nothing.
+async fn end(waiting: &mut Waiting) {
+    let ended = async {
+        if let Ok(Some(qmp)) = waiting.monitor.commands().await {
+            qmp.quit().await?;
+        }
+        waiting.monitor.closed().await;
+        Ok::<_, QmpError>(())
+    };
+    if let Err(error) = ended.await {
+        tracing::warn!(%error, "a QEMU that was to take a VM in does not end");
+    }
+}
+
+fn cannot_start(announced: &Announced, error: &LaunchError) -> Obstacle {
+    Obstacle {
+        what: format!("VM '{}' cannot be started at this host: {error}", announced.name),
+        remedy: "make what it needs available here, too: firmware, bridges, files, the same QEMU".to_owned(),
+    }
+}
+
+fn seconds_since_1970() -> u64 {
+    sterna_runtime::clock::wall_time().duration_since(UNIX_EPOCH).map_or(0, |passed| passed.as_secs())
+}
+
+/// What other migrators ask of a host.
+#[derive(Clone)]
+pub struct MigrationsService(pub Arc<Host>);
+
+#[tonic::async_trait]
+impl Migrations for MigrationsService {
+    type CarryStream = ReceiverStream<Result<CarryReply, Status>>;
+
+    async fn examine(&self, request: tonic::Request<ExamineRequest>) -> Result<Response<ExamineReply>, Status> {
+        let announced = self.0.announced(request.into_inner().vm)?;
+        Ok(Response::new(ExamineReply { obstacles: self.0.try_out(&announced).await? }))
+    }
+
+    async fn prepare(&self, request: tonic::Request<PrepareRequest>) -> Result<Response<PrepareReply>, Status> {
+        let PrepareRequest { migration, vm, from_site, from_node } = request.into_inner();
+        let (id, known) = self.0.find(&migration)?;
+        if known.is_some() {
+            return Ok(Response::new(PrepareReply::default()));
+        }
+        let invalid = |error: InvalidName| Status::invalid_argument(error.to_string());
+        let from = Place { site: from_site.parse().map_err(invalid)?, node: from_node.parse().map_err(invalid)? };
+        let announced = self.0.announced(vm)?;
+        // Who asks may go away; what has begun is brought to an end.
+        let host = Arc::clone(&self.0);
+        let taking = tokio::spawn(async move { host.take_in(id, announced, from).await });
+        let obstacles = taking.await.map_err(|panic| Status::internal(panic.to_string()))??;
+        Ok(Response::new(PrepareReply { obstacles }))
+    }
+
+    async fn carry(
+        &self,
+        request: tonic::Request<Streaming<CarryRequest>>,
+    ) -> Result<Response<Self::CarryStream>, Status> {
+        let mut requests = request.into_inner();
+        let Some(CarryRequest { step: Some(Request::From(from)) }) = requests.message().await? else {
+            return Err(Status::invalid_argument("the first message says which migration is carried"));
+        };
+        let (_, known) = self.0.find(&from.migration)?;
+        let known = known.ok_or_else(|| Status::not_found("no such migration comes here"))?;
+        let carrier = known.carrier.ok_or_else(|| Status::failed_precondition("it is over"))?;
+        let (replies, stream) = mpsc::channel(REPLIES);
+        let outcome = known.outcome.subscribe();
+        tokio::spawn(async move {
+            let end = carry_here(&from, requests, replies, &carrier, outcome).await;
+            tracing::info!(%end, "a connection of a migration to here has ended");
+        });
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn ask(&self, request: tonic::Request<AskRequest>) -> Result<Response<AskReply>, Status> {
+        let (_, known) = self.0.find(&request.into_inner().migration)?;
+        Ok(Response::new(reply(known.as_ref())))
+    }
+
+    async fn give_up(&self, request: tonic::Request<GiveUpRequest>) -> Result<Response<AskReply>, Status> {
+        let GiveUpRequest { migration, why } = request.into_inner();
+        let (id, known) = self.0.find(&migration)?;
+        if let Some(known) = &known {
+            tracing::info!(migration = %id, %why, "the source gives a migration up");
+            known.decide().await;
+        }
+        Ok(Response::new(reply(known.as_ref())))
+    }
+
+    async fn forget(&self, request: tonic::Request<GiveUpRequest>) -> Result<Response<AskReply>, Status> {
+        let (id, known) = self.0.find(&request.into_inner().migration)?;
+        match &known {
+            Some(known) => {
+                known.decide().await;
+                known.forgotten.send_replace(true);
+            }
+            None => self.0.never(id),
+        }
+        Ok(Response::new(reply(known.as_ref())))
+    }
+}
+
+fn reply(known: Option<&Incoming>) -> AskReply {
+    let outcome = known.map_or(Outcome::Unknown, |known| *known.outcome.borrow());
+    let mut reply = AskReply::default();
+    reply.set_outcome(outcome.into());
+    reply
+}
+
+/// Of the return path, and how far it is: little.
+const REPLIES: usize = 4;
+
+/// Those whose calls may still be under way.
+const MAX_FORGOTTEN: usize = 1024;
+
+/// How long somebody may ask what has become of a migration.
+const REMEMBERED: Duration = Duration::from_hours(7 * 24);

@@ -1,0 +1,262 @@
+//! A VM's volumes, as the node beside the migrator has them: who owns them, and their way to another site.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use sterna_proto::admin::admin_client::AdminClient;
+use sterna_proto::admin::move_in_steps_request::Step as Ask;
+use sterna_proto::admin::move_volumes_reply::Step as Told;
+use sterna_proto::admin::{
+    self, HandOver, MoveInStepsRequest, MoveReady, MoveResult, MoveVolumesRequest, ShowVolumeRequest,
+};
+use sterna_types::{NodeId, NodeName, SiteName, VolumeName};
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::task::AbortOnDropHandle;
+use tonic::transport::Channel;
+use tonic::{Status, Streaming};
+
+use crate::phase::Volumes;
+
+/// A node that answers for volumes.
+#[derive(Clone, Debug)]
+pub struct Node {
+    client: AdminClient<Channel>,
+    place: Place,
+}
+
+/// Where volumes and a VM are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The site.
+    pub site: SiteName,
+    /// Which of its nodes.
+    pub node: NodeName,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { site, node } = self;
+        write!(f, "{node} at {site}")
+    }
+}
+
+/// What a node could not be asked, or has answered.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// It has refused, or does not answer.
+    #[error("{}", .0.message())]
+    Status(Box<Status>),
+    /// It has said what it does not say.
+    #[error("the node has said what is none of its answers: {0}")]
+    Unexpected(String),
+}
+
+impl From<Status> for NodeError {
+    fn from(status: Status) -> Self {
+        Self::Status(Box::new(status))
+    }
+}
+
+impl Node {
+    /// The node behind this channel.
+    ///
+    /// # Errors
+    /// [`NodeError`]: it does not answer.
+    ///
+    /// # Cancel safety
+    /// Dropped, it changes nothing.
+    pub async fn meet(channel: Channel) -> Result<Self, NodeError> {
+        let mut client = AdminClient::new(channel);
+        let status = client.status(admin::StatusRequest {}).await?.into_inner();
+        let place = Place { site: parsed(&status.site)?, node: parsed(&status.node)? };
+        Ok(Self { client, place })
+    }
+
+    /// Where it is.
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// The migrators at a site that can be reached, or the one beside this node of it.
+    ///
+    /// # Errors
+    /// [`NodeError`]: it does not answer, or there is no such site or node.
+    ///
+    /// # Cancel safety
+    /// Dropped, it changes nothing.
+    pub async fn find_migrators(
+        &self,
+        site: &SiteName,
+        node: Option<&NodeName>,
+    ) -> Result<Vec<FoundMigrator>, NodeError> {
+        let request = admin::FindMigratorsRequest {
+            site: site.to_string(),
+            node: node.map(ToString::to_string).unwrap_or_default(),
+        };
+        let found = self.client.clone().find_migrators(request).await?.into_inner().migrators;
+        let understood = found.into_iter().map(|found| {
+            let place = Place { site: site.clone(), node: parsed(&found.node)? };
+            Ok(FoundMigrator { place, node: NodeId(found.node_id), address: parsed(&found.address)? })
+        });
+        understood.collect()
+    }
+
+    /// Where volumes are, by what the metadata says now: [`Volumes::Here`] where this node owns all of them and hands none over, and
+    /// [`Volumes::There`] where it owns none. Anything between is [`Volumes::UnderWay`].
+    ///
+    /// # Errors
+    /// [`NodeError`]: it does not answer, or does not know one of them.
+    ///
+    /// # Cancel safety
+    /// Dropped, it changes nothing.
+    pub async fn whereabouts(&self, volumes: &[VolumeName]) -> Result<Volumes, NodeError> {
+        let (mut owned, mut passing) = (0, 0);
+        for volume in volumes {
+            let request = ShowVolumeRequest { name: volume.to_string(), count_map: false };
+            let shown = self.client.clone().show_volume(request).await?.into_inner().volume.unwrap_or_default();
+            owned += usize::from(shown.owner == self.place.node.as_str());
+            passing += usize::from(!shown.moving_to.is_empty());
+        }
+        Ok(match owned {
+            _ if passing > 0 => Volumes::UnderWay,
+            owned if owned == volumes.len() => Volumes::Here,
+            0 => Volumes::There,
+            _ => Volumes::UnderWay,
+        })
+    }
+
+    /// Waits until this node serves volumes, which another one has handed over; that is known here before the metadata says it.
+    ///
+    /// # Errors
+    /// [`NodeError`]: it does not answer any more, or one of them is deleted.
+    ///
+    /// # Cancel safety
+    /// May be dropped at any time.
+    pub async fn until_served(&self, volumes: &[VolumeName]) -> Result<(), NodeError> {
+        let volumes = volumes.iter().map(ToString::to_string).collect();
+        self.client.clone().await_volumes(admin::AwaitVolumesRequest { volumes }).await?;
+        Ok(())
+    }
+
+    /// Has who was attached to volumes here before they were handed over go on with them, now that they are back.
+    ///
+    /// # Errors
+    /// [`NodeError`]: it does not answer, or does not own them.
+    ///
+    /// # Cancel safety
+    /// Dropped, it is done or not; again it does the same.
+    pub async fn resume_clients(&self, volumes: &[VolumeName]) -> Result<(), NodeError> {
+        let volumes = volumes.iter().map(ToString::to_string).collect();
+        self.client.clone().resume_clients(admin::ResumeClientsRequest { volumes }).await?;
+        Ok(())
+    }
+
+    /// Begins to bring volumes of this node to another one: what is hot of them first. They are handed over when it is told so; who
+    /// drops what is returned before that keeps them.
+    pub fn pass(&self, volumes: &[VolumeName], to: &Place) -> Passage {
+        let request = MoveVolumesRequest {
+            volumes: volumes.iter().map(ToString::to_string).collect(),
+            site: to.site.to_string(),
+            node: to.node.to_string(),
+            require: "hot".to_owned(),
+        };
+        let (ask, asked) = mpsc::channel(REQUESTS);
+        let (tell, told) = watch::channel(PassageState::Bringing { bytes: 0 });
+        let mut client = self.client.clone();
+        let first = MoveInStepsRequest { step: Some(Ask::Prepare(request)) };
+        let said = ask.clone();
+        let listening = tokio::spawn(async move {
+            let ended = async {
+                said.send(first).await.map_err(|_| Status::cancelled("nobody waits for it"))?;
+                let replies = client.move_in_steps(ReceiverStream::new(asked)).await?.into_inner();
+                listen(replies, &tell).await
+            };
+            let result = ended.await.map_err(|status| Arc::new(NodeError::from(status)));
+            tell.send_replace(result.map_or_else(PassageState::Failed, PassageState::Passed));
+        });
+        Passage { ask, told, _listening: AbortOnDropHandle::new(listening) }
+    }
+}
+
+/// Volumes on their way to another site.
+#[derive(Debug)]
+pub struct Passage {
+    ask: mpsc::Sender<MoveInStepsRequest>,
+    told: watch::Receiver<PassageState>,
+    _listening: AbortOnDropHandle<()>,
+}
+
+/// How far volumes have come on their way.
+#[derive(Clone, Debug)]
+pub enum PassageState {
+    /// What is hot is brought there: so many bytes until now.
+    Bringing {
+        /// Bytes.
+        bytes: u64,
+    },
+    /// The other node has made room, and what is left is one message.
+    Ready(MoveReady),
+    /// Its node owns them.
+    Passed(MoveResult),
+    /// Nothing was handed over, or it is not known: the metadata knows.
+    Failed(Arc<NodeError>),
+}
+
+impl Passage {
+    /// How far it is, now and whenever that changes.
+    pub fn state(&self) -> watch::Receiver<PassageState> {
+        self.told.clone()
+    }
+
+    /// Has them handed over. From here on it is for the metadata to say whose they are.
+    ///
+    /// # Cancel safety
+    /// Dropped before it returns, the word may have been given or not.
+    pub async fn hand_over(&self) {
+        // Where nobody takes it the passage has ended, and its state says how.
+        let _ = self.ask.send(MoveInStepsRequest { step: Some(Ask::HandOver(HandOver {})) }).await;
+    }
+}
+
+async fn listen(
+    mut replies: Streaming<admin::MoveVolumesReply>,
+    tell: &watch::Sender<PassageState>,
+) -> Result<MoveResult, Status> {
+    while let Some(reply) = replies.message().await? {
+        match reply.step {
+            Some(Told::Progress(progress)) => {
+                tell.send_replace(PassageState::Bringing { bytes: progress.done_bytes });
+            }
+            Some(Told::Ready(ready)) => {
+                tell.send_replace(PassageState::Ready(ready));
+            }
+            Some(Told::Result(result)) => return Ok(result),
+            None => {}
+        }
+    }
+    Err(Status::unavailable("the node has said nothing more"))
+}
+
+/// A migrator that can be reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoundMigrator {
+    /// The node beside it.
+    pub place: Place,
+    /// That node's number.
+    pub node: NodeId,
+    /// Where it listens.
+    pub address: SocketAddr,
+}
+
+fn parsed<T: FromStr>(text: &str) -> Result<T, NodeError>
+where
+    T::Err: fmt::Display,
+{
+    text.parse().map_err(|error: T::Err| NodeError::Unexpected(error.to_string()))
+}
+
+/// What is to move, and when.
+const REQUESTS: usize = 2;
