@@ -1,7 +1,7 @@
 //! A host that takes VMs in: the migrations that come to it, and what other migrators ask about them.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -24,7 +24,7 @@ use crate::carry::Carrier;
 use crate::destination::{Destination, IncomingRecord};
 use crate::examine::differences;
 use crate::launch::arguments::{Differences, Moved, at_destination};
-use crate::launch::start::{Launch, LaunchError, Waiting};
+use crate::launch::start::{Launch, LaunchError, Waiting, check_program};
 use crate::monitor::Monitor;
 use crate::peer::{MigrationId, Outcome, carry_here};
 use crate::phase::Verdict;
@@ -42,6 +42,8 @@ pub struct Host {
     incoming: Mutex<BTreeMap<MigrationId, Incoming>>,
     /// Those that were forgotten before they were known, the oldest first: a call that comes late is not to begin one.
     forgotten: Mutex<VecDeque<MigrationId>>,
+    /// Held by who looks whether there is one, and begins it.
+    turn: tokio::sync::Mutex<()>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -82,6 +84,7 @@ impl Host {
             records,
             incoming: Mutex::default(),
             forgotten: Mutex::default(),
+            turn: tokio::sync::Mutex::default(),
             tasks,
             stop,
         });
@@ -163,6 +166,7 @@ impl Host {
         let arguments = at_destination(&vm.arguments, &differences).map_err(|error| invalid(error.to_string()))?;
         let inside = PathBuf::from(vm.qmp).strip_prefix(&vm.directory).map(|qmp| directory.join(qmp));
         let qmp = inside.map_err(|_| invalid(format!("QEMU's control socket is not in {}", vm.directory)))?;
+        check_program(Path::new(&vm.program)).map_err(|error| invalid(error.to_string()))?;
         let launch = Launch { program: vm.program.into(), arguments, directory, qmp };
         Ok(Announced { name, volumes, launch, machine: vm.machine.unwrap_or_default() })
     }
@@ -207,6 +211,11 @@ impl Host {
         announced: Announced,
         from: Place,
     ) -> Result<Vec<Obstacle>, Status> {
+        let _turn = self.turn.lock().await;
+        // The same may have been asked twice.
+        if self.incoming().contains_key(&id) {
+            return Ok(Vec::new());
+        }
         if self.forgotten.lock().unwrap_or_else(PoisonError::into_inner).contains(&id) {
             return Err(Status::failed_precondition("its source has given it up before"));
         }

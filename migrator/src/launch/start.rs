@@ -1,6 +1,6 @@
 //! The start of a QEMU that waits for its state.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
@@ -66,6 +66,32 @@ pub struct Waiting {
     pub machine: wire::Machine,
     /// The end of its stream.
     pub carrier: Arc<Carrier>,
+}
+
+/// A program that is none of this host's QEMUs.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{} is none of the QEMUs that are started here: {}", program.display(), said(.directories))]
+pub struct NoQemu {
+    /// What was to be started.
+    pub program: PathBuf,
+    /// Where those are.
+    pub directories: &'static [&'static str],
+}
+
+fn said(directories: &[&str]) -> String {
+    format!("it has to be called {QEMU}…, and to be in {}", directories.join(" or "))
+}
+
+/// Whether a program may be started because another host says so: only QEMU, from where this host's administrator has installed it.
+///
+/// # Errors
+/// [`NoQemu`].
+pub fn check_program(program: &Path) -> Result<(), NoQemu> {
+    let name = program.file_name().and_then(|name| name.to_str());
+    let is_qemu = name.is_some_and(|name| name.starts_with(QEMU));
+    let is_installed = DIRECTORIES.iter().any(|directory| program.parent() == Some(Path::new(directory)));
+    let no_qemu = || NoQemu { program: program.to_owned(), directories: DIRECTORIES };
+    (is_qemu && is_installed).then_some(()).ok_or_else(no_qemu)
 }
 
 impl Launch {
@@ -138,3 +164,32 @@ const DESTINATION_CAPABILITIES: [(&str, bool); 5] = [
 
 /// Until QEMU has made its socket.
 const SOCKET_RETRY: Duration = Duration::from_millis(10);
+
+/// How the programs are called.
+const QEMU: &str = "qemu-system-";
+
+/// Where they are.
+const DIRECTORIES: &[&str] = &["/usr/bin", "/usr/local/bin", "/usr/libexec", "/opt/qemu/bin"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_but_an_installed_qemu_is_started() {
+        for program in ["/usr/bin/qemu-system-x86_64", "/usr/local/bin/qemu-system-aarch64"] {
+            check_program(Path::new(program)).unwrap();
+        }
+        for program in [
+            "/bin/sh",
+            "/usr/bin/sh",
+            "/tmp/qemu-system-x86_64",
+            "/usr/bin/../../tmp/qemu-system-x",
+            "qemu-system-x",
+            "",
+        ] {
+            let error = check_program(Path::new(program)).unwrap_err().to_string();
+            assert!(error.contains("qemu-system-"), "{error}");
+        }
+    }
+}
