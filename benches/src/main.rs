@@ -8,7 +8,7 @@
 //! * [`soak`]: random writes for an hour. * [`crash`]: `kill -9` under load.
 //! * [`wan`]: the emulated network that tests run on. [`metadata`]: a cluster on it. [`handoff`]: volumes that change site.
 //!   [`propagate`]: what a volume's other site costs. [`boot`]: a real guest that starts where nothing of its disk is. [`stage`]: where the
-//!   last two happen. [`prefetch`]: what real guests do with their disks, and what each way of bringing it early would save; [`recording`]:
+//!   last two happen, and [`mod@migrate`]: a guest that moves. [`prefetch`]: what real guests do with their disks, and what each way of bringing it early would save; [`recording`]:
 //!   how that is noted.
 //! * [`facts`] holds the figures of these eleven.
 //! * [`goal`]: what a figure is to reach.
@@ -27,6 +27,7 @@ mod lean;
 mod measure;
 mod median;
 mod metadata;
+mod migrate;
 mod nbd;
 mod prefetch;
 mod program;
@@ -103,6 +104,8 @@ enum Command {
     Propagate(propagate::Measure),
     /// A real guest that boots at a site where nothing of its disk is, beside plain NBD over the same link. Needs root.
     Boot(boot::Measure),
+    /// A real guest that moves with its disk, beside QEMU's own migration of both over the same link. Needs root.
+    Migrate(migrate::Measure),
     /// What real guests read, replayed over computed links with several ways of bringing it before they wait for it.
     Prefetch(prefetch::Measure),
     /// The emulated network that tests run on, beside what is asked of it: delays, rates, loss. Needs root.
@@ -123,6 +126,7 @@ fn main() -> Result<()> {
         Command::Handoff(handoff) => publish(&handoff::measure(&handoff)?, json),
         Command::Propagate(propagate) => publish(&propagate::measure(&propagate)?, json),
         Command::Boot(boot) => publish(&boot::measure(&boot)?, json),
+        Command::Migrate(migrate) => publish(&migrate::measure(&migrate)?, json),
         Command::Prefetch(prefetch) => publish(&prefetch::measure(&prefetch)?, json),
         Command::Wan(wan) => publish(&wan::measure(wan)?, json),
     }

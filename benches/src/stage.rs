@@ -37,8 +37,17 @@ pub(crate) struct Carried {
 
 impl<'a> Stage<'a> {
     pub(crate) fn start(directory: &'a Path) -> Result<Self> {
+        Self::start_as(directory, Options::default())
+    }
+
+    /// The same, with an address for a migrator at each.
+    pub(crate) fn start_with_migrators(directory: &'a Path) -> Result<Self> {
+        Self::start_as(directory, Options { migrators: true, ..Options::default() })
+    }
+
+    fn start_as(directory: &'a Path, options: Options) -> Result<Self> {
         let wan = Arc::new(Wan::start(Topology::of(&[LEADER, A, B], Settings::default())?)?);
-        let options = Options { wan: Some(Arc::clone(&wan)), ..Options::default() };
+        let options = Options { wan: Some(Arc::clone(&wan)), ..options };
         let cluster = Cluster::start_as(directory, &[LEADER, A, B], options)?;
         let mut stage = Self { cluster, wan, directory, idle_rate: 0.0 };
         stage.set("1G", 100)?;

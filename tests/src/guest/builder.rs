@@ -4,7 +4,7 @@ use std::fs::File;
 use std::net::SocketAddr;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::agent::Agent;
 use super::image::Image;
+use super::qmp::Qmp;
 use super::{CONTROL, Directory, Guest, MIGRATORS, Process, Running};
 use crate::disk_server::Disk;
 use crate::migrator::PID_FILE;
@@ -35,6 +36,7 @@ pub struct Builder {
     reconnect_delay_s: u64,
     namespace: Option<String>,
     directory: Option<PathBuf>,
+    tap: Option<String>,
     boot_limit: Duration,
 }
 
@@ -45,6 +47,8 @@ enum Drive {
     Here(Disk),
     /// At an address that is reached from where QEMU runs: the export without a name.
     At(SocketAddr),
+    /// A raw file.
+    Raw(PathBuf),
 }
 
 impl Builder {
@@ -57,6 +61,7 @@ impl Builder {
             reconnect_delay_s: RECONNECT_DELAY_S,
             namespace: None,
             directory: None,
+            tap: None,
             boot_limit: BOOT_LIMIT,
         }
     }
@@ -70,6 +75,18 @@ impl Builder {
     /// One more disk, which QEMU reaches over the network.
     pub fn disk_at(mut self, address: SocketAddr) -> Self {
         self.disks.push(Drive::At(address));
+        self
+    }
+
+    /// One more disk, in a raw file.
+    pub fn raw(mut self, file: &Path) -> Self {
+        self.disks.push(Drive::Raw(file.to_owned()));
+        self
+    }
+
+    /// Has a network card, on this tap where it runs.
+    pub fn network(mut self, tap: &str) -> Self {
+        self.tap = Some(tap.to_owned());
         self
     }
 
@@ -117,17 +134,7 @@ impl Builder {
             Directory::Own(_) => Some((UnixListener::bind(at("agent"))?, UnixListener::bind(at(CONTROL))?)),
             Directory::Given(_) => None,
         };
-        let mut command = match &self.namespace {
-            Some(namespace) => command_inside(namespace, PROGRAM),
-            None => Command::new(PROGRAM),
-        };
-        let child = command
-            .args(self.arguments(directory.path()))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(File::create(at("qemu"))?)
-            .spawn()
-            .context("cannot start QEMU: run scripts/setup")?;
+        let child = self.start(directory.path(), &[])?;
         let mut running = Running { process: Process::Ours(child), directory };
         let connected = match sockets {
             Some((agent, control)) => running.accept_both(&agent, &control, self.boot_limit),
@@ -140,6 +147,34 @@ impl Builder {
             }
             Err(error) => Err(error.context(running.story())),
         }
+    }
+
+    /// Starts a machine in its directory that waits for a migration to come in, and runs then; its process, which ends with what is returned, and its
+    /// control socket.
+    ///
+    /// # Errors
+    /// It has no directory, or does not start.
+    pub fn await_migration(self) -> Result<(impl Sized, Qmp)> {
+        let directory = self.directory.clone().context("a machine that is waited for has a directory of its own")?;
+        let child = self.start(&directory, &["-incoming", "defer"])?;
+        let mut running = Running { process: Process::Ours(child), directory: Directory::Given(directory) };
+        let qmp = Qmp::greet(running.connect(CONTROL, self.boot_limit)?)?;
+        Ok((running, qmp))
+    }
+
+    fn start(&self, directory: &Path, more: &[&str]) -> Result<Child> {
+        let mut command = match &self.namespace {
+            Some(namespace) => command_inside(namespace, PROGRAM),
+            None => Command::new(PROGRAM),
+        };
+        let started = command
+            .args(self.arguments(directory))
+            .args(more)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(directory.join("qemu"))?)
+            .spawn();
+        started.context("cannot start QEMU: run scripts/setup")
     }
 
     fn arguments(&self, directory: &Path) -> Vec<String> {
@@ -172,6 +207,10 @@ impl Builder {
             say("-pidfile", at(PID_FILE));
         }
         say("-device", "virtio-rng-pci".to_owned());
+        if let Some(tap) = &self.tap {
+            say("-netdev", format!("tap,id=net,ifname={tap},script=no,downscript=no"));
+            say("-device", "virtio-net-pci,netdev=net,mac=52:54:00:99:00:02".to_owned());
+        }
         for (index, disk) in self.disks.iter().enumerate() {
             say("-blockdev", disk.block_device(&node_name(index), self.reconnect_delay_s).to_string());
             let device = json!({
@@ -193,6 +232,13 @@ impl Drive {
     fn block_device(&self, node_name: &str, reconnect_delay_s: u64) -> Value {
         match self {
             Self::Here(disk) => disk.block_device(node_name, reconnect_delay_s),
+            Self::Raw(file) => json!({
+                "driver": "file",
+                "node-name": node_name,
+                "filename": file,
+                "discard": "unmap",
+                "detect-zeroes": "unmap",
+            }),
             Self::At(address) => json!({
                 "driver": "nbd",
                 "node-name": node_name,
