@@ -7,9 +7,11 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use sterna_types::VolumeName;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::hooks::{Event, Hooks, Occasion};
 use crate::monitor::Monitor;
 use crate::peer::{MigrationId, Outcome};
 use crate::phase::destination::IncomingVm;
@@ -108,6 +110,39 @@ pub struct Destination {
     pub outcome: watch::Sender<Outcome>,
     /// From the last sign of the source's on.
     pub heard: watch::Receiver<Instant>,
+    /// What is called as it lets the VM run.
+    pub switch: Switch,
+}
+
+/// What is called as a VM comes to run here, beside that, and once.
+pub struct Switch {
+    hooks: Arc<Hooks>,
+    occasion: Occasion,
+    called: Option<JoinHandle<()>>,
+}
+
+impl Switch {
+    /// One that was not called yet.
+    pub fn new(hooks: Arc<Hooks>, occasion: Occasion) -> Self {
+        Self { hooks, occasion, called: None }
+    }
+
+    /// What programs are told.
+    pub fn occasion(&self) -> &Occasion {
+        &self.occasion
+    }
+
+    fn call(&mut self) -> &mut JoinHandle<()> {
+        let (hooks, occasion) = (&self.hooks, &self.occasion);
+        self.called.get_or_insert_with(|| {
+            let (hooks, occasion) = (Arc::clone(hooks), occasion.clone());
+            tokio::spawn(async move {
+                if let Err(error) = hooks.call(Event::Switch, &occasion).await {
+                    tracing::warn!(vm = occasion.vm, migration = occasion.migration, %error, "a hook has failed");
+                }
+            })
+        })
+    }
 }
 
 impl Destination {
@@ -140,7 +175,11 @@ impl Destination {
             if let Some(outcome) = ended {
                 self.outcome.send_if_modified(|told| std::mem::replace(told, outcome) != outcome);
                 match outcome {
-                    Outcome::Decided(Verdict::Runs) => self.announce().await,
+                    Outcome::Decided(Verdict::Runs) => {
+                        self.announce().await;
+                        // What is wrong with it is told by itself.
+                        let _ = self.switch.call().await;
+                    }
                     // The source may not know it yet, and hand the volumes over.
                     Outcome::Decided(Verdict::Declined) if !*self.forgotten.borrow() => {
                         tokio::select! {
@@ -220,6 +259,7 @@ impl Destination {
                 self.write_down(IncomingRecord { verdict: Some(verdict.into()), ..self.record.clone() }).await?;
             }
             DestinationStep::Continue => {
+                self.switch.call();
                 if let Some(qmp) = self.monitor.commands().await? {
                     qmp.cont().await?;
                 }

@@ -21,8 +21,9 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tonic::{Response, Status, Streaming};
 
 use crate::carry::Carrier;
-use crate::destination::{Destination, IncomingRecord};
+use crate::destination::{Destination, IncomingRecord, Switch};
 use crate::examine::differences;
+use crate::hooks::{Event, Occasion, Role, Where};
 use crate::launch::arguments::{Differences, Moved, at_destination};
 use crate::launch::start::{Launch, LaunchError, Waiting, check_program};
 use crate::monitor::Monitor;
@@ -30,12 +31,12 @@ use crate::peer::{MigrationId, Outcome, carry_here};
 use crate::phase::Verdict;
 use crate::qmp::QmpError;
 use crate::records::Records;
-use crate::vms::{HostPaths, VmError, VmRecord, Vms};
+use crate::vms::{HostSettings, VmError, VmRecord, Vms};
 use crate::volumes::{Node, Place};
 
 /// A host that takes VMs in.
 pub struct Host {
-    paths: HostPaths,
+    settings: HostSettings,
     node: Node,
     vms: Arc<Vms>,
     records: Arc<Records<IncomingRecord>>,
@@ -73,12 +74,12 @@ impl Host {
     ///
     /// # Errors
     /// [`VmError`]: what is remembered cannot be read.
-    pub fn open(paths: HostPaths, node: Node, vms: Arc<Vms>) -> Result<Arc<Self>, VmError> {
-        let records = Arc::new(Records::<IncomingRecord>::open(paths.migrator.join("incoming"))?);
+    pub fn open(settings: HostSettings, node: Node, vms: Arc<Vms>) -> Result<Arc<Self>, VmError> {
+        let records = Arc::new(Records::<IncomingRecord>::open(settings.migrator.join("incoming"))?);
         let remembered = records.all()?;
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let host = Arc::new(Self {
-            paths,
+            settings,
             node,
             vms,
             records,
@@ -158,9 +159,9 @@ impl Host {
         let name: VmName = vm.name.parse().map_err(|error| invalid(format!("{error}")))?;
         let volumes: Result<Vec<VolumeName>, _> = vm.volumes.iter().map(|volume| volume.parse()).collect();
         let volumes = volumes.map_err(|error| invalid(format!("{error}")))?;
-        let directory = self.paths.vms.join(name.as_str());
+        let directory = self.settings.vms.join(name.as_str());
         let differences = Differences {
-            nbd_socket: Moved { from: vm.nbd_socket.into(), to: self.paths.nbd_socket.clone() },
+            nbd_socket: Moved { from: vm.nbd_socket.into(), to: self.settings.nbd_socket.clone() },
             directory: Moved { from: vm.directory.clone().into(), to: directory.clone() },
         };
         let arguments = at_destination(&vm.arguments, &differences).map_err(|error| invalid(error.to_string()))?;
@@ -224,13 +225,23 @@ impl Host {
             return Ok(obstacles);
         }
         self.supersede(&announced.volumes);
+        let occasion = self.occasion(id, announced.name.as_str(), &announced.volumes, &from);
+        if let Err(error) = self.settings.hooks.call(Event::Prepare, &occasion).await {
+            self.call(Event::Finish, &Occasion { end: Some(KEPT), ..occasion }).await;
+            let remedy = "see to what it says, or to the hook, at the destination".to_owned();
+            return Ok(vec![Obstacle { what: error.to_string(), remedy }]);
+        }
         let mut waiting = match announced.launch.start().await {
             Ok(waiting) => waiting,
-            Err(error) => return Ok(vec![cannot_start(&announced, &error)]),
+            Err(error) => {
+                self.call(Event::Finish, &Occasion { end: Some(KEPT), ..occasion }).await;
+                return Ok(vec![cannot_start(&announced, &error)]);
+            }
         };
         let found = differences(&announced.machine, &waiting.machine);
         if !found.is_empty() {
             end(&mut waiting).await;
+            self.call(Event::Finish, &Occasion { end: Some(KEPT), ..occasion }).await;
             return Ok(found);
         }
         let record = IncomingRecord {
@@ -259,6 +270,7 @@ impl Host {
     fn begin(self: &Arc<Self>, id: MigrationId, coming: Coming) {
         let Coming { volumes, from, monitor, carrier, record } = coming;
         let incoming = Incoming::new(carrier, watch::Sender::new(Outcome::UnderWay), volumes.clone());
+        let occasion = self.occasion(id, &record.vm, &volumes, &from);
         let mut destination = Destination {
             migration: id,
             volumes,
@@ -271,6 +283,7 @@ impl Host {
             forgotten: incoming.forgotten.subscribe(),
             outcome: incoming.outcome.clone(),
             heard: incoming.heard.subscribe(),
+            switch: Switch::new(Arc::clone(&self.settings.hooks), occasion),
         };
         self.incoming().insert(id, incoming);
         let (own, stop) = (Arc::clone(self), self.stop.clone());
@@ -295,6 +308,25 @@ impl Host {
         });
     }
 
+    fn occasion(&self, id: MigrationId, vm: &str, volumes: &[VolumeName], from: &Place) -> Occasion {
+        Occasion {
+            role: Role::Destination,
+            migration: id.to_string(),
+            vm: vm.to_string(),
+            volumes: volumes.iter().map(ToString::to_string).collect(),
+            from: Where::from(from),
+            to: Where::from(self.node.place()),
+            end: None,
+        }
+    }
+
+    /// Calls a hook whose failure is only told.
+    async fn call(&self, event: Event, occasion: &Occasion) {
+        if let Err(error) = self.settings.hooks.call(event, occasion).await {
+            tracing::warn!(vm = occasion.vm, migration = occasion.migration, %error, "a hook has failed");
+        }
+    }
+
     async fn ended(&self, destination: Destination, outcome: Outcome) {
         let id = destination.migration;
         let record = &destination.record;
@@ -310,6 +342,13 @@ impl Host {
                 return;
             }
         }
+        let end = match outcome {
+            Outcome::Decided(Verdict::Runs) => MOVED,
+            Outcome::Lost => LOST,
+            Outcome::Decided(Verdict::Declined) | Outcome::Unknown | Outcome::UnderWay => KEPT,
+        };
+        let occasion = Occasion { end: Some(end), ..destination.switch.occasion().clone() };
+        self.call(Event::Finish, &occasion).await;
         if let Err(error) = destination.settle().await {
             tracing::warn!(migration = %id, %error, "a migration to here has ended, and that cannot be written down");
         }
@@ -452,6 +491,11 @@ fn reply(known: Option<&Incoming>) -> AskReply {
     reply.set_outcome(outcome.into());
     reply
 }
+
+/// How a migration has ended, for hooks.
+const MOVED: &str = "moved";
+const KEPT: &str = "kept";
+const LOST: &str = "lost";
 
 /// Of the return path, and how far it is: little.
 const REPLIES: usize = 4;

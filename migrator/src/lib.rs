@@ -13,6 +13,7 @@
 //! * [`records`]: what is remembered over a crash.
 //! * [`launch`]: the destination's QEMU, from the source's own command line. [`examine`]: what stands against a migration.
 //! * [`mod@source`], [`destination`]: one migration at each end. [`monitor`]: its QEMU, over connections that may end.
+//! * [`hooks`]: programs that are called at its steps.
 //! * [`vms`], [`host`]: all from and to this host. [`service`]: what is asked here.
 //!
 //! It knows QEMU and no chunk: what is said to storage nodes goes through what they offer.
@@ -21,6 +22,7 @@ pub mod carry;
 pub mod converge;
 pub mod destination;
 pub mod examine;
+pub mod hooks;
 pub mod host;
 pub mod launch;
 pub mod memory;

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use sterna_consensus::MetadataConfig;
+use sterna_migrator::hooks::Hooks;
 use sterna_nbd_server::tls::TlsFiles;
 use sterna_storage_node::volume::StorageOptions;
 use sterna_types::ByteSize;
@@ -47,6 +48,8 @@ pub struct MigratorConfig {
     pub listen: Option<SocketAddr>,
     /// Where each VM that comes gets a directory of its own; `None` for one in the migrator's.
     pub vms: Option<PathBuf>,
+    /// What is called at the steps of a migration.
+    pub hooks: Hooks,
 }
 
 /// How other nodes are met.
@@ -181,6 +184,16 @@ struct ConfigFile {
 struct MigratorSection {
     listen: Option<SocketAddr>,
     vms: Option<PathBuf>,
+    hooks: HooksSection,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct HooksSection {
+    prepare: Option<PathBuf>,
+    switch: Option<PathBuf>,
+    finish: Option<PathBuf>,
+    timeout: Option<Age>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -275,12 +288,18 @@ impl ConfigFile {
 
     /// Paths begin in `directory`.
     fn migrator(&self, directory: &Path) -> Result<MigratorConfig, Wrong> {
-        let MigratorSection { listen, vms } = &self.migrator;
+        let MigratorSection { listen, vms, hooks } = &self.migrator;
         if let Some(address) = listen.filter(|address| address.ip().is_unspecified() || address.port() == 0) {
             let remedy = "other migrators are told it, so take an address of this machine, and a port";
             return Err(Wrong { key: "migrator.listen", value: format!("\"{address}\""), remedy });
         }
-        Ok(MigratorConfig { listen: *listen, vms: vms.as_ref().map(|vms| directory.join(vms)) })
+        let in_directory = |path: &Option<PathBuf>| path.as_ref().map(|path| directory.join(path));
+        let mut patience = HOOK_TIMEOUT;
+        set_time(&mut patience, hooks.timeout, HOOK_TIMEOUTS)?;
+        let HooksSection { prepare, switch, finish, .. } = hooks;
+        let [prepare, switch, finish] = [prepare, switch, finish].map(in_directory);
+        let hooks = Hooks { prepare, switch, finish, patience };
+        Ok(MigratorConfig { listen: *listen, vms: in_directory(vms), hooks })
     }
 
     fn cluster(&self) -> Result<ClusterConfig, Wrong> {
@@ -337,6 +356,8 @@ const ELECTION_MAX: Bounds = times("cluster.election_max", 100, 120_000, "take \
 const SNAPSHOT: Bounds = times("cluster.snapshot", 100, 600_000, "take \"100ms\" to \"10min\"");
 /// Not so short that a node cannot be off for a night, but for tests.
 const LIFETIME: Bounds = times("cluster.certificate_lifetime", 10_000, 157_680_000_000, "take \"10s\" to \"1825d\"");
+const HOOK_TIMEOUTS: Bounds = times("migrator.hooks.timeout", 100, 600_000, "take \"100ms\" to \"10min\"");
+const HOOK_TIMEOUT: Duration = Duration::from_secs(10);
 /// A node may be off for a month: its certificate is renewed when two thirds of this have passed.
 const CERTIFICATE_LIFETIME: Duration = Duration::from_secs(90 * 24 * 3600);
 const PATIENCE: Bounds = times("cluster.patience", 0, 600_000, "take \"0ms\" to \"10min\"");

@@ -21,7 +21,7 @@ use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use sterna_migrator::host::{Host, MigrationsService};
 use sterna_migrator::service::VmsService;
-use sterna_migrator::vms::{HostPaths, Vms};
+use sterna_migrator::vms::{HostSettings, Vms};
 use sterna_migrator::volumes::{Node, NodeError};
 use sterna_proto::migrator::migrations_server::MigrationsServer;
 use sterna_proto::migrator::vms_server::VmsServer;
@@ -82,9 +82,10 @@ async fn serve(directory: &Path, json: bool) -> Result<()> {
         identity.node
     );
     let vms = config.vms.unwrap_or_else(|| own.join("run"));
-    let paths = HostPaths { migrator: own, vms, nbd_socket: root.join(NBD_SOCKET) };
-    let vms = Vms::open(paths.clone(), node.clone(), tls.clone()).map_err(anyhow::Error::new)?;
-    let host = Host::open(paths, node, Arc::clone(&vms))?;
+    let hooks = Arc::new(config.hooks);
+    let settings = HostSettings { migrator: own, vms, nbd_socket: root.join(NBD_SOCKET), hooks };
+    let vms = Vms::open(settings.clone(), node.clone(), tls.clone()).map_err(anyhow::Error::new)?;
+    let host = Host::open(settings, node, Arc::clone(&vms))?;
     vms.resume()?;
 
     let stop = CancellationToken::new();

@@ -85,6 +85,14 @@ pub(crate) const TEMPLATE: &str = r#"# The settings of this node. What is not se
 #listen = "10.77.0.1:7402"
 # Where each VM that comes here gets a directory, for its sockets: absolute, or beginning in this directory.
 #vms = "migrator/run"
+# Programs that are called at the steps of a migration, with JSON on standard input (docs/migration.md): before anything is moved, at both hosts,
+# where failing refuses it; as the VM comes to run at its new host; and once all is over.
+#[migrator.hooks]
+#prepare = "/etc/sterna/prepare"
+#switch = "/etc/sterna/switch"
+#finish = "/etc/sterna/finish"
+# How long each may take. "100ms" to "10min".
+#timeout = "10s"
 
 [journal]
 # A volume is sealed (its journal becomes chunks) when this much is in its journal. "1M" to "16G".

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::converge::{Advice, Rounds};
+use crate::hooks::Event;
 use crate::peer::Outcome;
 use crate::phase::source::{Destination, Memory, OutgoingVm};
 use crate::phase::{SourceFacts, SourceStep, Verdict, Volumes, source};
@@ -276,6 +277,7 @@ impl Source {
 
     async fn prepare(&mut self) -> Result<(), SourceError> {
         self.write_down().await?;
+        self.setup.hooks.call(Event::Prepare, &self.setup.occasion()).await?;
         let request = PrepareRequest {
             migration: self.setup.migration.0.to_vec(),
             vm: self.setup.vm.clone(),

@@ -10,6 +10,7 @@ use sterna_types::VolumeName;
 use tonic::transport::Channel;
 
 use super::record::OutgoingRecord;
+use crate::hooks::{HookError, Hooks, Occasion, Role, Where};
 use crate::monitor::Monitor;
 use crate::peer::MigrationId;
 use crate::qmp::{ConnectError, QmpError};
@@ -40,6 +41,23 @@ pub struct Setup {
     pub record: OutgoingRecord,
     /// Where it is.
     pub records: Arc<Records<OutgoingRecord>>,
+    /// What is called at its steps.
+    pub hooks: Arc<Hooks>,
+}
+
+impl Setup {
+    /// What programs are told of it.
+    pub fn occasion(&self) -> Occasion {
+        Occasion {
+            role: Role::Source,
+            migration: self.migration.to_string(),
+            vm: self.record.vm.clone(),
+            volumes: self.volumes.iter().map(ToString::to_string).collect(),
+            from: Where::from(&self.from),
+            to: Where::from(&self.to),
+            end: None,
+        }
+    }
 }
 
 /// The destination's migrator, over two connections.
@@ -88,6 +106,9 @@ pub enum SourceError {
     /// It cannot be written down.
     #[error(transparent)]
     Record(#[from] RecordError),
+    /// A program of this host's administrator refuses it.
+    #[error(transparent)]
+    Hook(#[from] HookError),
     /// A migrator was started anew in the middle of it.
     #[error("its migrator was started anew")]
     Restarted,

@@ -23,6 +23,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
+use crate::hooks::{Event, Hooks, Occasion};
 use crate::monitor::Monitor;
 use crate::peer::MigrationId;
 use crate::records::Records;
@@ -45,20 +46,22 @@ pub struct VmRecord {
     pub volumes: Vec<String>,
 }
 
-/// Where things are on this host.
+/// What is so on this host.
 #[derive(Clone, Debug)]
-pub struct HostPaths {
+pub struct HostSettings {
     /// The migrator's own directory.
     pub migrator: PathBuf,
     /// Below which each VM that comes gets a directory of its own.
     pub vms: PathBuf,
     /// Where its node serves volumes.
     pub nbd_socket: PathBuf,
+    /// What is called at the steps of a migration.
+    pub hooks: Arc<Hooks>,
 }
 
 /// The VMs of a host.
 pub struct Vms {
-    paths: HostPaths,
+    settings: HostSettings,
     node: Node,
     channels: Channels,
     addresses: Arc<Mutex<BTreeMap<NodeId, SocketAddr>>>,
@@ -74,9 +77,9 @@ impl Vms {
     ///
     /// # Errors
     /// [`VmError::Record`].
-    pub fn open(paths: HostPaths, node: Node, tls: Tls) -> Result<Arc<Self>, VmError> {
-        let records = Records::<VmRecord>::open(paths.migrator.join("vms"))?;
-        let outgoing = Arc::new(Records::open(paths.migrator.join("outgoing"))?);
+    pub fn open(settings: HostSettings, node: Node, tls: Tls) -> Result<Arc<Self>, VmError> {
+        let records = Records::<VmRecord>::open(settings.migrator.join("vms"))?;
+        let outgoing = Arc::new(Records::open(settings.migrator.join("outgoing"))?);
         let addresses = Arc::<Mutex<BTreeMap<NodeId, SocketAddr>>>::default();
         let book = Arc::clone(&addresses);
         let channels = Channels::new(tls, move |node| locked(&book).get(&node).copied());
@@ -86,7 +89,7 @@ impl Vms {
         }
         let known = Mutex::new(known);
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-        Ok(Arc::new(Self { paths, node, channels, addresses, records, outgoing, known, tasks, stop }))
+        Ok(Arc::new(Self { settings, node, channels, addresses, records, outgoing, known, tasks, stop }))
     }
 
     /// Goes on with the migrations that an earlier run of the migrator has left: each is brought to an end.
@@ -286,9 +289,10 @@ impl Vms {
             node: self.node.clone(),
             peer: self.peer(found),
             // Short: the system takes 107 bytes.
-            socket: self.paths.migrator.join(format!("out-{}", &migration.to_string()[..8])),
+            socket: self.settings.migrator.join(format!("out-{}", &migration.to_string()[..8])),
             record,
             records: Arc::clone(&self.outgoing),
+            hooks: Arc::clone(&self.settings.hooks),
         }
     }
 
@@ -303,7 +307,7 @@ impl Vms {
         let (wish, wished) = watch::channel(None);
         let (progress, seen) = watch::channel(Progress::BEGINNING);
         let (tell, ended) = watch::channel(None);
-        let (record, peer) = (setup.record.clone(), setup.peer.clone());
+        let (record, peer, occasion) = (setup.record.clone(), setup.peer.clone(), setup.occasion());
         let source = Source::new(setup, wished, progress);
         let watched = Watched { progress: seen, ended };
         let (own, vm, destination) = (Arc::clone(self), name.clone(), to.clone());
@@ -325,6 +329,7 @@ impl Vms {
             };
             let Report { end, why, took, .. } = &ended.report;
             tracing::info!(%vm, %migration, to = %ended.to, ?end, ?why, ?took, "a migration has ended");
+            own.call_hooks(&ended, occasion).await;
             own.ended(vm, ended.clone(), record, peer).await;
             tell.send_replace(Some(ended));
         });
@@ -340,6 +345,22 @@ impl Vms {
         self.stop.cancel();
         self.tasks.close();
         self.tasks.wait().await;
+    }
+
+    /// Calls what is to be called at the end; what fails of it is told.
+    async fn call_hooks(&self, ended: &Ended, occasion: Occasion) {
+        let end = match ended.report.end {
+            End::Moved => "moved",
+            End::Kept => "kept",
+            End::Lost => "lost",
+        };
+        let occasion = Occasion { end: Some(end), ..occasion };
+        let switch = (ended.report.end == End::Moved).then_some(Event::Switch);
+        for event in switch.into_iter().chain([Event::Finish]) {
+            if let Err(error) = self.settings.hooks.call(event, &occasion).await {
+                tracing::warn!(vm = %ended.vm, migration = %ended.migration, %error, "a hook has failed");
+            }
+        }
     }
 
     async fn ended(self: &Arc<Self>, name: VmName, ended: Ended, record: OutgoingRecord, peer: Peer) {

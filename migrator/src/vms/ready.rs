@@ -48,11 +48,11 @@ impl Vms {
         let Some(qmp) = monitor.commands().await? else { return Err(VmError::NoProcess(name.clone())) };
         let volumes: Result<Vec<VolumeName>, _> = record.volumes.iter().map(|volume| volume.parse()).collect();
         let volumes = volumes?;
-        let expected = Expected { volumes: volumes.clone(), nbd_socket: self.paths.nbd_socket.clone() };
+        let expected = Expected { volumes: volumes.clone(), nbd_socket: self.settings.nbd_socket.clone() };
         let examined = at_source(qmp, &expected).await?;
         let started = sterna_runtime::work::blocking(move || Started::of(process)).await;
         let started = started.expect("reading what a process was started with does not panic")?;
-        let vm = described(name, &record, &self.paths.nbd_socket, started, examined.machine)?;
+        let vm = described(name, &record, &self.settings.nbd_socket, started, examined.machine)?;
         Ok((found, Ready { monitor, vm, volumes, obstacles: examined.obstacles }))
     }
 }
