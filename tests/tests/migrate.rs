@@ -3,9 +3,12 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+use sterna_tests::guest::Guest;
 use sterna_tests::migrations::campaign::Campaign;
 use sterna_tests::migrations::hosts::Hosts;
 use sterna_tests::migrations::strike::{Moment, Victim};
+use sterna_tests::tool::until;
 
 const MIB: u64 = 1 << 20;
 const AMS: usize = 0;
@@ -73,4 +76,105 @@ fn heavy_whatever_is_struck_one_of_the_two_runs_and_no_flush_is_lost() -> Result
     let struck = Campaign { rounds, directory: directory.path().to_owned() }.run(|struck| println!("{struck}"))?;
     ensure!(struck.len() == played, "{} of {played} were played", struck.len());
     Ok(())
+}
+
+#[test]
+fn heavy_what_stands_against_a_migration_is_named_before_anything_moves() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let hosts = Hosts::start(directory.path(), &["ams", "chi"], None)?;
+    let ams = &hosts.cluster.nodes[AMS];
+    let local = directory.path().join("local.raw");
+    std::fs::File::create(&local)?.set_len(16 * MIB)?;
+    let mut guest = hosts.boot_as(Guest::tiny()?.raw(&local), "web", &[("root", 64 * MIB)])?;
+    guest.qmp().execute("blockdev-add", json!({ "driver": "null-co", "node-name": "nothing", "size": 64 * MIB }))?;
+    let mirror = json!({ "job-id": "copy", "device": "disk1", "target": "nothing", "sync": "full", "speed": 1 });
+    guest.qmp().execute("blockdev-mirror", mirror)?;
+    for command in
+        [["vm", "migrate", "web", "--to", "chi"].as_slice(), &["vm", "migrate", "web", "--to", "chi", "--dry-run"]]
+    {
+        let refused = ams.sterna(command).run()?;
+        ensure!(refused.code()? == 1, "{refused}");
+        for word in ["local.raw", "copy"] {
+            ensure!(refused.stdout.contains(word), "nothing is said of {word}: {refused}");
+        }
+    }
+    ensure!(!hosts.migrators[CHI].directory_of("web").join("pid").exists(), "a QEMU was started at its destination");
+
+    ams.refuses(["vm", "migrate", "nobody", "--to", "chi"], 1, &["nobody", "sterna vm list"])?;
+    ams.refuses(["vm", "migrate", "web", "--to", "nowhere"], 1, &["nowhere"])?;
+    ams.refuses(["vm", "migrate", "web", "--to", "ams"], 1, &["at ams already"])?;
+    ams.refuses(["vm", "cancel", "web"], 1, &["not on its way"])?;
+    ams.refuses(
+        ["vm", "add", "web", "--qmp", "/no/such/socket", "--volume", "root"],
+        1,
+        &["known at this host already"],
+    )?;
+    ams.refuses(["vm", "add", "db", "--qmp", "/no/such/socket", "--volume", "root"], 1, &["/no/such/socket"])?;
+    ams.refuses(["vm", "add", "db", "--qmp", "/no/such/socket", "--volume", "none"], 1, &["none"])?;
+    ensure!(guest.succeed("echo here")? == "here\n", "the guest is not what it was");
+    guest.kill()
+}
+
+#[test]
+fn heavy_a_vm_that_is_not_to_move_after_all_goes_on_where_it_was_and_can_move_later() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let told = directory.path().join("told");
+    let hook = directory.path().join("hook");
+    std::fs::write(
+        &hook,
+        format!("#!/bin/sh\n(cat; echo) >>{}\n[ ! -e {}.refuse ]\n", told.display(), told.display()),
+    )?;
+    std::fs::set_permissions(&hook, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    let calls =
+        ["prepare", "switch", "finish"].map(|event| ("migrator", format!("hooks.{event} = \"{}\"", hook.display())));
+    let hosts = Hosts::start_with(directory.path(), &["ams", "chi"], None, calls.to_vec())?;
+    let ams = &hosts.cluster.nodes[AMS];
+    let mut guest = hosts.boot("web", &[("root", 64 * MIB)])?;
+
+    // A hook that refuses.
+    let refusal = directory.path().join("told.refuse");
+    std::fs::write(&refusal, "")?;
+    let refused = ams.sterna(["vm", "migrate", "web", "--to", "chi"]).run()?;
+    ensure!(refused.code()? == 1 && refused.stderr.contains("hook"), "{refused}");
+    std::fs::remove_file(&refusal)?;
+
+    // One who thinks better of it. So much memory is written that it does not end by itself in the meantime.
+    let load = guest
+        .start("while [ ! -e /run/enough ]; do dd if=/dev/urandom of=/run/noise bs=1M count=32 2>/dev/null; done")?;
+    let asked = ams.sterna(["--json", "vm", "migrate", "web", "--to", "chi"]).spawn()?;
+    let is_under_way =
+        until(WORK_LIMIT, || Ok(hosts.vm(AMS, "web")?.is_some_and(|vm| vm["migration"]["phase"] == "bringing")))?;
+    ensure!(is_under_way, "nothing is under way: {}", hosts.logs());
+    let cancelled = ams.sterna(["--json", "vm", "cancel", "web"]).run()?;
+    let ended = asked.wait()?;
+    if cancelled.code()? == 0 {
+        ensure!(ended.code()? == 1 && ended.stdout.contains("\"kept\""), "{ended}");
+        ensure!(guest.succeed("echo here")? == "here\n", "the guest is not what it was");
+        let moved = ams.value(["vm", "migrate", "web", "--to", "chi"]).with_context(|| hosts.logs())?;
+        ensure!(moved["end"] == "moved", "{moved}");
+    } else {
+        // It was too late.
+        ensure!(ended.stdout.contains("\"moved\""), "{ended} {cancelled}");
+    }
+    let mut guest = guest.follow(&hosts.migrators[CHI].directory_of("web"), None)?;
+    guest.succeed("touch /run/enough")?;
+    guest.finish(&load, WORK_LIMIT)?;
+    guest.expect_no_disk_error()?;
+    let finished =
+        until(WORK_LIMIT, || Ok(events(&told)?.iter().filter(|told| told["event"] == "finish").count() >= 3))?;
+    let told = events(&told)?;
+    ensure!(finished, "{told:?}");
+    let last = |event: &str, role: &str| told.iter().rev().find(|told| told["event"] == event && told["role"] == role);
+    for role in ["source", "destination"] {
+        let finish = last("finish", role).context("no finish")?;
+        ensure!(finish["end"] == "moved" && finish["vm"] == "web" && finish["to"]["site"] == "chi", "{finish}");
+        ensure!(last("switch", role).is_some() && last("prepare", role).is_some(), "{told:?}");
+    }
+    guest.kill()
+}
+
+/// What hooks were told, in order.
+fn events(file: &std::path::Path) -> Result<Vec<Value>> {
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    text.lines().filter(|line| !line.is_empty()).map(|line| Ok(serde_json::from_str(line)?)).collect()
 }

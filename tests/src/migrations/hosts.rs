@@ -27,7 +27,20 @@ impl Hosts {
     /// # Errors
     /// Something does not come to be ready.
     pub fn start(directory: &Path, sites: &[&str], wan: Option<Arc<Wan>>) -> Result<Self> {
-        let options = Options { migrators: true, wan, ..Options::default() };
+        Self::start_with(directory, sites, wan, Vec::new())
+    }
+
+    /// The same, with these lines in all nodes' settings, each with its section.
+    ///
+    /// # Errors
+    /// As [`Hosts::start`].
+    pub fn start_with(
+        directory: &Path,
+        sites: &[&str],
+        wan: Option<Arc<Wan>>,
+        settings: Vec<(&'static str, String)>,
+    ) -> Result<Self> {
+        let options = Options { migrators: true, wan, settings, ..Options::default() };
         let cluster = Cluster::start_as(directory, sites, options)?;
         let migrators = cluster.nodes.iter().map(Migrator::start).collect::<Result<_>>()?;
         Ok(Self { migrators, cluster, directory: directory.to_owned() })
