@@ -192,3 +192,35 @@ const RETRIES_PER_SESSION: u32 = 30;
 const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
 /// Who shuts down does not wait for a cluster that does not answer.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::MetadataConfig;
+    use crate::state::tests::bootstrap_command;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_was_lost_is_given_up_before_the_lease_is_prolonged_on_it() {
+        let temp = tempfile::tempdir().unwrap();
+        let directory = temp.path().join("metadata");
+        let config = MetadataConfig::default();
+        let Command::Bootstrap(bootstrap) = bootstrap_command() else { panic!("another command") };
+        let metadata = Arc::new(MetadataNode::bootstrap(&directory, config, bootstrap).await.unwrap());
+        let (lease, looks) = (Arc::new(Lease::default()), Arc::new(Mutex::new(Vec::new())));
+        let (under, noted) = (Arc::clone(&lease), Arc::clone(&looks));
+        let give_up = move |seen: &Metadata| noted.lock().unwrap().push((under.is_valid(), seen.nodes().count()));
+        let keeper = SessionKeeper::new(Arc::clone(&metadata), Arc::clone(&lease), give_up);
+        let (mut news, (stop, stopped)) = (keeper.news(), oneshot::channel());
+        let kept = tokio::spawn(keeper.run(stopped));
+        news.wait_for(|news| matches!(news, SessionNews::Open(_))).await.unwrap();
+        let first = looks.lock().unwrap().first().copied();
+        assert_eq!(first, Some((false, 1)), "whether the lease was valid already, and how many nodes there were");
+        assert!(lease.is_valid());
+        stop.send(true).unwrap();
+        kept.await.unwrap().unwrap();
+        assert!(!lease.is_valid());
+        metadata.shutdown().await;
+    }
+}
