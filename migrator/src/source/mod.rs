@@ -204,7 +204,9 @@ impl Source {
         }
         self.round = ram.dirty_sync_count;
         let rate = sending.carrier.progress().borrow().rate;
-        let advice = self.rounds.ended(ram.remaining_bytes + sending.on_the_way(), rate);
+        let left_bytes = ram.remaining_bytes + sending.on_the_way();
+        let advice = self.rounds.ended(left_bytes, rate);
+        tracing::debug!(migration = %self.setup.migration, round = self.round, left_bytes, rate, ?advice, "a round of memory");
         self.is_converged = advice != Advice::GoOn;
     }
 

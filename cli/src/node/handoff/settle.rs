@@ -159,6 +159,8 @@ async fn settle_given(node: &Arc<Node>, id: VolumeId, to: NodeId) -> Result<()> 
 /// At node B: commits what was accepted, and declines what nobody can release any more.
 async fn settle_taken(node: &Arc<Node>, id: VolumeId) -> Result<()> {
     let Some((entry, passing)) = under_way(node, id) else { return Ok(()) };
+    // From here on: what is accepted after it was looked at is told.
+    let accepted = node.handoffs.accepted.notified();
     let last = node.volumes.promises().last(id)?.filter(|last| last.pledge.handoff == passing.handoff);
     let by = node.metadata.id();
     let command = match last {
@@ -174,7 +176,8 @@ async fn settle_taken(node: &Arc<Node>, id: VolumeId) -> Result<()> {
             let metadata = node.metadata.read();
             let is_over = metadata.node(entry.owner).and_then(|owner| owner.session).is_some_and(|s| !s.is_live());
             if !is_over {
-                tokio::time::sleep(LOOK).await;
+                // What is accepted meanwhile is committed by whoever looks next, who is not to find the volume in hand then.
+                let _either = tokio::time::timeout(LOOK, accepted).await;
                 return Ok(());
             }
             let own = Arc::clone(node);
