@@ -289,12 +289,12 @@ impl Destination {
 
     /// Has the volumes handed to where they came from.
     async fn give_back(&self) {
-        let passage = self.node.pass(&self.volumes, &self.from);
-        let mut state = passage.state();
+        let mut passage = self.node.pass(&self.volumes, &self.from, false);
+        let mut is_asked = false;
         loop {
-            let now = state.borrow_and_update().clone();
-            match now {
-                PassageState::Bringing { .. } => {}
+            match passage.look() {
+                PassageState::Brought { .. } if !std::mem::replace(&mut is_asked, true) => passage.prepare().await,
+                PassageState::Bringing { .. } | PassageState::Brought { .. } => {}
                 PassageState::Ready(_) => passage.hand_over().await,
                 PassageState::Passed(_) => return,
                 PassageState::Failed(why) => {
@@ -303,7 +303,7 @@ impl Destination {
                     return;
                 }
             }
-            if state.changed().await.is_err() {
+            if !passage.changed().await {
                 return;
             }
         }

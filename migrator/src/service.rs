@@ -20,7 +20,7 @@ use tonic::{Request, Response, Status};
 use crate::converge::sent_in;
 use crate::monitor::Monitor;
 use crate::source::record::{End, Phase, Progress, Report};
-use crate::vms::{Ended, Told, VmError, Vms, Watched};
+use crate::vms::{Ended, MigrationRequest, Told, VmError, Vms, Watched};
 use crate::volumes::NodeError;
 
 /// Answers on the migrator's socket.
@@ -67,23 +67,24 @@ impl Service for VmsService {
     }
 
     async fn migrate_vm(&self, request: Request<MigrateVmRequest>) -> Result<Response<Self::MigrateVmStream>, Status> {
-        let MigrateVmRequest { name, site, node, dry_run } = request.into_inner();
-        let name: VmName = name.parse().map_err(invalid)?;
+        let MigrateVmRequest { name, site, node, dry_run, is_offline } = request.into_inner();
+        let vm: VmName = name.parse().map_err(invalid)?;
         let site: SiteName = site.parse().map_err(invalid)?;
         let node: Option<NodeName> = (!node.is_empty()).then(|| node.parse().map_err(invalid)).transpose()?;
+        let asked = MigrationRequest { vm, site, node, is_offline };
         let (replies, stream) = mpsc::channel(REPLIES);
         let examined = |obstacles| step(Step::Examined(ExamineReply { obstacles }));
         if dry_run {
-            let obstacles = self.0.examine(&name, &site, node.as_ref()).await?;
+            let obstacles = self.0.examine(&asked).await?;
             // There is room for one.
             let _ = replies.send(Ok(examined(obstacles))).await;
             return Ok(Response::new(ReceiverStream::new(stream)));
         }
-        match self.0.migrate(&name, &site, node.as_ref()).await? {
+        match self.0.migrate(&asked).await? {
             Err(obstacles) => drop(replies.send(Ok(examined(obstacles))).await),
             Ok(watched) => {
                 let vms = Arc::clone(&self.0);
-                tokio::spawn(async move { tell(watched, replies, &vms, &name).await });
+                tokio::spawn(async move { tell(watched, replies, &vms, &asked.vm).await });
             }
         }
         Ok(Response::new(ReceiverStream::new(stream)))

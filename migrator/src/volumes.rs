@@ -9,7 +9,7 @@ use sterna_proto::admin::admin_client::AdminClient;
 use sterna_proto::admin::move_in_steps_request::Step as Ask;
 use sterna_proto::admin::move_volumes_reply::Step as Told;
 use sterna_proto::admin::{
-    self, HandOver, MoveInStepsRequest, MoveReady, MoveResult, MoveVolumesRequest, ShowVolumeRequest,
+    self, HandOver, MoveInStepsRequest, MoveReady, MoveResult, MoveVolumesRequest, PrepareMove, ShowVolumeRequest,
 };
 use sterna_types::{NodeId, NodeName, SiteName, VolumeName};
 use tokio::sync::{mpsc, watch};
@@ -154,19 +154,19 @@ impl Node {
         Ok(())
     }
 
-    /// Begins to bring volumes of this node to another one: what is hot of them first. They are handed over when it is told so; who
-    /// drops what is returned before that keeps them.
-    pub fn pass(&self, volumes: &[VolumeName], to: &Place) -> Passage {
+    /// Begins to bring volumes of this node to another one: what is hot of them, or nothing. They are prepared, and then handed over, when
+    /// it is told so; who drops what is returned before that keeps them.
+    pub fn pass(&self, volumes: &[VolumeName], to: &Place, is_hot_brought: bool) -> Passage {
         let request = MoveVolumesRequest {
             volumes: volumes.iter().map(ToString::to_string).collect(),
             site: to.site.to_string(),
             node: to.node.to_string(),
-            require: "hot".to_owned(),
+            require: if is_hot_brought { "hot" } else { "none" }.to_owned(),
         };
         let (ask, asked) = mpsc::channel(REQUESTS);
         let (tell, told) = watch::channel(PassageState::Bringing { bytes: 0 });
         let mut client = self.client.clone();
-        let first = MoveInStepsRequest { step: Some(Ask::Prepare(request)) };
+        let first = MoveInStepsRequest { step: Some(Ask::Bring(request)) };
         let said = ask.clone();
         let listening = tokio::spawn(async move {
             let ended = async {
@@ -197,6 +197,11 @@ pub enum PassageState {
         /// Bytes.
         bytes: u64,
     },
+    /// It is there, and kept up to date; they can be prepared.
+    Brought {
+        /// Bytes.
+        bytes: u64,
+    },
     /// The other node has made room, and what is left is one message.
     Ready(MoveReady),
     /// Its node owns them.
@@ -206,9 +211,25 @@ pub enum PassageState {
 }
 
 impl Passage {
-    /// How far it is, now and whenever that changes.
-    pub fn state(&self) -> watch::Receiver<PassageState> {
-        self.told.clone()
+    /// How far it is now.
+    pub fn look(&mut self) -> PassageState {
+        self.told.borrow_and_update().clone()
+    }
+
+    /// Waits until it is further than at the last look, or nothing more is heard of it.
+    ///
+    /// # Cancel safety
+    /// May be dropped at any time.
+    pub async fn changed(&mut self) -> bool {
+        self.told.changed().await.is_ok()
+    }
+
+    /// Has the other node make room, once what is hot is there.
+    ///
+    /// # Cancel safety
+    /// As of [`hand_over`](Self::hand_over).
+    pub async fn prepare(&self) {
+        self.say(Ask::Prepare(PrepareMove {})).await;
     }
 
     /// Has them handed over. From here on it is for the metadata to say whose they are.
@@ -216,8 +237,12 @@ impl Passage {
     /// # Cancel safety
     /// Dropped before it returns, the word may have been given or not.
     pub async fn hand_over(&self) {
+        self.say(Ask::HandOver(HandOver {})).await;
+    }
+
+    async fn say(&self, step: Ask) {
         // Where nobody takes it the passage has ended, and its state says how.
-        let _ = self.ask.send(MoveInStepsRequest { step: Some(Ask::HandOver(HandOver {})) }).await;
+        let _ = self.ask.send(MoveInStepsRequest { step: Some(step) }).await;
     }
 }
 
@@ -229,6 +254,9 @@ async fn listen(
         match reply.step {
             Some(Told::Progress(progress)) => {
                 tell.send_replace(PassageState::Bringing { bytes: progress.done_bytes });
+            }
+            Some(Told::Brought(brought)) => {
+                tell.send_replace(PassageState::Brought { bytes: brought.pre_copied_bytes });
             }
             Some(Told::Ready(ready)) => {
                 tell.send_replace(PassageState::Ready(ready));
@@ -258,5 +286,5 @@ where
     text.parse().map_err(|error: T::Err| NodeError::Unexpected(error.to_string()))
 }
 
-/// What is to move, and when.
-const REQUESTS: usize = 2;
+/// What is to move, that it is to be prepared, and when.
+const REQUESTS: usize = 3;

@@ -49,7 +49,7 @@ impl Session {
                 match reply.step {
                     Some(Step::Progress(step)) => progress.set(&step),
                     Some(Step::Result(step)) => result = Some(step),
-                    Some(Step::Ready(_)) | None => {}
+                    Some(Step::Brought(_) | Step::Ready(_)) | None => {}
                 }
                 Ok(())
             })

@@ -59,6 +59,10 @@ pub(crate) struct Migrate {
     /// Only say what stands against it.
     #[arg(long)]
     pub(crate) dry_run: bool,
+
+    /// Stop the VM before any of its memory is sent: each page travels once, and it stands for all of that time.
+    #[arg(long)]
+    pub(crate) offline: bool,
 }
 
 #[cfg(test)]
@@ -94,7 +98,7 @@ mod tests {
         let Ok(VmCommand::Migrate(migrate)) = parsed(&["migrate", "web-1", "--to", "chi", "--dry-run"]) else {
             panic!("a migration without a node is refused")
         };
-        assert!(migrate.to.as_str() == "chi" && migrate.node.is_none() && migrate.dry_run);
+        assert!(migrate.to.as_str() == "chi" && migrate.node.is_none() && migrate.dry_run && !migrate.offline);
         let Ok(VmCommand::Migrate(migrate)) = parsed(&["migrate", "web-1", "--to", "chi", "--node", "chi-2"]) else {
             panic!("a migration to a node is refused")
         };

@@ -23,12 +23,13 @@ enum Answer {
 
 impl Session {
     pub(super) async fn migrate(&mut self, migrate: Migrate) -> Result<()> {
-        let Migrate { name, to, node, dry_run } = migrate;
+        let Migrate { name, to, node, dry_run, offline } = migrate;
         let request = MigrateVmRequest {
             name: name.to_string(),
             site: to.to_string(),
             node: node.map(|node| node.to_string()).unwrap_or_default(),
             dry_run,
+            is_offline: offline,
         };
         let remains = if dry_run { NOTHING_BEGUN } else { GIVEN_UP };
         match interruptible(self.followed(request), remains).await? {

@@ -10,13 +10,15 @@
 //! ──────                                                          ───────────
 //! prepare ──────────────────────────────────────────────────────> starts its QEMU, which waits for memory
 //! memory, while the VM runs ════════════════════════════════════> loads it
-//! volumes: what is hot is brought there, room is made
-//! both nearly there: `stop`
+//! volumes: what is hot is brought there, and kept up to date
+//! both nearly there: room is made for the volumes; `stop`
 //!   the rest of memory, devices ════════════════════════════════> all is loaded
 //!   the volumes are handed over ────────────────────────────────> its node owns them
 //!                                                                 both: writes down that it runs the VM; `cont`
 //! ends its QEMU <──────────────────────────────────────────────── it runs
 //! ```
+//!
+//! Offline, the VM is stopped first, once what is hot of its volumes is there, and each page of its memory travels once.
 //!
 //! What may never be false, and is checked over all that can happen to two ends and a link between them (the model `migration`):
 //!
@@ -41,6 +43,8 @@ pub use source::{SourceFacts, SourceStep, source};
 pub enum Volumes {
     /// This end's node owns them, and no handoff of them has begun.
     Here,
+    /// The same, and what is hot of them is at the other node, which is kept up to date.
+    Brought,
     /// This end's node owns them; a handoff is prepared, and waits for a word.
     Ready,
     /// The word was given: it is not known yet which node owns them.

@@ -5,6 +5,8 @@ use super::{Verdict, Volumes};
 /// What the source knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SourceFacts {
+    /// Whether the VM is stopped before any of its memory is sent.
+    pub is_offline: bool,
     /// Whether it is not to be: somebody has said so, or something has failed.
     pub is_given_up: bool,
     /// Its QEMU.
@@ -65,7 +67,9 @@ pub enum SourceStep {
     Prepare,
     /// To have its QEMU send memory: `migrate`.
     SendMemory,
-    /// To have what is hot of the volumes brought there, and room made.
+    /// To have what is hot of the volumes brought there.
+    BringVolumes,
+    /// To have room made for them.
     PrepareVolumes,
     /// `stop`.
     Stop,
@@ -110,9 +114,14 @@ fn go_on(facts: &SourceFacts) -> SourceStep {
             _ => SourceStep::Wait,
         },
         _ if facts.destination == Destination::Silent => SourceStep::Prepare,
+        (OutgoingVm::Running, Memory::Idle, Volumes::Here) if facts.is_offline => SourceStep::BringVolumes,
+        (OutgoingVm::Running, Memory::Idle, _) if facts.is_offline => SourceStep::Stop,
+        (OutgoingVm::Stopped, Memory::Idle, _) if facts.is_offline => SourceStep::SendMemory,
         (OutgoingVm::Running, Memory::Idle, _) => SourceStep::SendMemory,
-        (OutgoingVm::Running, Memory::Active, Volumes::Here) => SourceStep::PrepareVolumes,
+        (OutgoingVm::Running, Memory::Active, Volumes::Here) => SourceStep::BringVolumes,
+        (OutgoingVm::Running, Memory::Active, Volumes::Brought) if facts.is_converged => SourceStep::PrepareVolumes,
         (OutgoingVm::Running, Memory::Active, Volumes::Ready) if facts.is_converged => SourceStep::Stop,
+        (OutgoingVm::Stopped, Memory::PreSwitchover, Volumes::Brought) => SourceStep::PrepareVolumes,
         (OutgoingVm::Stopped, Memory::PreSwitchover, Volumes::Ready) => SourceStep::Switch,
         (OutgoingVm::Stopped, Memory::Device, Volumes::Ready) => SourceStep::HandOver,
         _ => SourceStep::Wait,
@@ -123,7 +132,7 @@ fn go_on(facts: &SourceFacts) -> SourceStep {
 fn undo(facts: &SourceFacts) -> SourceStep {
     let has_declined = facts.destination == Destination::Decided(Verdict::Declined);
     match facts.volumes {
-        Volumes::Ready => SourceStep::AbortVolumes,
+        Volumes::Brought | Volumes::Ready => SourceStep::AbortVolumes,
         // Which of the two it is decides the metadata, and then the destination.
         Volumes::UnderWay => SourceStep::Wait,
         Volumes::There if has_declined => SourceStep::Wait,

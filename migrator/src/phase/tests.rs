@@ -25,6 +25,8 @@ struct World {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Owner {
     Source,
+    /// What is hot is there.
+    Brought,
     /// Prepared.
     Ready,
     /// The word was given.
@@ -35,8 +37,9 @@ enum Owner {
 }
 
 impl World {
-    fn new(faults: u8) -> Self {
+    fn new(faults: u8, is_offline: bool) -> Self {
         let source = SourceFacts {
+            is_offline,
             is_given_up: false,
             vm: OutgoingVm::Running,
             memory: Memory::Idle,
@@ -54,6 +57,7 @@ impl World {
     fn looked(mut self) -> Self {
         self.source.volumes = match self.owner {
             Owner::Source => Volumes::Here,
+            Owner::Brought => Volumes::Brought,
             Owner::Ready => Volumes::Ready,
             Owner::UnderWay => Volumes::UnderWay,
             Owner::Destination | Owner::Returning => Volumes::There,
@@ -82,6 +86,7 @@ impl World {
                     facts.destination = world.destination.verdict.map_or(Destination::Ready, Destination::Decided);
                 }
                 SourceStep::SendMemory => facts.memory = Memory::Active,
+                SourceStep::BringVolumes => world.owner = Owner::Brought,
                 SourceStep::PrepareVolumes => world.owner = Owner::Ready,
                 SourceStep::Stop => facts.vm = OutgoingVm::Stopped,
                 SourceStep::Switch => {
@@ -208,7 +213,10 @@ impl World {
         let at_source = self.source.vm == OutgoingVm::Running;
         let at_destination = self.destination.vm == IncomingVm::Running;
         assert!(!(at_source && at_destination), "it runs twice: {self:?}");
-        assert!(!at_source || matches!(self.owner, Owner::Source | Owner::Ready), "without its volumes: {self:?}");
+        assert!(
+            !at_source || matches!(self.owner, Owner::Source | Owner::Brought | Owner::Ready),
+            "without its volumes: {self:?}"
+        );
         assert!(!at_destination || self.owner == Owner::Destination, "without its volumes: {self:?}");
     }
 
@@ -225,9 +233,9 @@ impl World {
 }
 
 /// All states that come about, with those that follow from each by itself.
-fn explored(faults: u8) -> HashMap<World, Vec<World>> {
+fn explored(faults: u8, is_offline: bool) -> HashMap<World, Vec<World>> {
     let mut found = HashMap::new();
-    let mut waiting = VecDeque::from([World::new(faults).looked()]);
+    let mut waiting = VecDeque::from([World::new(faults, is_offline).looked()]);
     while let Some(world) = waiting.pop_front() {
         if found.contains_key(&world) {
             continue;
@@ -242,9 +250,21 @@ fn explored(faults: u8) -> HashMap<World, Vec<World>> {
 
 #[test]
 fn whatever_happens_one_end_runs_the_vm_at_most_and_all_ends_well() {
-    let found = explored(3);
+    all_ends_well(&explored(3, false));
+}
+
+#[test]
+fn so_it_does_where_the_vm_is_stopped_first() {
+    let found = explored(3, true);
+    all_ends_well(&found);
+    let is_early = |world: &World| world.source.memory == Memory::Active && world.source.vm == OutgoingVm::Running;
+    // Only its undoing has it go on while QEMU still sends.
+    assert!(!found.keys().any(|world| is_early(world) && !world.source.is_given_up), "it is sent before the stop");
+}
+
+fn all_ends_well(found: &HashMap<World, Vec<World>>) {
     let mut before: HashMap<World, Vec<World>> = HashMap::new();
-    for (world, next) in &found {
+    for (world, next) in found {
         next.iter().for_each(|next| before.entry(*next).or_default().push(*world));
     }
     let mut waiting: Vec<_> = found.keys().copied().filter(World::has_ended_well).collect();
@@ -267,7 +287,11 @@ fn whatever_happens_one_end_runs_the_vm_at_most_and_all_ends_well() {
 
 #[test]
 fn without_a_fault_and_with_patience_it_moves() {
-    let mut world = World::new(0).with(|world| world.source.is_converged = true);
+    moves(World::new(0, false).with(|world| world.source.is_converged = true));
+    moves(World::new(0, true).looked());
+}
+
+fn moves(mut world: World) {
     for _ in 0..100 {
         let has_patience = |next: &World| !next.source.is_given_up && !next.destination.is_given_up;
         let next = world.by_itself().into_iter().find(|next| *next != world && has_patience(next));

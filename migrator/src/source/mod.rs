@@ -35,10 +35,13 @@ pub struct Source {
     outcome: watch::Sender<Outcome>,
     sending: Option<Sending>,
     passage: Option<Passage>,
+    is_prepared: bool,
     is_handed_over: bool,
     rounds: Rounds,
     round: u64,
     is_converged: bool,
+    /// Since when it has been once.
+    converged: Option<Instant>,
     info: MigrationInfo,
     times: Times,
     brought_bytes: u64,
@@ -66,10 +69,12 @@ impl Source {
             outcome: watch::Sender::new(Outcome::Unknown),
             sending: None,
             passage: None,
+            is_prepared: false,
             is_handed_over: false,
             rounds: Rounds::new(),
             round: 0,
             is_converged: false,
+            converged: None,
             info: MigrationInfo::default(),
             times,
             brought_bytes: 0,
@@ -125,12 +130,13 @@ impl Source {
             self.times.runs.get_or_insert_with(Instant::now);
         }
         SourceFacts {
+            is_offline: self.setup.is_offline,
             is_given_up: self.given_up.is_some(),
             vm,
             memory,
             volumes,
             destination,
-            is_converged: self.is_converged,
+            is_converged: self.is_converged || self.converged.is_some_and(|since| since.elapsed() > LOW_PATIENCE),
         }
     }
 
@@ -155,11 +161,14 @@ impl Source {
     }
 
     async fn volumes(&mut self) -> Volumes {
-        let state = self.passage.as_ref().map(|passage| passage.state().borrow().clone());
-        match state {
+        match self.passage.as_mut().map(Passage::look) {
             Some(PassageState::Bringing { bytes }) => {
                 self.brought_bytes = self.brought_bytes.max(bytes);
                 return Volumes::Here;
+            }
+            Some(PassageState::Brought { bytes }) => {
+                self.brought_bytes = bytes;
+                return Volumes::Brought;
             }
             Some(PassageState::Ready(ready)) => {
                 self.brought_bytes = ready.pre_copied_bytes;
@@ -206,6 +215,9 @@ impl Source {
         let rate = sending.carrier.progress().borrow().rate;
         let left_bytes = ram.remaining_bytes + sending.on_the_way();
         let advice = self.rounds.ended(left_bytes, rate);
+        if advice != Advice::GoOn {
+            self.converged.get_or_insert_with(Instant::now);
+        }
         tracing::debug!(migration = %self.setup.migration, round = self.round, left_bytes, rate, ?advice, "a round of memory");
         self.is_converged = advice != Advice::GoOn;
     }
@@ -245,9 +257,16 @@ impl Source {
                 let (socket, migration) = (&self.setup.socket, self.setup.migration);
                 self.sending = Some(Sending::begin(&qmp, socket, peer, migration, self.outcome.clone()).await?);
             }
-            SourceStep::PrepareVolumes => {
+            SourceStep::BringVolumes => {
                 if self.passage.is_none() {
-                    self.passage = Some(self.setup.node.pass(&self.setup.volumes, &self.setup.to));
+                    self.passage = Some(self.setup.node.pass(&self.setup.volumes, &self.setup.to, true));
+                    self.is_prepared = false;
+                }
+            }
+            SourceStep::PrepareVolumes => {
+                if let Some(passage) = self.passage.as_ref().filter(|_| !self.is_prepared) {
+                    passage.prepare().await;
+                    self.is_prepared = true;
                 }
             }
             SourceStep::Stop => self.stop().await?,
@@ -365,14 +384,20 @@ impl Source {
     /// Until something may have changed.
     async fn wait(&mut self) {
         let mut outcome = self.outcome.subscribe();
+        // Offline all of the memory is sent while the VM stands: that takes longer than a look.
+        let is_sent = !self.setup.is_offline || self.memory() != Memory::Active;
+        let is_switching = self.setup.record.is_stopped && self.passage.is_some() && is_sent;
+        let look = if is_switching { LOOK_SWITCHING } else { LOOK };
         let passage = async {
-            match &self.passage {
-                Some(passage) => drop(passage.state().changed().await),
-                None => std::future::pending().await,
+            let is_news = match &mut self.passage {
+                Some(passage) => passage.changed().await,
+                None => false,
+            };
+            // How it has ended was seen at the last look.
+            if !is_news {
+                std::future::pending::<()>().await;
             }
         };
-        let is_switching = self.setup.record.is_stopped && self.passage.is_some();
-        let look = if is_switching { LOOK_SWITCHING } else { LOOK };
         tokio::select! {
             _ = outcome.changed() => {}
             () = passage => {}
@@ -408,6 +433,9 @@ const LOOK: Duration = Duration::from_millis(20);
 
 /// The same while it stands.
 const LOOK_SWITCHING: Duration = Duration::from_millis(1);
+
+/// Once little was left, and room is made for the volumes, it is not waited for as little any longer than this.
+const LOW_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Before what has failed is tried again.
 const AFTER_ERROR: Duration = Duration::from_millis(500);

@@ -29,6 +29,8 @@ pub struct Setup {
     pub from: Place,
     /// Where it is to go.
     pub to: Place,
+    /// Whether it is stopped before any of its memory is sent.
+    pub is_offline: bool,
     /// The VM's QEMU.
     pub monitor: Monitor,
     /// The node beside this migrator.

@@ -46,6 +46,19 @@ pub struct VmRecord {
     pub volumes: Vec<String>,
 }
 
+/// What is asked for: a VM that is to move.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MigrationRequest {
+    /// The VM.
+    pub vm: VmName,
+    /// Where it is to go on.
+    pub site: SiteName,
+    /// Which of the site's nodes; whichever has a migrator beside it where it is not named.
+    pub node: Option<NodeName>,
+    /// Whether it is stopped before any of its memory is sent.
+    pub is_offline: bool,
+}
+
 /// What is so on this host.
 #[derive(Clone, Debug)]
 pub struct HostSettings {
@@ -201,13 +214,8 @@ impl Vms {
     ///
     /// # Cancel safety
     /// Dropped, it changes nothing.
-    pub async fn examine(
-        &self,
-        name: &VmName,
-        site: &SiteName,
-        node: Option<&NodeName>,
-    ) -> Result<Vec<wire::Obstacle>, VmError> {
-        let (found, ready) = self.get_ready(name, site, node).await?;
+    pub async fn examine(&self, asked: &MigrationRequest) -> Result<Vec<wire::Obstacle>, VmError> {
+        let (found, ready) = self.get_ready(asked).await?;
         let mut obstacles = ready.obstacles;
         let request = wire::ExamineRequest { vm: Some(ready.vm) };
         let reply = self.peer(&found).calls.examine(request).await;
@@ -224,11 +232,10 @@ impl Vms {
     /// Dropped, it has begun or not.
     pub async fn migrate(
         self: &Arc<Self>,
-        name: &VmName,
-        site: &SiteName,
-        node: Option<&NodeName>,
+        asked: &MigrationRequest,
     ) -> Result<Result<Watched, Vec<wire::Obstacle>>, VmError> {
-        let (found, ready) = self.get_ready(name, site, node).await?;
+        let name = &asked.vm;
+        let (found, ready) = self.get_ready(asked).await?;
         if !ready.obstacles.is_empty() {
             return Ok(Err(ready.obstacles));
         }
@@ -245,6 +252,7 @@ impl Vms {
             is_ended: false,
         };
         let setup = self.setup(migration, Some(ready.vm), ready.volumes, ready.monitor, &found, record);
+        let setup = Setup { is_offline: asked.is_offline, ..setup };
         let mut known = self.known();
         let vm = known.get_mut(name).ok_or_else(|| VmError::Unknown(name.clone()))?;
         if let Some(running) = &vm.migration {
@@ -285,6 +293,7 @@ impl Vms {
             volumes,
             from: self.node.place().clone(),
             to: found.place.clone(),
+            is_offline: false,
             monitor,
             node: self.node.clone(),
             peer: self.peer(found),

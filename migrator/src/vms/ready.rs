@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use sterna_proto::migrator as wire;
-use sterna_types::{NodeName, SiteName, VmName, VolumeName};
+use sterna_types::{VmName, VolumeName};
 
-use super::{VmError, VmRecord, Vms};
+use super::{MigrationRequest, VmError, VmRecord, Vms};
 use crate::examine::{Expected, at_source};
 use crate::launch::process::Started;
 use crate::monitor::Monitor;
@@ -25,19 +25,15 @@ pub(super) struct Ready {
 
 impl Vms {
     /// Finds out all about a VM that is to go, and who is to take it.
-    pub(super) async fn get_ready(
-        &self,
-        name: &VmName,
-        site: &SiteName,
-        node: Option<&NodeName>,
-    ) -> Result<(FoundMigrator, Ready), VmError> {
+    pub(super) async fn get_ready(&self, asked: &MigrationRequest) -> Result<(FoundMigrator, Ready), VmError> {
+        let MigrationRequest { vm: name, site, node, .. } = asked;
         let told = self.told(name)?;
         let record = told.record.ok_or_else(|| VmError::Unknown(name.clone()))?;
         if let Some((to, _)) = told.migration {
             return Err(VmError::Moving(name.clone(), to));
         }
         let own = self.node.place();
-        let mut found = self.node.find_migrators(site, node).await?;
+        let mut found = self.node.find_migrators(site, node.as_ref()).await?;
         found.retain(|found| found.place != *own);
         if found.is_empty() && *site == own.site {
             return Err(VmError::There(name.clone(), own.clone()));

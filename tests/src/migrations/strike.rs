@@ -74,9 +74,10 @@ pub struct Moment {
 
 impl Moment {
     /// All of them, in the order of a migration in which nothing goes wrong.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self { is_source: true, step: "Prepare" },
         Self { is_source: true, step: "SendMemory" },
+        Self { is_source: true, step: "BringVolumes" },
         Self { is_source: true, step: "PrepareVolumes" },
         Self { is_source: true, step: "Stop" },
         Self { is_source: true, step: "Switch" },

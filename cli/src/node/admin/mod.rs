@@ -24,6 +24,7 @@ mod import;
 mod lookup;
 mod map;
 mod migrators;
+mod move_in_steps;
 mod move_volumes;
 mod node_status;
 mod replica;

@@ -2,16 +2,14 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use sterna_consensus::Metadata;
 use sterna_consensus::state::volume::Volume as VolumeEntry;
 use sterna_proto::admin;
-use sterna_proto::admin::move_in_steps_request::Step as MoveStep;
 use sterna_proto::admin::move_volumes_reply::Step;
 use sterna_types::{NodeId, SiteName, VolumeId, VolumeName};
-use tokio::time::timeout;
-use tonic::{Response, Status, Streaming};
+use tonic::{Response, Status};
 
 use super::lookup::{held_volume, metadata, own_volume, spec, subject, volume};
 use super::replica::{any_live_node, live_nodes, node_of};
@@ -38,46 +36,6 @@ pub(super) fn run(node: &Arc<Node>, request: admin::MoveVolumesRequest) -> Respo
     })
 }
 
-/// The same in two steps: when all but one message is done the caller is told, and says when it is to be sent. A caller that goes away
-/// before that has nothing moved.
-pub(super) fn run_in_steps(
-    node: &Arc<Node>,
-    mut steps: Streaming<admin::MoveInStepsRequest>,
-) -> Response<Replies<admin::MoveVolumesReply>> {
-    let own = Arc::clone(node);
-    long_work(node, move |mut reporter| async move {
-        let request = match steps.message().await?.and_then(|first| first.step) {
-            Some(MoveStep::Prepare(request)) => request,
-            _ => return Err(Status::invalid_argument("the first message says what is to move, and where")),
-        };
-        let (gone, replies) = (reporter.gone(), reporter.sender());
-        let progress = |done_bytes| {
-            let progress = admin::Progress { done_bytes, total_bytes: 0 };
-            let _ = reporter.progress(|| step(Step::Progress(progress)));
-        };
-        let stopping = own.stopping.clone();
-        let on_its_word = move |ready| async move {
-            let not_now = || Status::cancelled("nothing has moved: the caller went away before it said when");
-            replies.send(Ok(step(Step::Ready(ready)))).await.map_err(|_| not_now())?;
-            let next = tokio::select! {
-                next = timeout(WORD_PATIENCE, steps.message()) => next,
-                () = stopping.cancelled() => return Err(Status::unavailable("nothing has moved: the node is shutting down")),
-            };
-            let next = next.map_err(|_| {
-                Status::deadline_exceeded(format!(
-                    "nothing has moved: the caller has not said when within {WORD_PATIENCE:?}"
-                ))
-            })?;
-            match next?.and_then(|next| next.step) {
-                Some(MoveStep::HandOver(admin::HandOver {})) => Ok(()),
-                Some(MoveStep::Prepare(_)) => Err(Status::invalid_argument("it is prepared already: say when")),
-                None => Err(not_now()),
-            }
-        };
-        Ok(step(Step::Result(move_on_word(&own, request, gone, progress, on_its_word).await?)))
-    })
-}
-
 /// Has another node go on with volumes; given up when `gone` ends as long as nothing but bringing has begun. `progress` is told how many
 /// bytes were brought.
 pub(super) async fn move_volumes(
@@ -86,72 +44,127 @@ pub(super) async fn move_volumes(
     gone: impl Future<Output = ()>,
     progress: impl FnMut(u64),
 ) -> Result<admin::MoveResult, Status> {
-    move_on_word(node, request, gone, progress, |_| async { Ok(()) }).await
-}
-
-/// The same. What passes on the volumes is sent when `word` says so, which is asked when all is ready for it.
-async fn move_on_word<W>(
-    node: &Arc<Node>,
-    request: admin::MoveVolumesRequest,
-    gone: impl Future<Output = ()>,
-    mut progress: impl FnMut(u64),
-    word: impl FnOnce(admin::MoveReady) -> W + Send + 'static,
-) -> Result<admin::MoveResult, Status>
-where
-    W: Future<Output = Result<(), Status>> + Send,
-{
-    let site: SiteName = parsed(&request.site)?;
-    let require: Requirement = parsed(&request.require)?;
-    let names = request.volumes.iter().map(|name| parsed(name)).collect::<Result<Vec<VolumeName>, _>>()?;
-    let metadata = metadata(node).await?;
-    let entries = names.iter().map(|name| own_volume(node, &metadata, name)).collect::<Result<Vec<_>, _>>()?;
-    let to = match request.node.as_str() {
-        "" => best_node(&metadata, &entries, &site)?,
-        chosen => node_of(&metadata, &parsed(chosen)?, &site)?,
-    };
-    if to == node.metadata.id() {
-        return Err(Status::invalid_argument(format!(
-            "site '{site}' is where this node is, which owns what is to move"
-        )));
-    }
-    let names: Vec<_> = entries.iter().map(|entry| (entry.id, entry.name.clone())).collect();
-    let mut pre_copied_bytes = 0;
-    let bringing = bring(node, &names, to, require, |bytes| {
-        pre_copied_bytes = bytes;
-        progress(bytes);
-    });
+    let moving = Moving::new(node, &request).await?;
     let brought = tokio::select! {
-        brought = bringing => brought?,
+        brought = moving.bring(progress) => brought?,
         () = gone => return Err(Status::cancelled("nothing has moved: it was told to stop while it brought what has to be there")),
         () = node.stopping.cancelled() => return Err(Status::unavailable("the node is shutting down")),
     };
-    let own = Arc::clone(node);
-    let ready = admin::MoveReady { pre_copied_bytes, node: node_name(&metadata, to), site: site.to_string() };
-    let handed = to_the_end(async move {
-        let given = hold(&own, &names).await?.into_iter().map(|(entry, open, slot)| Given::new(entry, open, slot));
-        let failed = |error: anyhow::Error| Status::failed_precondition(format!("{error:#}"));
-        let prepared = prepare(Arc::clone(&own), given.collect(), to).await.map_err(failed)?;
-        if let Err(status) = word(ready).await {
-            prepared.abort().await;
-            return Err(status);
+    moving.hand_over(brought, |_| async { Ok(()) }).await
+}
+
+/// Volumes of this node that are to go on at another one.
+pub(super) struct Moving {
+    node: Arc<Node>,
+    names: Vec<(VolumeId, VolumeName)>,
+    to: NodeId,
+    to_name: String,
+    site: SiteName,
+    require: Requirement,
+    /// What was brought there, in bytes.
+    pre_copied_bytes: AtomicU64,
+}
+
+impl Moving {
+    /// What is asked for.
+    ///
+    /// # Errors
+    /// It cannot be: something is not known, or not here.
+    pub(super) async fn new(node: &Arc<Node>, request: &admin::MoveVolumesRequest) -> Result<Self, Status> {
+        let site: SiteName = parsed(&request.site)?;
+        let require: Requirement = parsed(&request.require)?;
+        let names = request.volumes.iter().map(|name| parsed(name)).collect::<Result<Vec<VolumeName>, _>>()?;
+        let metadata = metadata(node).await?;
+        let entries = names.iter().map(|name| own_volume(node, &metadata, name)).collect::<Result<Vec<_>, _>>()?;
+        let to = match request.node.as_str() {
+            "" => best_node(&metadata, &entries, &site)?,
+            chosen => node_of(&metadata, &parsed(chosen)?, &site)?,
+        };
+        if to == node.metadata.id() {
+            return Err(Status::invalid_argument(format!(
+                "site '{site}' is where this node is, which owns what is to move"
+            )));
         }
-        let handed = prepared.release().await;
-        // Until now the other node has kept it for this.
-        drop(brought);
-        handed.map_err(failed)
-    });
-    let handed = handed.await?;
-    let moved = handed.volumes.into_iter().map(|(name, epoch, tail_bytes)| {
-        tracing::info!(volume = %name, %to, %epoch, tail_bytes, "a volume was handed over");
-        admin::MovedVolume { volume: name.to_string(), epoch: epoch.number(), tail_bytes }
-    });
-    Ok(admin::MoveResult {
-        pre_copied_bytes,
-        volumes: moved.collect(),
-        node: node_name(&metadata, to),
-        site: site.to_string(),
-        paused_us: u64::try_from(handed.paused.as_micros()).unwrap_or(u64::MAX),
-    })
+        let names: Vec<_> = entries.iter().map(|entry| (entry.id, entry.name.clone())).collect();
+        let to_name = node_name(&metadata, to);
+        Ok(Self { node: Arc::clone(node), names, to, to_name, site, require, pre_copied_bytes: AtomicU64::new(0) })
+    }
+
+    /// How much was brought, in bytes, by all calls of [`Moving::bring`].
+    pub(super) fn pre_copied_bytes(&self) -> u64 {
+        self.pre_copied_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Brings what has to be there and is not. `progress` is told how much that was until now, with what was brought before.
+    ///
+    /// # Errors
+    /// Why it was not brought.
+    ///
+    /// # Cancel safety
+    /// May be dropped at any time.
+    pub(super) async fn bring(&self, mut progress: impl FnMut(u64)) -> Result<Option<PreCopied>, Status> {
+        let before = self.pre_copied_bytes();
+        let fetched = |bytes| {
+            self.pre_copied_bytes.store(before + bytes, Ordering::Relaxed);
+            progress(before + bytes);
+        };
+        // Their slots are free again meanwhile.
+        let open =
+            hold(&self.node, &self.names).await?.into_iter().map(|(entry, open, _)| (entry.name.clone(), open.volume));
+        let volumes: Vec<_> = open.collect();
+        let brought = match self.require {
+            Requirement::None => return Ok(None),
+            Requirement::Hot => pre_copy(&self.node, &volumes, self.to, false, fetched).await,
+            Requirement::All => pre_copy(&self.node, &volumes, self.to, true, fetched).await,
+        };
+        brought.map_err(|error| Status::failed_precondition(format!("{error:#}; or move it with --require none")))
+    }
+
+    /// Has the other node make room, and hands the volumes over when `word` says so, which is asked when all is ready for it. What was
+    /// `brought` is kept there until it has them.
+    ///
+    /// # Errors
+    /// Why that was not done, or that it is not known yet whether it was.
+    ///
+    /// # Cancel safety
+    /// Dropped, it goes on to its end.
+    pub(super) async fn hand_over<W>(
+        self,
+        brought: Option<PreCopied>,
+        word: impl FnOnce(admin::MoveReady) -> W + Send + 'static,
+    ) -> Result<admin::MoveResult, Status>
+    where
+        W: Future<Output = Result<(), Status>> + Send,
+    {
+        to_the_end(async move {
+            let pre_copied_bytes = self.pre_copied_bytes();
+            let Self { node, names, to, to_name, site, .. } = self;
+            let ready = admin::MoveReady { pre_copied_bytes, node: to_name.clone(), site: site.to_string() };
+            let given = hold(&node, &names).await?.into_iter().map(|(entry, open, slot)| Given::new(entry, open, slot));
+            let failed = |error: anyhow::Error| Status::failed_precondition(format!("{error:#}"));
+            let prepared = prepare(Arc::clone(&node), given.collect(), to).await.map_err(failed)?;
+            if let Err(status) = word(ready).await {
+                prepared.abort().await;
+                return Err(status);
+            }
+            let handed = prepared.release().await;
+            // Until now the other node has kept it for this.
+            drop(brought);
+            let handed = handed.map_err(failed)?;
+            let moved = handed.volumes.into_iter().map(|(name, epoch, tail_bytes)| {
+                tracing::info!(volume = %name, %to, %epoch, tail_bytes, "a volume was handed over");
+                admin::MovedVolume { volume: name.to_string(), epoch: epoch.number(), tail_bytes }
+            });
+            Ok(admin::MoveResult {
+                pre_copied_bytes,
+                volumes: moved.collect(),
+                node: to_name,
+                site: site.to_string(),
+                paused_us: u64::try_from(handed.paused.as_micros()).unwrap_or(u64::MAX),
+            })
+        })
+        .await
+    }
 }
 
 /// Waits until this node serves volumes.
@@ -196,25 +209,6 @@ fn best_node(metadata: &Metadata, entries: &[&Arc<VolumeEntry>], site: &SiteName
     }
 }
 
-/// Brings what has to be there.
-async fn bring(
-    node: &Arc<Node>,
-    names: &[(VolumeId, VolumeName)],
-    to: NodeId,
-    require: Requirement,
-    fetched: impl FnMut(u64),
-) -> Result<Option<PreCopied>, Status> {
-    // Their slots are free again meanwhile.
-    let open = hold(node, names).await?.into_iter().map(|(entry, open, _)| (entry.name.clone(), open.volume));
-    let volumes: Vec<_> = open.collect();
-    let brought = match require {
-        Requirement::None => return Ok(None),
-        Requirement::Hot => pre_copy(node, &volumes, to, false, fetched).await,
-        Requirement::All => pre_copy(node, &volumes, to, true, fetched).await,
-    };
-    brought.map_err(|error| Status::failed_precondition(format!("{error:#}; or move it with --require none")))
-}
-
 /// Holds the slots of volumes that can be given away, always in the same order, and opens them.
 async fn hold(
     node: &Arc<Node>,
@@ -238,9 +232,6 @@ async fn hold(
     Ok(held)
 }
 
-fn step(step: Step) -> admin::MoveVolumesReply {
+pub(super) fn step(step: Step) -> admin::MoveVolumesReply {
     admin::MoveVolumesReply { step: Some(step) }
 }
-
-/// How long volumes are kept ready to be handed over: meanwhile nobody resizes them or makes snapshots of them.
-const WORD_PATIENCE: Duration = Duration::from_secs(60);

@@ -10,8 +10,8 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::work::{Replies, to_the_end};
 use super::{
-    bucket, clone, collect, create, delete, diff, export, failover, import, map, migrators, move_volumes, node_status,
-    replica, resize, restore, scrub, set, show, snapshot, verify,
+    bucket, clone, collect, create, delete, diff, export, failover, import, map, migrators, move_in_steps,
+    move_volumes, node_status, replica, resize, restore, scrub, set, show, snapshot, verify,
 };
 use crate::node::node::Node;
 
@@ -118,7 +118,7 @@ impl Admin for Service {
         &self,
         request: Request<Streaming<admin::MoveInStepsRequest>>,
     ) -> Reply<Self::MoveInStepsStream> {
-        Ok(move_volumes::run_in_steps(&self.node, request.into_inner()))
+        Ok(move_in_steps::run(&self.node, request.into_inner()))
     }
 
     async fn await_volumes(&self, request: Request<admin::AwaitVolumesRequest>) -> Reply<admin::AwaitVolumesReply> {
