@@ -9,7 +9,7 @@ use sterna_proto::migrator::carry_request::Step as Request;
 use sterna_proto::migrator::migrations_server::Migrations;
 use sterna_proto::migrator::{
     AskReply, AskRequest, CarryReply, CarryRequest, ExamineReply, ExamineRequest, GiveUpRequest, Machine, Obstacle,
-    PrepareReply, PrepareRequest, Vm,
+    PrepareReply, PrepareRequest, ProbeReply, ProbeRequest, Vm,
 };
 use sterna_types::names::InvalidName;
 use sterna_types::{VmName, VolumeName};
@@ -29,6 +29,7 @@ use crate::launch::start::{Launch, LaunchError, Waiting, check_program};
 use crate::monitor::Monitor;
 use crate::peer::{MigrationId, Outcome, carry_here};
 use crate::phase::Verdict;
+use crate::probe;
 use crate::qmp::QmpError;
 use crate::records::Records;
 use crate::vms::{HostSettings, VmError, VmRecord, Vms};
@@ -415,10 +416,11 @@ pub struct MigrationsService(pub Arc<Host>);
 #[tonic::async_trait]
 impl Migrations for MigrationsService {
     type CarryStream = ReceiverStream<Result<CarryReply, Status>>;
+    type ProbeStream = ReceiverStream<Result<ProbeReply, Status>>;
 
     async fn examine(&self, request: tonic::Request<ExamineRequest>) -> Result<Response<ExamineReply>, Status> {
         let announced = self.0.announced(request.into_inner().vm)?;
-        Ok(Response::new(ExamineReply { obstacles: self.0.try_out(&announced).await? }))
+        Ok(Response::new(ExamineReply { obstacles: self.0.try_out(&announced).await?, prediction: None }))
     }
 
     async fn prepare(&self, request: tonic::Request<PrepareRequest>) -> Result<Response<PrepareReply>, Status> {
@@ -454,6 +456,15 @@ impl Migrations for MigrationsService {
             let end = carry_here(&from, requests, replies, &carrier, outcome).await;
             tracing::info!(%end, "a connection of a migration to here has ended");
         });
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn probe(
+        &self,
+        request: tonic::Request<Streaming<ProbeRequest>>,
+    ) -> Result<Response<Self::ProbeStream>, Status> {
+        let (replies, stream) = mpsc::channel(REPLIES);
+        tokio::spawn(probe::answer(request.into_inner(), replies));
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 

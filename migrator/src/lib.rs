@@ -29,6 +29,8 @@ pub mod memory;
 pub mod monitor;
 pub mod peer;
 pub mod phase;
+pub mod predict;
+pub mod probe;
 pub mod qmp;
 pub mod records;
 pub mod service;

@@ -73,15 +73,15 @@ impl Service for VmsService {
         let node: Option<NodeName> = (!node.is_empty()).then(|| node.parse().map_err(invalid)).transpose()?;
         let asked = MigrationRequest { vm, site, node, is_offline };
         let (replies, stream) = mpsc::channel(REPLIES);
-        let examined = |obstacles| step(Step::Examined(ExamineReply { obstacles }));
+        let examined = |examined| step(Step::Examined(examined));
         if dry_run {
-            let obstacles = self.0.examine(&asked).await?;
+            let found = self.0.examine(&asked).await?;
             // There is room for one.
-            let _ = replies.send(Ok(examined(obstacles))).await;
+            let _ = replies.send(Ok(examined(found))).await;
             return Ok(Response::new(ReceiverStream::new(stream)));
         }
         match self.0.migrate(&asked).await? {
-            Err(obstacles) => drop(replies.send(Ok(examined(obstacles))).await),
+            Err(obstacles) => drop(replies.send(Ok(examined(ExamineReply { obstacles, prediction: None }))).await),
             Ok(watched) => {
                 let vms = Arc::clone(&self.0);
                 tokio::spawn(async move { tell(watched, replies, &vms, &asked.vm).await });

@@ -128,6 +128,31 @@ impl Node {
         })
     }
 
+    /// How volumes of this node are used, and what of them is at a site already.
+    ///
+    /// # Errors
+    /// [`NodeError`]: it does not answer, or does not know one of them.
+    ///
+    /// # Cancel safety
+    /// Dropped, it changes nothing.
+    pub async fn use_of(&self, volumes: &[VolumeName], site: &SiteName) -> Result<Use, NodeError> {
+        let mut sum = Use::default();
+        for volume in volumes {
+            let (mut client, name) = (self.client.clone(), volume.to_string());
+            let shown =
+                client.show_volume(ShowVolumeRequest { name: name.clone(), count_map: true }).await?.into_inner();
+            let replicas =
+                client.list_replicas(admin::ListReplicasRequest { volume: name }).await?.into_inner().replicas;
+            let there = replicas.iter().find(|replica| replica.site == site.as_str() && replica.complete.is_some());
+            let (open, map) = (shown.open.unwrap_or_default(), shown.map.unwrap_or_default());
+            let lacking = there.map_or(map.mapped_bytes, |replica| replica.behind_bytes);
+            sum.hot_bytes += open.hot_bytes.min(lacking);
+            sum.lacking_bytes += lacking;
+            sum.warm_bytes += open.warm_bytes.min(lacking);
+        }
+        Ok(sum)
+    }
+
     /// Waits until this node serves volumes, which another one has handed over; that is known here before the metadata says it.
     ///
     /// # Errors
@@ -266,6 +291,17 @@ async fn listen(
         }
     }
     Err(Status::unavailable("the node has said nothing more"))
+}
+
+/// How volumes are used, in bytes, of what a site lacks of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Use {
+    /// What is brought there before they go there.
+    pub hot_bytes: u64,
+    /// What is read too, and not brought: it is written as much.
+    pub warm_bytes: u64,
+    /// All that it lacks.
+    pub lacking_bytes: u64,
 }
 
 /// A migrator that can be reached.

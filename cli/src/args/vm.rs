@@ -56,7 +56,7 @@ pub(crate) struct Migrate {
     #[arg(long)]
     pub(crate) node: Option<NodeName>,
 
-    /// Only say what stands against it.
+    /// Only say what stands against it, and what it would take: bytes, time, pause. The link is measured for two seconds.
     #[arg(long)]
     pub(crate) dry_run: bool,
 

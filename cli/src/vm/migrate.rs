@@ -82,7 +82,7 @@ impl Session {
 
     fn examined(&mut self, found: &ExaminationView) -> Result<()> {
         self.output.result(found, found)?;
-        let ExaminationView { vm, site, obstacles } = found;
+        let ExaminationView { vm, site, obstacles, .. } = found;
         let obstacles = obstacles.len() as u64;
         ensure!(
             obstacles == 0,

@@ -4,7 +4,9 @@ use std::fmt;
 use std::time::Duration;
 
 use serde::Serialize;
-use sterna_proto::migrator::{ExamineReply, KnownVm, MigrationEnd, MigrationPhase, MigrationProgress, MigrationReport};
+use sterna_proto::migrator::{
+    ExamineReply, KnownVm, MigrationEnd, MigrationPhase, MigrationProgress, MigrationReport, Prediction,
+};
 
 use crate::call::if_any;
 use crate::console::text::about;
@@ -245,6 +247,78 @@ pub(super) struct ExaminationView {
     pub(super) vm: String,
     pub(super) site: String,
     pub(super) obstacles: Vec<ObstacleView>,
+    /// Nothing where it cannot be known.
+    prediction: Option<PredictionView>,
+}
+
+/// What a migration would take.
+#[derive(Serialize)]
+struct PredictionView {
+    sent_bytes: u64,
+    brought_bytes: u64,
+    following_bytes: u64,
+    took_us: u64,
+    pause_us: u64,
+    is_forced: bool,
+    stalls: u64,
+    stall_us: u64,
+    /// What it rests on.
+    bytes_per_second: u64,
+    round_trip_us: u64,
+    memory_bytes: u64,
+    dirtied_bytes_per_second: u64,
+}
+
+impl From<Prediction> for PredictionView {
+    fn from(predicted: Prediction) -> Self {
+        Self {
+            sent_bytes: predicted.sent_bytes,
+            brought_bytes: predicted.brought_bytes,
+            following_bytes: predicted.following_bytes,
+            took_us: predicted.took_us,
+            pause_us: predicted.pause_us,
+            is_forced: predicted.is_forced,
+            stalls: predicted.stalls,
+            stall_us: predicted.stall_us,
+            bytes_per_second: predicted.bytes_per_second,
+            round_trip_us: predicted.round_trip_us,
+            memory_bytes: predicted.memory_bytes,
+            dirtied_bytes_per_second: predicted.dirtied_bytes_per_second,
+        }
+    }
+}
+
+/// Lines for people.
+impl fmt::Display for PredictionView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { memory_bytes, dirtied_bytes_per_second, .. } = *self;
+        writeln!(
+            f,
+            "the link carries {}/s, with {} there and back; the VM has {} of memory and writes {}/s of it",
+            about(self.bytes_per_second),
+            time(self.round_trip_us),
+            about(memory_bytes),
+            about(dirtied_bytes_per_second)
+        )?;
+        let (sent, brought) = (about(self.sent_bytes), about(self.brought_bytes));
+        writeln!(
+            f,
+            "at most {} in all: {sent} of memory, {brought} of volumes before it goes on there",
+            time(self.took_us)
+        )?;
+        write!(f, "it would stand for about {}", time(self.pause_us))?;
+        if self.is_forced {
+            write!(
+                f,
+                ", as it writes faster than the link carries: 'sterna vm migrate --offline' sends each page once"
+            )?;
+        }
+        write!(f, "\n{} of its volumes follow when it runs there", about(self.following_bytes))?;
+        if self.stalls > 0 {
+            write!(f, "; for at most {} reads of those it waits {} each", self.stalls, time(self.stall_us))?;
+        }
+        Ok(())
+    }
 }
 
 #[derive(Serialize)]
@@ -257,15 +331,19 @@ impl ExaminationView {
     pub(super) fn new(vm: String, site: String, found: ExamineReply) -> Self {
         let obstacles = found.obstacles.into_iter();
         let obstacles = obstacles.map(|obstacle| ObstacleView { what: obstacle.what, remedy: obstacle.remedy });
-        Self { vm, site, obstacles: obstacles.collect() }
+        Self { vm, site, obstacles: obstacles.collect(), prediction: found.prediction.map(PredictionView::from) }
     }
 }
 
-/// A line for each obstacle.
+/// A line for each obstacle, or what it would take.
 impl fmt::Display for ExaminationView {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.obstacles.is_empty() {
-            return write!(f, "nothing stands against {} going to {}", self.vm, self.site);
+            write!(f, "nothing stands against {} going to {}", self.vm, self.site)?;
+            return match &self.prediction {
+                Some(prediction) => write!(f, "\n{prediction}"),
+                None => Ok(()),
+            };
         }
         let lines: Vec<_> = self.obstacles.iter().map(|found| format!("{}: {}", found.what, found.remedy)).collect();
         f.write_str(&lines.join("\n"))
@@ -370,14 +448,47 @@ mod tests {
 
     #[test]
     fn each_obstacle_is_told_with_its_remedy() {
-        let found = |obstacles| ExaminationView::new("web-1".to_owned(), "chi".to_owned(), ExamineReply { obstacles });
+        let found = |obstacles| {
+            ExaminationView::new("web-1".to_owned(), "chi".to_owned(), ExamineReply { obstacles, prediction: None })
+        };
         assert_eq!(found(Vec::new()).to_string(), "nothing stands against web-1 going to chi");
         let obstacle = |what: &str, remedy: &str| Obstacle { what: what.to_owned(), remedy: remedy.to_owned() };
         let view = found(vec![obstacle("no QEMU", "install it"), obstacle("no room", "make some")]);
         assert_eq!(view.to_string(), "no QEMU: install it\nno room: make some");
         let expected = json!({ "vm": "web-1", "site": "chi", "obstacles": [
-            { "what": "no QEMU", "remedy": "install it" }, { "what": "no room", "remedy": "make some" } ] });
+            { "what": "no QEMU", "remedy": "install it" }, { "what": "no room", "remedy": "make some" } ],
+            "prediction": null });
         assert_eq!(to_value(view).expect("JSON"), expected);
+    }
+
+    #[test]
+    fn what_it_would_take_is_told_with_what_that_rests_on() {
+        let prediction = Prediction {
+            sent_bytes: 1 << 30,
+            brought_bytes: 100 << 20,
+            following_bytes: 3 << 30,
+            took_us: 95_000_000,
+            pause_us: 90_000,
+            stalls: 12,
+            stall_us: 110_500,
+            bytes_per_second: 12 << 20,
+            round_trip_us: 100_000,
+            memory_bytes: 1 << 30,
+            ..Default::default()
+        };
+        let found = ExamineReply { obstacles: Vec::new(), prediction: Some(prediction) };
+        let view = ExaminationView::new("web-1".to_owned(), "chi".to_owned(), found.clone());
+        let lines = "nothing stands against web-1 going to chi
+the link carries 12 MiB/s, with 100.0ms there and back; the VM has 1 GiB of memory and writes 0 bytes/s of it
+at most 95.0s in all: 1 GiB of memory, 100 MiB of volumes before it goes on there
+it would stand for about 90.0ms
+3 GiB of its volumes follow when it runs there; for at most 12 reads of those it waits 110.5ms each";
+        assert_eq!(view.to_string(), lines);
+        assert_eq!(to_value(&view).expect("JSON")["prediction"]["pause_us"], 90_000);
+        let forced = Prediction { is_forced: true, ..prediction };
+        let found = ExamineReply { prediction: Some(forced), ..found };
+        let view = ExaminationView::new("web-1".to_owned(), "chi".to_owned(), found);
+        assert!(view.to_string().contains("--offline"), "{view}");
     }
 
     #[test]

@@ -169,6 +169,17 @@ impl Commands {
         self.tell("announce-self", json!({ "initial": 50, "max": 550, "rounds": 5, "step": 100 })).await
     }
 
+    /// Begins to measure how fast the guest writes its memory, by a sample of its pages, for this many seconds.
+    ///
+    /// # Errors
+    /// [`QmpError`]; refused while it is measured already.
+    ///
+    /// # Cancel safety
+    /// As of [`QmpClient::execute`].
+    pub async fn measure_dirty_rate(&self, seconds: u64) -> Result<(), QmpError> {
+        self.tell("calc-dirty-rate", json!({ "calc-time": seconds })).await
+    }
+
     /// What any other command returns, as a type of the caller's: an object, a list or a single value.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 //! * `known`: what is known of one. `ready`: what has to be known before it goes. `error`: why something about it cannot be done.
 
 mod error;
+mod foresee;
 mod known;
 mod ready;
 
@@ -207,20 +208,23 @@ impl Vms {
         known.get(name).map(|known| known.told(name)).ok_or_else(|| VmError::Unknown(name.clone()))
     }
 
-    /// What stands against a migration, at both ends. Nothing is begun by it.
+    /// What stands against a migration, at both ends, and what it would take, which is measured for some seconds. Nothing is begun by it.
     ///
     /// # Errors
     /// [`VmError`].
     ///
     /// # Cancel safety
     /// Dropped, it changes nothing.
-    pub async fn examine(&self, asked: &MigrationRequest) -> Result<Vec<wire::Obstacle>, VmError> {
+    pub async fn examine(&self, asked: &MigrationRequest) -> Result<wire::ExamineReply, VmError> {
         let (found, ready) = self.get_ready(asked).await?;
-        let mut obstacles = ready.obstacles;
-        let request = wire::ExamineRequest { vm: Some(ready.vm) };
-        let reply = self.peer(&found).calls.examine(request).await;
-        obstacles.extend(reply.map_err(|status| silent(&found.place, status))?.into_inner().obstacles);
-        Ok(obstacles)
+        let mut peer = self.peer(&found);
+        let request = wire::ExamineRequest { vm: Some(ready.vm.clone()) };
+        let reply = peer.calls.examine(request).await.map_err(|status| silent(&found.place, status))?.into_inner();
+        let obstacles = ready.obstacles.iter().cloned().chain(reply.obstacles).collect();
+        let foreseen = self.foresee(asked, ready, &found).await;
+        let prediction = foreseen
+            .inspect_err(|error| tracing::info!(vm = %asked.vm, %error, "what its migration would take is not known"));
+        Ok(wire::ExamineReply { obstacles, prediction: prediction.ok() })
     }
 
     /// Begins to move a VM.

@@ -142,6 +142,15 @@ impl Heat {
         classes
     }
 
+    /// How many blocks the regions have that are read: those that are hot, as [`Heat::read_hot`] has it, and the others.
+    pub fn read_blocks(&self, now: BootTime) -> (u64, u64) {
+        let read = self.regions(now).filter(|region| region.reads > 0);
+        read.fold((0, 0), |(hot, warm), Region { blocks, reads, writes }| {
+            let blocks = blocks.end - blocks.start;
+            if reads > writes { (hot + blocks, warm) } else { (hot, warm + blocks) }
+        })
+    }
+
     /// The number of a region; `None` beyond what is counted.
     fn cell(&self, region: u64) -> Option<&AtomicU64> {
         let region = usize::try_from(region).ok()?;

@@ -85,6 +85,12 @@ impl Volume {
         self.heat.read_hot(BootTime::now(), max_runs)
     }
 
+    /// How many bytes are read lately: those of [`read_hot`](Self::read_hot), and the others.
+    pub fn read_bytes(&self) -> (u64, u64) {
+        let blocks = self.heat.read_blocks(BootTime::now());
+        (blocks.0 * BLOCK_SIZE, blocks.1 * BLOCK_SIZE)
+    }
+
     /// All of it in the order in which it is to be brought elsewhere, as far as it is known: see [`in_order`](crate::prefetch::in_order).
     pub fn in_order(&self, max_runs: usize) -> Vec<Vec<Range<u64>>> {
         let traces: Vec<_> = self.traces().iter().cloned().collect();

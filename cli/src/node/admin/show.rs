@@ -31,6 +31,7 @@ pub(super) async fn show(node: Arc<Node>, request: admin::ShowVolumeRequest) -> 
     let entry = volume(&metadata, &name)?;
     let open = node.volumes.get(entry.id).map(|open| {
         let status = open.volume.status();
+        let (hot_bytes, warm_bytes) = open.volume.read_bytes();
         admin::OpenVolume {
             root: status.root.to_string(),
             generation: status.generation,
@@ -41,6 +42,8 @@ pub(super) async fn show(node: Arc<Node>, request: admin::ShowVolumeRequest) -> 
             fetched_for_clients: status.bringing.waited,
             fetched_ahead: status.bringing.ahead,
             prefetching: status.bringing.ordered as u64,
+            hot_bytes,
+            warm_bytes,
             prefetch_failure: status.bringing.failure.unwrap_or_default(),
         }
     });
