@@ -112,6 +112,41 @@ pub struct Destination {
     pub heard: watch::Receiver<Instant>,
     /// What is called as it lets the VM run.
     pub switch: Switch,
+    /// What the VM has waited for.
+    pub arrival: Arrival,
+}
+
+/// When a VM's memory and its volumes had come.
+#[derive(Debug)]
+pub struct Arrival {
+    memory: Option<Instant>,
+    volumes: Option<Instant>,
+    /// How long the volumes were waited for alone; once that is known.
+    waited: watch::Sender<Option<Duration>>,
+}
+
+impl Arrival {
+    /// Neither has; how long the volumes are waited for is told here.
+    pub fn new(waited: watch::Sender<Option<Duration>>) -> Self {
+        Self { memory: None, volumes: None, waited }
+    }
+
+    fn look(&mut self, is_loaded: bool, are_served: bool) {
+        let now = Instant::now();
+        if is_loaded {
+            self.memory.get_or_insert(now);
+        }
+        if are_served {
+            self.volumes.get_or_insert(now);
+        }
+        if let (Some(memory), Some(volumes)) = (self.memory, self.volumes) {
+            self.waited.send_if_modified(|waited| {
+                let is_first = waited.is_none();
+                waited.get_or_insert(volumes.saturating_duration_since(memory));
+                is_first
+            });
+        }
+    }
 }
 
 /// What is called as a VM comes to run here, beside that, and once.
@@ -165,6 +200,7 @@ impl Destination {
         loop {
             let are_served = *served.borrow();
             let facts = self.look(are_served).await;
+            self.arrival.look(facts.vm == IncomingVm::Loaded, are_served);
             let step = destination(&facts);
             tracing::debug!(migration = %self.migration, ?facts, ?step, "the destination of a migration");
             let ended = match step {

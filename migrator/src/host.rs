@@ -21,7 +21,7 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tonic::{Response, Status, Streaming};
 
 use crate::carry::Carrier;
-use crate::destination::{Destination, IncomingRecord, Switch};
+use crate::destination::{Arrival, Destination, IncomingRecord, Switch};
 use crate::examine::differences;
 use crate::hooks::{Event, Occasion, Role, Where};
 use crate::launch::arguments::{Differences, Moved, at_destination};
@@ -60,6 +60,7 @@ struct Incoming {
     forgotten: watch::Sender<bool>,
     volumes: Vec<VolumeName>,
     heard: watch::Sender<Instant>,
+    waited: watch::Sender<Option<Duration>>,
 }
 
 /// A VM that is to come here, as its source describes it.
@@ -285,6 +286,7 @@ impl Host {
             outcome: incoming.outcome.clone(),
             heard: incoming.heard.subscribe(),
             switch: Switch::new(Arc::clone(&self.settings.hooks), occasion),
+            arrival: Arrival::new(incoming.waited.clone()),
         };
         self.incoming().insert(id, incoming);
         let (own, stop) = (Arc::clone(self), self.stop.clone());
@@ -372,7 +374,8 @@ struct Coming {
 impl Incoming {
     fn new(carrier: Option<Arc<Carrier>>, outcome: watch::Sender<Outcome>, volumes: Vec<VolumeName>) -> Self {
         let (wish, forgotten) = (watch::Sender::new(false), watch::Sender::new(false));
-        Self { carrier, outcome, wish, forgotten, volumes, heard: watch::Sender::new(Instant::now()) }
+        let heard = watch::Sender::new(Instant::now());
+        Self { carrier, outcome, wish, forgotten, volumes, heard, waited: watch::Sender::default() }
     }
 
     /// Has it given up, as far as that is open, and waits until it is decided.
@@ -498,7 +501,9 @@ impl Migrations for MigrationsService {
 
 fn reply(known: Option<&Incoming>) -> AskReply {
     let outcome = known.map_or(Outcome::Unknown, |known| *known.outcome.borrow());
-    let mut reply = AskReply::default();
+    let waited = known.and_then(|known| *known.waited.borrow());
+    let waited_for_volumes_us = waited.map(|waited| u64::try_from(waited.as_micros()).unwrap_or(u64::MAX));
+    let mut reply = AskReply { waited_for_volumes_us, ..AskReply::default() };
     reply.set_outcome(outcome.into());
     reply
 }

@@ -183,8 +183,8 @@ impl From<Progress> for MigrationProgress {
 impl From<Ended> for MigrationReport {
     fn from(ended: Ended) -> Self {
         let Ended { migration, vm, from, to, report } = ended;
-        let Report { end, why, took, stopped_for, downtime, sent_bytes, memory, brought_bytes, volumes_paused } =
-            report;
+        let Report { end, why, took, stopped_for, downtime, .. } = report;
+        let Report { sent_bytes, memory, brought_bytes, volumes_paused, waited_for_volumes, .. } = report;
         let end = match end {
             End::Moved => MigrationEnd::Moved,
             End::Kept => MigrationEnd::Kept,
@@ -207,6 +207,7 @@ impl From<Ended> for MigrationReport {
             other_bytes: memory.other_bytes,
             brought_bytes,
             volumes_paused_us: volumes_paused.map_or(0, micros),
+            waited_for_volumes_us: waited_for_volumes.map(micros),
         }
     }
 }

@@ -161,6 +161,8 @@ pub(super) struct ReportView {
     other_bytes: u64,
     brought_bytes: u64,
     volumes_paused_us: u64,
+    /// What storage has added to the pause; nothing where that is not known.
+    waited_for_volumes_us: Option<u64>,
 }
 
 /// Where a VM runs when its migration has ended.
@@ -202,6 +204,7 @@ impl From<MigrationReport> for ReportView {
             other_bytes: report.other_bytes,
             brought_bytes: report.brought_bytes,
             volumes_paused_us: report.volumes_paused_us,
+            waited_for_volumes_us: report.waited_for_volumes_us,
         }
     }
 }
@@ -227,6 +230,8 @@ impl ReportView {
             facts.push(("why", why.clone()));
         }
         let paused = |us| unless_zero(us).map_or_else(|| "not at all".to_owned(), time);
+        let waited =
+            |us| if us == 0 { "not at all".to_owned() } else { format!("{} after its memory had come", time(us)) };
         let (data, zero, other) = (self.data_pages, self.zero_pages, about(self.other_bytes));
         let sent = about(self.sent_bytes);
         facts.extend([
@@ -236,6 +241,7 @@ impl ReportView {
             ("memory's stream", format!("{sent} sent: {data} pages with data, {zero} of zeros, {other} besides")),
             ("volumes brought", format!("{} before the handoff", about(self.brought_bytes))),
             ("volumes paused for", paused(self.volumes_paused_us)),
+            ("waited for volumes", self.waited_for_volumes_us.map_or_else(|| "not known".to_owned(), waited)),
         ]);
         facts
     }
@@ -385,6 +391,7 @@ mod tests {
             other_bytes: 2048,
             brought_bytes: 1 << 20,
             volumes_paused_us: 42_000,
+            waited_for_volumes_us: Some(0),
         }
     }
 
@@ -402,6 +409,7 @@ mod tests {
             ("memory's stream", "1.5 GiB sent: 7 pages with data, 9 of zeros, 2 KiB besides"),
             ("volumes brought", "1 MiB before the handoff"),
             ("volumes paused for", "42.0ms"),
+            ("waited for volumes", "not at all"),
         ];
         assert_eq!(ReportView::from(report()).facts("migration"), texts.map(|(name, text)| (name, text.to_owned())));
     }
@@ -423,7 +431,7 @@ mod tests {
         let expected = json!({ "migration": "00ff", "vm": "web-1", "from_site": "ams", "site": "chi", "node": "chi-1",
             "end": "moved", "why": null, "took_us": 12_300_000, "stopped_us": 85_200, "downtime_us": null,
             "sent_bytes": 1_610_612_736, "data_pages": 7, "zero_pages": 9, "other_bytes": 2048,
-            "brought_bytes": 1_048_576, "volumes_paused_us": 42_000 });
+            "brought_bytes": 1_048_576, "volumes_paused_us": 42_000, "waited_for_volumes_us": 0 });
         assert_eq!(to_value(ReportView::from(report())).expect("JSON"), expected);
     }
 

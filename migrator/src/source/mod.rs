@@ -9,7 +9,7 @@ pub mod setup;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sterna_proto::migrator::{GiveUpRequest, PrepareRequest};
+use sterna_proto::migrator::{AskRequest, GiveUpRequest, PrepareRequest};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -46,6 +46,7 @@ pub struct Source {
     times: Times,
     brought_bytes: u64,
     volumes_paused: Option<Duration>,
+    waited_for_volumes: Option<Duration>,
 }
 
 /// When what was.
@@ -79,6 +80,7 @@ impl Source {
             times,
             brought_bytes: 0,
             volumes_paused: None,
+            waited_for_volumes: None,
         }
     }
 
@@ -378,6 +380,11 @@ impl Source {
             Ok(()) | Err(QmpError::Ended { .. }) => self.setup.monitor.closed().await,
             Err(error) => return Err(error.into()),
         }
+        let asked = self.setup.peer.calls.ask(AskRequest { migration: self.setup.migration.0.to_vec() });
+        // It is only told; where it is not known that is told.
+        if let Ok(Ok(reply)) = timeout(END_PATIENCE, asked).await {
+            self.waited_for_volumes = reply.into_inner().waited_for_volumes_us.map(Duration::from_micros);
+        }
         Ok(())
     }
 
@@ -420,6 +427,7 @@ impl Source {
             memory: memory.unwrap_or_default(),
             brought_bytes: self.brought_bytes,
             volumes_paused: self.volumes_paused,
+            waited_for_volumes: self.waited_for_volumes,
         }
     }
 }

@@ -103,4 +103,6 @@ pub struct Report {
     pub brought_bytes: u64,
     /// How long the volumes acknowledged nothing.
     pub volumes_paused: Option<Duration>,
+    /// How long the VM waited at the destination for its volumes when all of its memory had come.
+    pub waited_for_volumes: Option<Duration>,
 }
