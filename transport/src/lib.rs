@@ -7,6 +7,7 @@
 //! * [`key`], [`request`], [`certificate`], [`fingerprint`]: what a node or an administrator holds, asks for and gets.
 //! * [`authority`]: the cluster's certificate authority. [`credentials`]: a key with its certificate and the
 //!   authorities that are trusted. [`files`]: both as files that survive a crash.
+//! * [`statement`]: bytes that somebody has signed, for those who were not there.
 //! * [`token`]: what a person pastes to let a node join; it pins the authority, so that the first connection is safe
 //!   too.
 //! * [`tls`]: the settings of both ends, replaced while connections go on; `verifier`: servers that are known by less
@@ -50,6 +51,7 @@ mod sections;
 #[cfg(feature = "simulation")]
 pub mod simulation;
 mod socket;
+pub mod statement;
 pub mod subject;
 #[cfg(test)]
 mod testing;
@@ -73,6 +75,7 @@ pub use listener::{ConnectInfo, Connection, Listener, ListenerConfig, ListenerLi
 pub use refusals::{RefusalReason, Refusals};
 pub use request::CertificateRequest;
 pub use sections::SectionsError;
+pub use statement::{Purpose, UntrustedStatement};
 pub use sterna_runtime::chance::NoRandomBytes;
 pub use subject::{AdministratorName, Peer, Role, Subject};
 pub use tls::Tls;
