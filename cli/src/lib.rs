@@ -41,7 +41,7 @@ use args::{Args, Command, NbdCommand};
 
 /// Carries out the command line of this process. Returns how it is to end.
 pub fn run() -> ExitCode {
-    let Args { json, target, command, .. } = Args::read();
+    let Args { json, target, signer, command, .. } = Args::read();
     let filter =
         tracing_subscriber::EnvFilter::try_from_env("STERNA_LOG").unwrap_or_else(|_| "info,openraft=warn".into());
     let colours = std::io::stderr().is_terminal();
@@ -53,7 +53,7 @@ pub fn run() -> ExitCode {
         Command::Node { command } => node::command(command, json),
         Command::Cluster { command } => ask(Work::Cluster(command)),
         Command::Volume { command } => ask(Work::Volume(command)),
-        Command::Vm { command } => vm::run(command, &chosen(), json),
+        Command::Vm { command } => vm::run(command, &chosen(), signer.as_deref(), json),
         Command::Migrator { command } => node::migrator::command(command, json),
         Command::Bucket { command } => ask(Work::Bucket(command)),
         Command::Gc => ask(Work::CollectGarbage),

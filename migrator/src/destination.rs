@@ -18,7 +18,7 @@ use crate::phase::destination::IncomingVm;
 use crate::phase::{DestinationFacts, DestinationStep, Verdict, Volumes, destination};
 use crate::qmp::{ConnectError, MigrationStatus, QmpError};
 use crate::records::{RecordError, Records};
-use crate::volumes::{Node, PassageState, Place};
+use crate::volumes::{Node, PassageState, Place, Purpose};
 
 /// What a destination remembers of a migration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -325,7 +325,7 @@ impl Destination {
 
     /// Has the volumes handed to where they came from.
     async fn give_back(&self) {
-        let mut passage = self.node.pass(&self.volumes, &self.from, false);
+        let mut passage = self.node.pass(&self.volumes, &self.from, Purpose::Return);
         let mut is_asked = false;
         loop {
             match passage.look() {

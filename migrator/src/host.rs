@@ -12,7 +12,7 @@ use sterna_proto::migrator::{
     PrepareReply, PrepareRequest, ProbeReply, ProbeRequest, Vm,
 };
 use sterna_types::names::InvalidName;
-use sterna_types::{VmName, VolumeName};
+use sterna_types::{ByteRate, VmName, VolumeName};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
@@ -32,8 +32,10 @@ use crate::phase::Verdict;
 use crate::probe;
 use crate::qmp::QmpError;
 use crate::records::Records;
+use crate::service::asked_rate;
+use crate::token::{Claim, Stage};
 use crate::vms::{HostSettings, VmError, VmRecord, Vms};
-use crate::volumes::{Node, Place};
+use crate::volumes::{Node, NodeError, Place};
 
 /// A host that takes VMs in.
 pub struct Host {
@@ -205,6 +207,24 @@ impl Host {
         let found = differences(&announced.machine, &waiting.machine);
         end(&mut waiting).await;
         Ok(found)
+    }
+
+    /// Looks whether it may come here, before anything is done for it.
+    async fn admit(
+        &self,
+        id: MigrationId,
+        announced: &Announced,
+        from: &Place,
+        token: &[u8],
+        rate: Option<ByteRate>,
+    ) -> Result<(), Status> {
+        let unknown =
+            |error: NodeError| Status::unavailable(format!("what moves with it cannot be looked up: {error}"));
+        let epochs = self.node.epochs(&announced.volumes).await.map_err(unknown)?;
+        let (to, stage) = (&self.node.place().site, Stage::Beginning);
+        let claim = Claim { vm: Some(&announced.name), volumes: &epochs, from: &from.site, to, rate, stage };
+        let admitted = self.settings.admission.admit(token, &claim, id).await;
+        admitted.map(drop).map_err(|error| Status::permission_denied(error.to_string()))
     }
 
     /// Has it come in.
@@ -427,17 +447,20 @@ impl Migrations for MigrationsService {
     }
 
     async fn prepare(&self, request: tonic::Request<PrepareRequest>) -> Result<Response<PrepareReply>, Status> {
-        let PrepareRequest { migration, vm, from_site, from_node } = request.into_inner();
+        let PrepareRequest { migration, vm, from_site, from_node, token, rate } = request.into_inner();
         let (id, known) = self.0.find(&migration)?;
         if known.is_some() {
             return Ok(Response::new(PrepareReply::default()));
         }
         let invalid = |error: InvalidName| Status::invalid_argument(error.to_string());
         let from = Place { site: from_site.parse().map_err(invalid)?, node: from_node.parse().map_err(invalid)? };
-        let announced = self.0.announced(vm)?;
+        let (announced, rate) = (self.0.announced(vm)?, asked_rate(rate)?);
         // Who asks may go away; what has begun is brought to an end.
         let host = Arc::clone(&self.0);
-        let taking = tokio::spawn(async move { host.take_in(id, announced, from).await });
+        let taking = tokio::spawn(async move {
+            host.admit(id, &announced, &from, &token, rate).await?;
+            host.take_in(id, announced, from).await
+        });
         let obstacles = taking.await.map_err(|panic| Status::internal(panic.to_string()))??;
         Ok(Response::new(PrepareReply { obstacles }))
     }

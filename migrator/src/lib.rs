@@ -13,6 +13,7 @@
 //! * [`records`]: what is remembered over a crash.
 //! * [`launch`]: the destination's QEMU, from the source's own command line. [`examine`]: what stands against a migration.
 //! * [`mod@source`], [`destination`]: one migration at each end. [`monitor`]: its QEMU, over connections that may end.
+//! * [`token`]: what an operator allows, and whether a migration may begin.
 //! * [`hooks`]: programs that are called at its steps.
 //! * [`vms`], [`host`]: all from and to this host. [`service`]: what is asked here.
 //!
@@ -36,5 +37,6 @@ pub mod records;
 pub mod service;
 pub mod source;
 pub mod stream;
+pub mod token;
 pub mod vms;
 pub mod volumes;

@@ -5,6 +5,7 @@
 //!   vms/NAME          a VM of this host
 //!   outgoing/ID       a migration from here
 //!   incoming/ID       a migration to here
+//!   tokens/ID         a migration token that was used up here
 //! ```
 //!
 //! Each is one line of JSON behind a line that says what it is: `sterna-migrator 1`. It is replaced in these steps:

@@ -11,7 +11,7 @@ use sterna_proto::migrator::{
     MigrateVmRequest, MigrationEnd, MigrationPhase, MigrationProgress, MigrationReport, RemoveVmReply, RemoveVmRequest,
 };
 use sterna_types::names::InvalidName;
-use sterna_types::{NodeName, SiteName, VmName, VolumeName};
+use sterna_types::{ByteRate, NodeName, SiteName, VmName, VolumeName};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
@@ -20,7 +20,8 @@ use tonic::{Request, Response, Status};
 use crate::converge::sent_in;
 use crate::monitor::Monitor;
 use crate::source::record::{End, Phase, Progress, Report};
-use crate::vms::{Ended, MigrationRequest, Told, VmError, Vms, Watched};
+use crate::token::{NotAdmitted, signed};
+use crate::vms::{Ended, Order, Told, VmError, Vms, Watched};
 use crate::volumes::NodeError;
 
 /// Answers on the migrator's socket.
@@ -67,11 +68,11 @@ impl Service for VmsService {
     }
 
     async fn migrate_vm(&self, request: Request<MigrateVmRequest>) -> Result<Response<Self::MigrateVmStream>, Status> {
-        let MigrateVmRequest { name, site, node, dry_run, is_offline } = request.into_inner();
+        let MigrateVmRequest { name, site, node, dry_run, token, rate, is_offline } = request.into_inner();
         let vm: VmName = name.parse().map_err(invalid)?;
         let site: SiteName = site.parse().map_err(invalid)?;
         let node: Option<NodeName> = (!node.is_empty()).then(|| node.parse().map_err(invalid)).transpose()?;
-        let asked = MigrationRequest { vm, site, node, is_offline };
+        let asked = Order { vm, site, node, token, rate: asked_rate(rate)?, is_offline };
         let (replies, stream) = mpsc::channel(REPLIES);
         let examined = |examined| step(Step::Examined(examined));
         if dry_run {
@@ -218,7 +219,8 @@ impl From<VmError> for Status {
         match error {
             VmError::Unknown(_) => Self::not_found(message),
             VmError::Known(_) => Self::already_exists(message),
-            VmError::Name(_) => Self::invalid_argument(message),
+            VmError::Name(_) | VmError::Token(NotAdmitted::Invalid(_)) => Self::invalid_argument(message),
+            VmError::Token(NotAdmitted::Missing | NotAdmitted::Refused(_)) => Self::permission_denied(message),
             VmError::Node(NodeError::Status(status)) => Self::new(status.code(), message),
             VmError::Peer { .. } => Self::unavailable(message),
             VmError::Record(_) | VmError::Chance(_) => Self::internal(message),
@@ -236,6 +238,17 @@ fn with_causes(error: &dyn std::error::Error) -> String {
         cause = found.source();
     }
     message
+}
+
+/// The rate that is asked for; nothing where that is 0.
+pub(crate) fn asked_rate(bytes_per_second: u64) -> Result<Option<ByteRate>, Status> {
+    signed::rate(bytes_per_second).map_err(|rate| {
+        Status::invalid_argument(format!(
+            "memory cannot be sent at {rate}: ask for {} to {}",
+            ByteRate::MIN,
+            ByteRate::MAX
+        ))
+    })
 }
 
 fn invalid(error: InvalidName) -> Status {

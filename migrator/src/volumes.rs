@@ -11,7 +11,7 @@ use sterna_proto::admin::move_volumes_reply::Step as Told;
 use sterna_proto::admin::{
     self, HandOver, MoveInStepsRequest, MoveReady, MoveResult, MoveVolumesRequest, PrepareMove, ShowVolumeRequest,
 };
-use sterna_types::{NodeId, NodeName, SiteName, VolumeName};
+use sterna_types::{Epoch, NodeId, NodeName, SiteName, VolumeId, VolumeName};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::AbortOnDropHandle;
@@ -19,6 +19,7 @@ use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 
 use crate::phase::Volumes;
+use crate::token;
 
 /// A node that answers for volumes.
 #[derive(Clone, Debug)]
@@ -153,6 +154,25 @@ impl Node {
         Ok(sum)
     }
 
+    /// Volumes with the epochs that they are in, by what the metadata says now.
+    ///
+    /// # Errors
+    /// [`NodeError`]: it does not answer, or does not know one of them.
+    ///
+    /// # Cancel safety
+    /// Dropped, it changes nothing.
+    pub async fn epochs(&self, volumes: &[VolumeName]) -> Result<token::Volumes, NodeError> {
+        let mut epochs = token::Volumes::new();
+        for volume in volumes {
+            let request = ShowVolumeRequest { name: volume.to_string(), count_map: false };
+            let shown = self.client.clone().show_volume(request).await?.into_inner().volume.unwrap_or_default();
+            let epoch = Epoch::from_number(shown.epoch);
+            let epoch = epoch.ok_or_else(|| NodeError::Unexpected(format!("volume '{volume}' has no epoch")))?;
+            epochs.insert(VolumeId(shown.id), epoch);
+        }
+        Ok(epochs)
+    }
+
     /// Waits until this node serves volumes, which another one has handed over; that is known here before the metadata says it.
     ///
     /// # Errors
@@ -179,19 +199,23 @@ impl Node {
         Ok(())
     }
 
-    /// Begins to bring volumes of this node to another one: what is hot of them, or nothing. They are prepared, and then handed over, when
-    /// it is told so; who drops what is returned before that keeps them.
-    pub fn pass(&self, volumes: &[VolumeName], to: &Place, is_hot_brought: bool) -> Passage {
+    /// Begins to bring volumes of this node to another one: what is hot of them where a VM goes with them, and nothing where they go back. They
+    /// are prepared, and then handed over, when it is told so; who drops what is returned before that keeps them.
+    pub fn pass(&self, volumes: &[VolumeName], to: &Place, purpose: Purpose) -> Passage {
+        let (require, token) = match purpose {
+            Purpose::Migration(token) => ("hot", Some(token)),
+            Purpose::Return => ("none", None),
+        };
         let request = MoveVolumesRequest {
             volumes: volumes.iter().map(ToString::to_string).collect(),
             site: to.site.to_string(),
             node: to.node.to_string(),
-            require: if is_hot_brought { "hot" } else { "none" }.to_owned(),
+            require: require.to_owned(),
         };
         let (ask, asked) = mpsc::channel(REQUESTS);
         let (tell, told) = watch::channel(PassageState::Bringing { bytes: 0 });
         let mut client = self.client.clone();
-        let first = MoveInStepsRequest { step: Some(Ask::Bring(request)) };
+        let first = MoveInStepsRequest { step: Some(Ask::Bring(request)), token };
         let said = ask.clone();
         let listening = tokio::spawn(async move {
             let ended = async {
@@ -204,6 +228,15 @@ impl Node {
         });
         Passage { ask, told, _listening: AbortOnDropHandle::new(listening) }
     }
+}
+
+/// Why volumes go to another node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// A VM goes with them, by this token; it is empty where there is none.
+    Migration(Vec<u8>),
+    /// They were handed over for a VM that does not come to run here.
+    Return,
 }
 
 /// Volumes on their way to another site.
@@ -267,7 +300,7 @@ impl Passage {
 
     async fn say(&self, step: Ask) {
         // Where nobody takes it the passage has ended, and its state says how.
-        let _ = self.ask.send(MoveInStepsRequest { step: Some(step) }).await;
+        let _ = self.ask.send(MoveInStepsRequest { step: Some(step), token: None }).await;
     }
 }
 

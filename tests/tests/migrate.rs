@@ -1,5 +1,6 @@
 //! VMs that move from host to host while they run: memory, devices and disks, and what is left of it when something goes wrong.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,8 +8,9 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use sterna_tests::guest::Guest;
 use sterna_tests::migrations::campaign::Campaign;
-use sterna_tests::migrations::hosts::Hosts;
+use sterna_tests::migrations::hosts::{Hosts, administrator};
 use sterna_tests::migrations::strike::{Moment, Victim};
+use sterna_tests::node::is_refusal;
 use sterna_tests::tool::until;
 use sterna_tests::wan::{Settings, Topology, Wan};
 
@@ -26,8 +28,7 @@ fn heavy_a_vm_moves_while_it_writes_and_goes_on_where_it_was() -> Result<()> {
     let mut guest = hosts.boot("web", &[("root", 64 * MIB), ("data", 64 * MIB)])?;
     guest.succeed("mount -t ext4 /dev/vda /mnt && echo before >/mnt/file && sync")?;
     let load = guest.start(LOAD)?;
-    let moved =
-        hosts.cluster.nodes[AMS].value(["vm", "migrate", "web", "--to", "chi"]).with_context(|| hosts.logs())?;
+    let moved = hosts.moved("web", "chi")?;
     println!("{moved}");
     ensure!(moved["end"] == "moved" && moved["node"] == "chi-1", "{moved}");
     let mut guest = guest.follow(&hosts.migrators[CHI].directory_of("web"), None)?;
@@ -140,14 +141,14 @@ fn heavy_a_vm_that_is_not_to_move_after_all_goes_on_where_it_was_and_can_move_la
     // A hook that refuses.
     let refusal = directory.path().join("told.refuse");
     std::fs::write(&refusal, "")?;
-    let refused = ams.sterna(["vm", "migrate", "web", "--to", "chi"]).run()?;
+    let refused = hosts.migrate("web", "chi").run()?;
     ensure!(refused.code()? == 1 && refused.stderr.contains("hook"), "{refused}");
     std::fs::remove_file(&refusal)?;
 
     // One who thinks better of it. So much memory is written that it does not end by itself in the meantime.
     let load = guest
         .start("while [ ! -e /run/enough ]; do dd if=/dev/urandom of=/run/noise bs=1M count=32 2>/dev/null; done")?;
-    let asked = ams.sterna(["--json", "vm", "migrate", "web", "--to", "chi"]).spawn()?;
+    let asked = hosts.migrate("web", "chi").spawn()?;
     let is_under_way =
         until(WORK_LIMIT, || Ok(hosts.vm(AMS, "web")?.is_some_and(|vm| vm["migration"]["phase"] == "bringing")))?;
     ensure!(is_under_way, "nothing is under way: {}", hosts.logs());
@@ -157,7 +158,7 @@ fn heavy_a_vm_that_is_not_to_move_after_all_goes_on_where_it_was_and_can_move_la
     ensure!(ended.code()? == 1 && ended.stdout.contains("\"kept\""), "{ended}");
     guest.succeed("touch /run/enough")?;
     guest.finish(&load, WORK_LIMIT)?;
-    let moved = ams.value(["vm", "migrate", "web", "--to", "chi"]).with_context(|| hosts.logs())?;
+    let moved = hosts.moved("web", "chi")?;
     ensure!(moved["end"] == "moved", "{moved}");
     let mut guest = guest.follow(&hosts.migrators[CHI].directory_of("web"), None)?;
     guest.expect_no_disk_error()?;
@@ -172,6 +173,55 @@ fn heavy_a_vm_that_is_not_to_move_after_all_goes_on_where_it_was_and_can_move_la
         ensure!(last("switch", role).is_some() && last("prepare", role).is_some(), "{told:?}");
     }
     guest.kill()
+}
+
+#[test]
+fn heavy_a_migration_without_a_right_token_is_refused_before_anything_moves() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let hosts = Hosts::start(directory.path(), &["ams", "chi"], None)?;
+    let ams = &hosts.cluster.nodes[AMS];
+    let mut guest = hosts.boot("web", &[("root", 64 * MIB)])?;
+    let issue = |to: &str, more: &[&str]| -> Result<PathBuf> {
+        let issue = ["vm", "token", "web", "--to", to, "--identity"];
+        let issued = ams.sterna(issue).args([&hosts.operator]).args(more).succeed()?;
+        let file = directory.path().join("token");
+        std::fs::write(&file, issued.stdout)?;
+        Ok(file)
+    };
+    let refused = |token: &Path, more: &[&str], words: &[&str]| -> Result<()> {
+        let tried = ams.sterna(["vm", "migrate", "web", "--to", "chi", "--token"]).args([token]).args(more).run()?;
+        is_refusal(&tried, 1, words)
+    };
+
+    ams.refuses(["vm", "migrate", "web", "--to", "chi"], 1, &["takes a migration token", "sterna vm token"])?;
+    let viewer = administrator(ams, directory.path(), "viewer")?;
+    let tried = ams.sterna(["vm", "migrate", "web", "--to", "chi", "--identity"]).args([&viewer]).run()?;
+    is_refusal(&tried, 1, &["viewer", "may not issue"])?;
+    refused(&issue("ams", &[])?, &[], &["to site 'ams'", "not to 'chi'"])?;
+    refused(&issue("chi", &["--from", "chi"])?, &[], &["at site 'chi'"])?;
+    refused(&issue("chi", &["--starts-in", "1h"])?, &[], &["not valid yet"])?;
+    refused(&issue("chi", &["--rate", "100Mbit"])?, &["--rate", "200Mbit"], &["allows 100Mbit"])?;
+    let brief = issue("chi", &["--expires", "1s"])?;
+    std::thread::sleep(Duration::from_secs(2));
+    refused(&brief, &[], &["has expired"])?;
+    ams.create("other", 64 * MIB)?;
+    refused(&issue("chi", &["--volume", "other"])?, &[], &["does not name it"])?;
+    let altered = issue("chi", &[])?;
+    let text = std::fs::read_to_string(&altered)?;
+    std::fs::write(&altered, text.replacen("MIG", "MUG", 1))?;
+    refused(&altered, &[], &["no migration token"])?;
+    ensure!(!hosts.migrators[CHI].directory_of("web").join("pid").exists(), "a QEMU was started at its destination");
+    let volume = ams.value(["volume", "show", "root"])?;
+    ensure!(volume["volume"]["owner"] == "ams-1", "{volume}");
+    ensure!(guest.succeed("echo here")? == "here\n", "the guest is not what it was");
+
+    // The right one.
+    let right = issue("chi", &[])?;
+    ams.sterna(["vm", "migrate", "web", "--to", "chi", "--token"])
+        .args([&right])
+        .succeed()
+        .with_context(|| hosts.logs())?;
+    guest.follow(&hosts.migrators[CHI].directory_of("web"), None)?.kill()
 }
 
 /// What hooks were told, in order.

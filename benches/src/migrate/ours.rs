@@ -1,11 +1,13 @@
 //! The move with Sterna.
 
+use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use sterna_tests::disk_server::DiskServer;
 use sterna_tests::guest::{Guest, MIGRATORS};
+use sterna_tests::migrations::hosts::administrator;
 use sterna_tests::migrator::Migrator;
 use sterna_tests::tool::Tool;
 
@@ -18,11 +20,15 @@ use crate::stage::{A, B, Stage};
 pub(super) struct Hosts {
     other: Migrator,
     _owner: Migrator,
+    /// Who issues migration tokens.
+    operator: PathBuf,
 }
 
 impl Hosts {
     pub(super) fn start(stage: &Stage<'_>) -> Result<Self> {
-        Ok(Self { other: Migrator::start(stage.other())?, _owner: Migrator::start(stage.owner())? })
+        let (other, owner) = (Migrator::start(stage.other())?, Migrator::start(stage.owner())?);
+        let operator = administrator(stage.owner(), stage.directory, "operator")?;
+        Ok(Self { other, _owner: owner, operator })
     }
 }
 
@@ -46,7 +52,9 @@ pub(super) fn measure(scene: &Scene<'_>, hosts: &Hosts, facts: &mut Facts) -> Re
     let mut report = Value::Null;
     let consoles = [home.join("console"), there.join("console")];
     let seen = scene.watch("Sterna", &mut guest, [&consoles[0], &consoles[1]], facts, |_| {
-        report = owner.value(["vm", "migrate", name, "--to", B])?;
+        let migrate = owner.sterna(["--json", "vm", "migrate", name, "--to", B, "--identity"]);
+        let ended = migrate.args([&hosts.operator]).succeed()?;
+        report = serde_json::from_str(ended.stdout.trim()).with_context(|| format!("not JSON: {ended}"))?;
         let figure = |key: &str| report[key].as_f64().with_context(|| format!("no {key}: {report}"));
         Ok(figure("downtime_us").or_else(|_| figure("stopped_us"))? / 1e3)
     })?;

@@ -14,7 +14,7 @@
 
 mod administrators;
 mod bucket;
-mod client;
+pub(crate) mod client;
 mod cluster;
 mod contents;
 mod foreign;

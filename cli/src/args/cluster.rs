@@ -152,7 +152,7 @@ pub(crate) struct OneNode {
 /// A text that is not how long a token or a certificate lasts.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("'{text}' is not a time: give a number with s, min, h or d behind it, at most {days}d")]
-struct InvalidLifetime {
+pub(super) struct InvalidLifetime {
     text: String,
     days: u64,
 }
@@ -165,7 +165,7 @@ fn administrator_lifetime(text: &str) -> Result<Duration, InvalidLifetime> {
     lifetime_up_to(LONGEST_ADMINISTRATOR, text)
 }
 
-fn lifetime_up_to(longest: Duration, text: &str) -> Result<Duration, InvalidLifetime> {
+pub(super) fn lifetime_up_to(longest: Duration, text: &str) -> Result<Duration, InvalidLifetime> {
     let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
     let seconds = UNITS.iter().find_map(|(name, seconds)| (*name == unit).then_some(*seconds));
     let seconds = seconds.zip(number.parse::<u64>().ok()).and_then(|(unit, number)| number.checked_mul(unit));

@@ -49,13 +49,18 @@ pub(crate) struct Args {
     #[arg(long, global = true, value_name = "HOST:PORT", env = "STERNA_REMOTE")]
     pub(crate) remote: Option<String>,
 
-    /// Talk to a node over the network, as the administrator of this file (sterna cluster admin create).
+    /// Talk to a node over the network, as the administrator of this file (sterna cluster admin create). With --dir, for 'vm': issue
+    /// migration tokens as that one.
     #[arg(long, global = true, value_name = "FILE", env = "STERNA_IDENTITY")]
     pub(crate) identity: Option<PathBuf>,
 
     /// What --dir, --remote and --identity amount to.
     #[arg(skip)]
     pub(crate) target: Option<Result<Target, NoTarget>>,
+
+    /// Whose identity signs what is to be signed.
+    #[arg(skip)]
+    pub(crate) signer: Option<PathBuf>,
 
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -67,6 +72,11 @@ impl Args {
         let matches = Self::command().get_matches();
         let mut args = Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
         let is_typed = |arg| matches.value_source(arg) == Some(ValueSource::CommandLine);
+        args.signer.clone_from(&args.identity);
+        if matches!(args.command, Command::Vm { .. }) && args.dir.is_some() {
+            // It signs, and does not say which node is meant.
+            args.identity = None;
+        }
         args.target = Some(target::choose(
             args.dir.take().map(|dir| (dir, is_typed("dir"))),
             args.identity.take().map(|identity| (identity, is_typed("identity"))),

@@ -13,6 +13,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use sterna_consensus::MetadataConfig;
 use sterna_migrator::hooks::Hooks;
+use sterna_migrator::token::Demand;
 use sterna_nbd_server::tls::TlsFiles;
 use sterna_storage_node::volume::StorageOptions;
 use sterna_types::ByteSize;
@@ -48,6 +49,8 @@ pub struct MigratorConfig {
     pub listen: Option<SocketAddr>,
     /// Where each VM that comes gets a directory of its own; `None` for one in the migrator's.
     pub vms: Option<PathBuf>,
+    /// Whether VMs need a token to leave and to come.
+    pub tokens: Demand,
     /// What is called at the steps of a migration.
     pub hooks: Hooks,
 }
@@ -184,6 +187,7 @@ struct ConfigFile {
 struct MigratorSection {
     listen: Option<SocketAddr>,
     vms: Option<PathBuf>,
+    tokens: Demand,
     hooks: HooksSection,
 }
 
@@ -288,7 +292,7 @@ impl ConfigFile {
 
     /// Paths begin in `directory`.
     fn migrator(&self, directory: &Path) -> Result<MigratorConfig, Wrong> {
-        let MigratorSection { listen, vms, hooks } = &self.migrator;
+        let MigratorSection { listen, vms, tokens, hooks } = &self.migrator;
         if let Some(address) = listen.filter(|address| address.ip().is_unspecified() || address.port() == 0) {
             let remedy = "other migrators are told it, so take an address of this machine, and a port";
             return Err(Wrong { key: "migrator.listen", value: format!("\"{address}\""), remedy });
@@ -299,7 +303,7 @@ impl ConfigFile {
         let HooksSection { prepare, switch, finish, .. } = hooks;
         let [prepare, switch, finish] = [prepare, switch, finish].map(in_directory);
         let hooks = Hooks { prepare, switch, finish, patience };
-        Ok(MigratorConfig { listen: *listen, vms: in_directory(vms), hooks })
+        Ok(MigratorConfig { listen: *listen, vms: in_directory(vms), tokens: *tokens, hooks })
     }
 
     fn cluster(&self) -> Result<ClusterConfig, Wrong> {
@@ -488,6 +492,7 @@ mod tests {
                 ["nbd.access", "'*' is not the DNS name", "client.example"],
             ),
             ("[nbd.access]\nweb = { write = [] }\n", ["write", "unknown field", "`read_write`"]),
+            ("[migrator]\ntokens = \"no\"\n", ["tokens", "unknown variant `no`", "`required` or `optional`"]),
             ("[nbd\n", ["[nbd", "line 1", "/data/sterna.toml"]),
         ];
         for (text, parts) in cases {

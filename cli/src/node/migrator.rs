@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `migrator/LOCK` | locked by the process that runs |
 //! | `migrator/vms`, `migrator/outgoing`, `migrator/incoming` | what it remembers ([`sterna_migrator::records`]) |
+//! | `migrator/tokens` | which migration tokens were used up here |
 //! | `migrator/run/NAME` | of a VM that has come here: its sockets, and what its QEMU says |
 //! | `migrator.sock` | where it is asked for something on its host |
 
@@ -21,6 +22,7 @@ use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use sterna_migrator::host::{Host, MigrationsService};
 use sterna_migrator::service::VmsService;
+use sterna_migrator::token::Admission;
 use sterna_migrator::vms::{HostSettings, Vms};
 use sterna_migrator::volumes::{Node, NodeError};
 use sterna_proto::migrator::migrations_server::MigrationsServer;
@@ -83,7 +85,8 @@ async fn serve(directory: &Path, json: bool) -> Result<()> {
     );
     let vms = config.vms.unwrap_or_else(|| own.join("run"));
     let hooks = Arc::new(config.hooks);
-    let settings = HostSettings { migrator: own, vms, nbd_socket: root.join(NBD_SOCKET), hooks };
+    let admission = Admission::open(&own, tls.clone(), config.tokens)?;
+    let settings = HostSettings { migrator: own, vms, nbd_socket: root.join(NBD_SOCKET), hooks, admission };
     let vms = Vms::open(settings.clone(), node.clone(), tls.clone()).map_err(anyhow::Error::new)?;
     let host = Host::open(settings, node, Arc::clone(&vms))?;
     vms.resume()?;

@@ -14,7 +14,7 @@
 //!   left of volumes that others have now.
 //! * `bucket`: what is kept besides in an S3-compatible bucket.
 //! * `admin`: what administrators ask for.
-//! * `migrator`: what runs beside a node on a host of VMs.
+//! * `migrator`: what runs beside a node on a host of VMs. `migration`: whether volumes may move with one of them.
 //!
 //! Nothing here knows a format of the engine or a message of Raft; each part is asked for what it promises.
 
@@ -37,6 +37,7 @@ mod imports;
 mod init;
 mod join;
 mod link_limits;
+mod migration;
 pub(crate) mod migrator;
 mod mirrors;
 pub mod nbd_access;

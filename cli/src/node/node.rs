@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 use sterna_consensus::session::Lease;
 use sterna_consensus::state::volume::{Volume as VolumeEntry, VolumeFormat, VolumeState};
 use sterna_consensus::{Metadata, MetadataNode};
+use sterna_migrator::token::Demand;
 use sterna_runtime::work::blocking;
 use sterna_storage_node::chunking::ChunkingParameters;
 use sterna_storage_node::volume::VolumeSpec;
@@ -77,6 +78,8 @@ pub(super) struct Node {
     pub(super) bucket: Option<Arc<BucketLink>>,
     /// Where the migrator beside it listens to others, if there is to be one.
     pub(super) migrator: Option<SocketAddr>,
+    /// Whether volumes that move with a VM need a token.
+    pub(super) tokens: Demand,
     /// The volumes that are being filled.
     pub(super) imports: Arc<Imports>,
     /// When it was started.
@@ -111,6 +114,8 @@ pub(super) struct Foundations {
     pub(super) bucket: Option<BucketLink>,
     /// Where the migrator beside it listens to others.
     pub(super) migrator: Option<SocketAddr>,
+    /// Whether volumes that move with a VM need a token.
+    pub(super) tokens: Demand,
     /// What keeps its data from being used by two processes; `None` where it cannot be: in a simulation.
     pub(super) lock: Option<DataDirectory>,
 }
@@ -141,6 +146,7 @@ impl Node {
                 background,
                 bucket,
                 migrator: config.migrator.listen,
+                tokens: config.migrator.tokens,
                 lock: Some(directory),
             })),
             Err(error) => {
@@ -163,6 +169,7 @@ impl Node {
             background,
             bucket,
             migrator,
+            tokens,
             lock,
         } = foundations;
         let (storage, lease) = (Arc::clone(&engine.storage), Arc::<Lease>::default());
@@ -189,6 +196,7 @@ impl Node {
             pace: Pace::default(),
             bucket: bucket.map(Arc::new),
             migrator,
+            tokens,
             imports: Arc::default(),
             started: Instant::now(),
             stopping: CancellationToken::new(),

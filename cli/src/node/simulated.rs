@@ -14,6 +14,7 @@ use sterna_consensus::state::outcome::Outcome;
 use sterna_consensus::state::token::Digest;
 use sterna_consensus::state::volume::UnixTime;
 use sterna_consensus::{Metadata, MetadataConfig, MetadataNode};
+use sterna_migrator::token::Demand;
 use sterna_nbd_server::Client;
 use sterna_runtime::chance;
 use sterna_storage_node::chunk_store::index::Index;
@@ -176,6 +177,7 @@ impl SimulatedNode {
             background: Background::on(&Handle::current()),
             bucket: None,
             migrator: None,
+            tokens: Demand::default(),
             lock: None,
         });
         let listener = Listener::start_simulated(address, peers::listener(&node)).await;

@@ -85,6 +85,9 @@ pub(crate) const TEMPLATE: &str = r#"# The settings of this node. What is not se
 #listen = "10.77.0.1:7402"
 # Where each VM that comes here gets a directory, for its sockets: absolute, or beginning in this directory.
 #vms = "migrator/run"
+# Whether a VM needs a token to leave this host or to come to it, which an operator issues (sterna vm token): "required" or "optional". One that
+# is given has to be right in any case.
+#tokens = "required"
 # Programs that are called at the steps of a migration, with JSON on standard input (docs/migration.md): before anything is moved, at both hosts,
 # where failing refuses it; as the VM comes to run at its new host; and once all is over.
 #[migrator.hooks]

@@ -6,6 +6,7 @@ use sterna_proto::migrator::{CancelMigrationRequest, MigrateVmRequest, Migration
 
 use super::Session;
 use super::client::of_migrator;
+use super::token::{self, Wanted};
 use super::views::{End, ExaminationView, ProgressView, ReportView};
 use crate::args::vm::{Migrate, OneVm};
 use crate::console::interrupt::interruptible;
@@ -21,15 +22,27 @@ enum Answer {
     Examined(ExaminationView),
 }
 
-impl Session {
+impl Session<'_> {
     pub(super) async fn migrate(&mut self, migrate: Migrate) -> Result<()> {
-        let Migrate { name, to, node, dry_run, offline } = migrate;
+        let Migrate { name, to, node, dry_run, offline, token, rate } = migrate;
+        let token = match (token, self.signer) {
+            _ if dry_run => Vec::new(),
+            (Some(file), _) => token::read(&file)?.to_bytes(),
+            (None, Some(signer)) => {
+                let wanted = Wanted { vm: &name, volumes: &[], from: None, to: &to, rate };
+                token::issue(&wanted, token::for_now(), self.target, signer).await?.to_bytes()
+            }
+            // Whether one is needed is the migrators' to say.
+            (None, None) => Vec::new(),
+        };
         let request = MigrateVmRequest {
             name: name.to_string(),
             site: to.to_string(),
             node: node.map(|node| node.to_string()).unwrap_or_default(),
             dry_run,
             is_offline: offline,
+            token,
+            rate: rate.map_or(0, |rate| rate.0),
         };
         let remains = if dry_run { NOTHING_BEGUN } else { GIVEN_UP };
         match interruptible(self.followed(request), remains).await? {

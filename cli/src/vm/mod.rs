@@ -1,12 +1,15 @@
 //! The commands about VMs, which the migrator of this host carries out, asked of it over its socket.
 //!
 //! * [`client`]: the connection.
-//! * [`migrate`]: a VM that moves, and one that is not to.
+//! * [`migrate`]: a VM that moves, and one that is not to. [`token`]: that it may.
 //! * [`views`]: what a VM, a migration and what stands against one look like, for people and for programs.
 
 mod client;
 mod migrate;
+mod token;
 mod views;
+
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use serde_json::json;
@@ -27,9 +30,13 @@ use views::VmView;
 ///
 /// # Errors
 /// What went wrong, for people: with the value, and with what to do.
-pub(crate) fn run(command: VmCommand, target: &Target, json: bool) -> Result<()> {
+pub(crate) fn run(command: VmCommand, target: &Target, signer: Option<&Path>, json: bool) -> Result<()> {
     let result = call::runtime()?.block_on(async {
-        let mut session = Session { migrator: client::connect(target).await?, output: Output::new(json) };
+        if let VmCommand::Token(token) = command {
+            return token::print(token, target, signer, json).await;
+        }
+        let migrator = client::connect(target).await?;
+        let mut session = Session { migrator, target, signer, output: Output::new(json) };
         let done = session.run(command).await;
         // What was found before it failed is told, too.
         done.and(session.output.flush())
@@ -38,12 +45,16 @@ pub(crate) fn run(command: VmCommand, target: &Target, json: bool) -> Result<()>
 }
 
 /// One command on its way.
-struct Session {
+struct Session<'a> {
     migrator: VmsClient<Channel>,
+    /// The node beside it.
+    target: &'a Target,
+    /// Who issues tokens.
+    signer: Option<&'a Path>,
     output: Output,
 }
 
-impl Session {
+impl Session<'_> {
     async fn run(&mut self, command: VmCommand) -> Result<()> {
         match command {
             VmCommand::Add(add) => self.add(add).await,
@@ -52,6 +63,7 @@ impl Session {
             VmCommand::Show(vm) => self.show(vm).await,
             VmCommand::Migrate(migrate) => self.migrate(migrate).await,
             VmCommand::Cancel(vm) => self.cancel(vm).await,
+            VmCommand::Token(_) => unreachable!("it takes no migrator, and was carried out"),
         }
     }
 

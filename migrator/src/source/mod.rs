@@ -20,7 +20,7 @@ use crate::phase::source::{Destination, Memory, OutgoingVm};
 use crate::phase::{SourceFacts, SourceStep, Verdict, Volumes, source};
 use crate::qmp::{Commands, MigrationInfo, MigrationStatus, QmpError};
 use crate::stream::return_path::Message;
-use crate::volumes::{Passage, PassageState};
+use crate::volumes::{Passage, PassageState, Purpose};
 
 use record::{End, Phase, Progress, Report};
 use sending::Sending;
@@ -256,12 +256,14 @@ impl Source {
             SourceStep::Prepare => self.prepare().await?,
             SourceStep::SendMemory => {
                 let (qmp, peer) = (self.qmp().await?, &self.setup.peer);
-                let (socket, migration) = (&self.setup.socket, self.setup.migration);
-                self.sending = Some(Sending::begin(&qmp, socket, peer, migration, self.outcome.clone()).await?);
+                let Setup { socket, migration, rate, .. } = &self.setup;
+                let told = self.outcome.clone();
+                self.sending = Some(Sending::begin(&qmp, socket, *rate, peer, *migration, told).await?);
             }
             SourceStep::BringVolumes => {
                 if self.passage.is_none() {
-                    self.passage = Some(self.setup.node.pass(&self.setup.volumes, &self.setup.to, true));
+                    let Setup { node, volumes, to, token, .. } = &self.setup;
+                    self.passage = Some(node.pass(volumes, to, Purpose::Migration(token.clone())));
                     self.is_prepared = false;
                 }
             }
@@ -306,6 +308,8 @@ impl Source {
             vm: self.setup.vm.clone(),
             from_site: self.setup.from.site.to_string(),
             from_node: self.setup.from.node.to_string(),
+            token: self.setup.token.clone(),
+            rate: self.setup.rate.map_or(0, |rate| rate.0),
         };
         let reply = self.setup.peer.calls.prepare(request).await.map_err(peer)?.into_inner();
         if !reply.obstacles.is_empty() {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sterna_proto::migrator::AskRequest;
+use sterna_types::ByteRate;
 use tokio::net::UnixListener;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
@@ -27,8 +28,8 @@ pub(super) struct Sending {
 }
 
 impl Sending {
-    /// Has QEMU send the VM's memory to `socket`, a path that is its own, and carries it to `peer`. What becomes of it there is told to
-    /// `outcome`.
+    /// Has QEMU send the VM's memory to `socket`, a path that is its own, while it runs at most at this rate, and carries it to `peer`. What
+    /// becomes of it there is told to `outcome`.
     ///
     /// # Errors
     /// [`SourceError`]; QEMU may have begun then, and fails by itself.
@@ -38,6 +39,7 @@ impl Sending {
     pub(super) async fn begin(
         qmp: &Commands,
         socket: &Path,
+        rate: Option<ByteRate>,
         peer: &Peer,
         migration: MigrationId,
         outcome: watch::Sender<Outcome>,
@@ -46,7 +48,7 @@ impl Sending {
         let _bound = Bound::at(socket).map_err(failed)?;
         let listener = UnixListener::bind(socket).map_err(failed)?;
         qmp.set_capabilities(&CAPABILITIES).await?;
-        qmp.set_parameters(serde_json::json!({ "max-bandwidth": MAX_BANDWIDTH })).await?;
+        qmp.set_parameters(serde_json::json!({ "max-bandwidth": rate.map_or(MAX_BANDWIDTH, |rate| rate.0) })).await?;
         qmp.migrate(&format!("unix:{}", socket.display())).await?;
         let accepted = timeout(SOCKET_PATIENCE, listener.accept()).await;
         let (stream, _) = accepted.map_err(|_| failed(io::ErrorKind::TimedOut.into()))?.map_err(failed)?;

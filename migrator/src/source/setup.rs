@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use sterna_proto::migrator as wire;
 use sterna_proto::migrator::migrations_client::MigrationsClient;
-use sterna_types::VolumeName;
+use sterna_types::{ByteRate, VolumeName};
 use tonic::transport::Channel;
 
 use super::record::OutgoingRecord;
@@ -25,6 +25,10 @@ pub struct Setup {
     pub vm: Option<wire::Vm>,
     /// Its volumes.
     pub volumes: Vec<VolumeName>,
+    /// What an operator allows, for all who look at it; empty where there is nothing, or nothing more is begun.
+    pub token: Vec<u8>,
+    /// How fast memory is sent at most, while the VM runs.
+    pub rate: Option<ByteRate>,
     /// Where it is.
     pub from: Place,
     /// Where it is to go.

@@ -9,6 +9,7 @@ use sterna_types::{SiteName, VmName};
 use crate::launch::process::Unreadable;
 use crate::qmp::{ConnectError, QmpError};
 use crate::records::RecordError;
+use crate::token::NotAdmitted;
 use crate::volumes::{NodeError, Place};
 
 /// Why something about a VM cannot be done.
@@ -63,6 +64,9 @@ pub enum VmError {
     /// It cannot be written down, or read.
     #[error(transparent)]
     Record(#[from] RecordError),
+    /// It may not move.
+    #[error(transparent)]
+    Token(#[from] NotAdmitted),
     /// The system has no random bytes.
     #[error(transparent)]
     Chance(#[from] NoRandomBytes),

@@ -8,7 +8,7 @@ use sterna_proto::migrator as wire;
 use tokio::time::sleep;
 
 use super::ready::Ready;
-use super::{MigrationRequest, VmError, Vms, silent};
+use super::{Order, VmError, Vms, silent};
 use crate::converge::sent_in;
 use crate::predict::{Known, Prediction, predict};
 use crate::probe::{self, Link};
@@ -19,7 +19,7 @@ impl Vms {
     /// Measures the VM and the link, which takes some seconds, and says what follows from that.
     pub(super) async fn foresee(
         &self,
-        asked: &MigrationRequest,
+        asked: &Order,
         mut ready: Ready,
         found: &FoundMigrator,
     ) -> Result<wire::Prediction, VmError> {

@@ -1,10 +1,12 @@
 //! The VMs of a host, and their migrations from it.
 //!
-//! * `known`: what is known of one. `ready`: what has to be known before it goes. `error`: why something about it cannot be done.
+//! * `known`: what is known of one. `ready`: what has to be known before it goes. `migrate`: that it goes. `error`: why something about it cannot
+//!   be done.
 
 mod error;
 mod foresee;
 mod known;
+mod migrate;
 mod ready;
 
 use std::collections::BTreeMap;
@@ -31,11 +33,13 @@ use crate::records::Records;
 use crate::source::Source;
 use crate::source::record::{End, OutgoingRecord, Progress, Report};
 use crate::source::setup::{Peer, Setup};
+use crate::token::Admission;
 use crate::volumes::{FoundMigrator, Node, NodeError, Place};
 
 pub use error::VmError;
 pub use known::{Ended, Told, Watched};
 use known::{Known, Running};
+pub use migrate::Order;
 
 /// What is remembered of a VM of this host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,19 +49,6 @@ pub struct VmRecord {
     pub qmp: PathBuf,
     /// The volumes that are its disks.
     pub volumes: Vec<String>,
-}
-
-/// What is asked for: a VM that is to move.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MigrationRequest {
-    /// The VM.
-    pub vm: VmName,
-    /// Where it is to go on.
-    pub site: SiteName,
-    /// Which of the site's nodes; whichever has a migrator beside it where it is not named.
-    pub node: Option<NodeName>,
-    /// Whether it is stopped before any of its memory is sent.
-    pub is_offline: bool,
 }
 
 /// What is so on this host.
@@ -71,6 +62,8 @@ pub struct HostSettings {
     pub nbd_socket: PathBuf,
     /// What is called at the steps of a migration.
     pub hooks: Arc<Hooks>,
+    /// Who lets migrations from and to it begin.
+    pub admission: Admission,
 }
 
 /// The VMs of a host.
@@ -125,7 +118,7 @@ impl Vms {
             let volumes: Result<Vec<VolumeName>, _> = vm.volumes.iter().map(|volume| volume.parse()).collect();
             let monitor = Monitor::at(&vm.qmp);
             tracing::warn!(vm = %name, %migration, to = %found.place, "a migration was under way when this migrator ended; it is brought to an end");
-            self.begin(&name, self.setup(migration, None, volumes?, monitor, &found, record));
+            self.begin(&name, self.setup(migration, volumes?, monitor, &found, record));
         }
         Ok(())
     }
@@ -215,7 +208,7 @@ impl Vms {
     ///
     /// # Cancel safety
     /// Dropped, it changes nothing.
-    pub async fn examine(&self, asked: &MigrationRequest) -> Result<wire::ExamineReply, VmError> {
+    pub async fn examine(&self, asked: &Order) -> Result<wire::ExamineReply, VmError> {
         let (found, ready) = self.get_ready(asked).await?;
         let mut peer = self.peer(&found);
         let request = wire::ExamineRequest { vm: Some(ready.vm.clone()) };
@@ -225,45 +218,6 @@ impl Vms {
         let prediction = foreseen
             .inspect_err(|error| tracing::info!(vm = %asked.vm, %error, "what its migration would take is not known"));
         Ok(wire::ExamineReply { obstacles, prediction: prediction.ok() })
-    }
-
-    /// Begins to move a VM.
-    ///
-    /// # Errors
-    /// [`VmError`]. What stands against it is in the second part, and nothing was begun then either.
-    ///
-    /// # Cancel safety
-    /// Dropped, it has begun or not.
-    pub async fn migrate(
-        self: &Arc<Self>,
-        asked: &MigrationRequest,
-    ) -> Result<Result<Watched, Vec<wire::Obstacle>>, VmError> {
-        let name = &asked.vm;
-        let (found, ready) = self.get_ready(asked).await?;
-        if !ready.obstacles.is_empty() {
-            return Ok(Err(ready.obstacles));
-        }
-        let migration = MigrationId::random()?;
-        let from = self.node.place();
-        let record = OutgoingRecord {
-            vm: name.to_string(),
-            from_site: from.site.to_string(),
-            site: found.place.site.to_string(),
-            node: found.place.node.to_string(),
-            node_id: found.node.0,
-            address: found.address.to_string(),
-            is_stopped: false,
-            is_ended: false,
-        };
-        let setup = self.setup(migration, Some(ready.vm), ready.volumes, ready.monitor, &found, record);
-        let setup = Setup { is_offline: asked.is_offline, ..setup };
-        let mut known = self.known();
-        let vm = known.get_mut(name).ok_or_else(|| VmError::Unknown(name.clone()))?;
-        if let Some(running) = &vm.migration {
-            return Err(VmError::Moving(name.clone(), running.to.clone()));
-        }
-        drop(known);
-        Ok(Ok(self.begin(name, setup)))
     }
 
     /// Has a migration given up, as far as that is open.
@@ -282,10 +236,10 @@ impl Vms {
         Ok(running.watched.clone())
     }
 
+    /// What a migration is about of which there is nothing but its record.
     fn setup(
         &self,
         migration: MigrationId,
-        vm: Option<wire::Vm>,
         volumes: Vec<VolumeName>,
         monitor: Monitor,
         found: &FoundMigrator,
@@ -293,8 +247,10 @@ impl Vms {
     ) -> Setup {
         Setup {
             migration,
-            vm,
+            vm: None,
             volumes,
+            token: Vec::new(),
+            rate: None,
             from: self.node.place().clone(),
             to: found.place.clone(),
             is_offline: false,

@@ -5,7 +5,7 @@ use std::path::Path;
 use sterna_proto::migrator as wire;
 use sterna_types::{VmName, VolumeName};
 
-use super::{MigrationRequest, VmError, VmRecord, Vms};
+use super::{Order, VmError, VmRecord, Vms};
 use crate::examine::{Expected, at_source};
 use crate::launch::process::Started;
 use crate::monitor::Monitor;
@@ -25,8 +25,8 @@ pub(super) struct Ready {
 
 impl Vms {
     /// Finds out all about a VM that is to go, and who is to take it.
-    pub(super) async fn get_ready(&self, asked: &MigrationRequest) -> Result<(FoundMigrator, Ready), VmError> {
-        let MigrationRequest { vm: name, site, node, .. } = asked;
+    pub(super) async fn get_ready(&self, asked: &Order) -> Result<(FoundMigrator, Ready), VmError> {
+        let Order { vm: name, site, node, .. } = asked;
         let told = self.told(name)?;
         let record = told.record.ok_or_else(|| VmError::Unknown(name.clone()))?;
         if let Some((to, _)) = told.migration {

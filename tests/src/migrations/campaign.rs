@@ -106,7 +106,7 @@ impl Round {
         until(WORK_LIMIT, || Ok(said_in(&hosts.home(&self.name)) > 3))?;
         let end = if self.moment.is_source { SOURCE } else { DESTINATION };
         let mut tail = Tail::of(&hosts.migrators[end].log_path())?;
-        let asked = hosts.cluster.nodes[SOURCE].sterna(["vm", "migrate", &self.name, "--to", "chi"]).spawn()?;
+        let asked = hosts.migrate(&self.name, "chi").spawn()?;
         let (step, vm) = (format!("step={}", self.moment.step), hosts.migrators[DESTINATION].directory_of(&self.name));
         let watch = thread::spawn({
             let vm = vm.clone();

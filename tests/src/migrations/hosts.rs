@@ -4,13 +4,25 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde_json::Value;
 
 use crate::cluster::{Cluster, Options};
 use crate::guest::{Builder, Guest, MIGRATORS};
 use crate::migrator::Migrator;
+use crate::node::Node;
+use crate::tool::Tool;
 use crate::wan::Wan;
+
+/// Makes the identity of an administrator of this role, in a file of this directory.
+///
+/// # Errors
+/// The node refuses it.
+pub fn administrator(node: &Node, directory: &Path, role: &str) -> Result<PathBuf> {
+    let file = directory.join(format!("{role}.pem"));
+    node.sterna(["cluster", "admin", "create", role, "--role", role, "--out"]).args([&file]).succeed()?;
+    Ok(file)
+}
 
 /// Hosts. Dropping them ends all that runs there.
 pub struct Hosts {
@@ -18,6 +30,8 @@ pub struct Hosts {
     pub migrators: Vec<Migrator>,
     /// The nodes, of which the first is where guests are booted.
     pub cluster: Cluster,
+    /// The identity of an operator, who issues migration tokens.
+    pub operator: PathBuf,
     directory: PathBuf,
 }
 
@@ -43,7 +57,23 @@ impl Hosts {
         let options = Options { migrators: true, wan, settings, ..Options::default() };
         let cluster = Cluster::start_as(directory, sites, options)?;
         let migrators = cluster.nodes.iter().map(Migrator::start).collect::<Result<_>>()?;
-        Ok(Self { migrators, cluster, directory: directory.to_owned() })
+        let operator = administrator(&cluster.nodes[0], directory, "operator")?;
+        Ok(Self { migrators, cluster, operator, directory: directory.to_owned() })
+    }
+
+    /// `sterna vm migrate`, at the first host, of a VM to the site `to`, by the word of an operator.
+    pub fn migrate(&self, vm: &str, to: &str) -> Tool {
+        let migrate = ["--json", "vm", "migrate", vm, "--to", to, "--identity"];
+        self.cluster.nodes[0].sterna(migrate).args([&self.operator])
+    }
+
+    /// The same, to its end: the report.
+    ///
+    /// # Errors
+    /// It has not moved, with what the migrators have logged.
+    pub fn moved(&self, vm: &str, to: &str) -> Result<Value> {
+        let ended = self.migrate(vm, to).succeed().with_context(|| self.logs())?;
+        serde_json::from_str(ended.stdout.trim()).with_context(|| format!("not JSON: {ended}"))
     }
 
     /// A small guest at the first host that is called `vm`, with new volumes of these names and sizes, each with a file system, and known

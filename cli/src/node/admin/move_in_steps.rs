@@ -36,11 +36,11 @@ pub(super) fn run(
 ) -> Response<Replies<admin::MoveVolumesReply>> {
     let own = Arc::clone(node);
     long_work(node, move |mut reporter| async move {
-        let request = match steps.message().await?.and_then(|first| first.step) {
-            Some(Asked::Bring(request)) => request,
+        let (request, token) = match steps.message().await? {
+            Some(admin::MoveInStepsRequest { step: Some(Asked::Bring(request)), token }) => (request, token),
             _ => return Err(Status::invalid_argument("the first message says what is to move, and where")),
         };
-        let moving = Moving::new(&own, &request).await?;
+        let moving = Moving::new(&own, &request, token).await?;
         let mut caller = Caller { steps, replies: reporter.sender(), stopping: own.stopping.clone() };
         let progress = |done_bytes| {
             let progress = admin::Progress { done_bytes, total_bytes: 0 };

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use sterna_consensus::Metadata;
 use sterna_consensus::state::volume::Volume as VolumeEntry;
+use sterna_migrator::token::Stage;
 use sterna_proto::admin;
 use sterna_proto::admin::move_volumes_reply::Step;
 use sterna_types::{NodeId, SiteName, VolumeId, VolumeName};
@@ -19,6 +20,7 @@ use super::status::IntoStatus;
 use super::work::{Replies, long_work, to_the_end};
 use crate::args::values::Requirement;
 use crate::node::handoff::{self, Given, PreCopied, pre_copy, prepare};
+use crate::node::migration;
 use crate::node::node::Node;
 use crate::node::volumes::{HeldSlot, OpenVolume};
 
@@ -44,7 +46,7 @@ pub(super) async fn move_volumes(
     gone: impl Future<Output = ()>,
     progress: impl FnMut(u64),
 ) -> Result<admin::MoveResult, Status> {
-    let moving = Moving::new(node, &request).await?;
+    let moving = Moving::new(node, &request, None).await?;
     let brought = tokio::select! {
         brought = moving.bring(progress) => brought?,
         () = gone => return Err(Status::cancelled("nothing has moved: it was told to stop while it brought what has to be there")),
@@ -61,16 +63,21 @@ pub(super) struct Moving {
     to_name: String,
     site: SiteName,
     require: Requirement,
+    token: Option<Vec<u8>>,
     /// What was brought there, in bytes.
     pre_copied_bytes: AtomicU64,
 }
 
 impl Moving {
-    /// What is asked for.
+    /// What is asked for. Volumes that move with a VM do so by its token, which is looked at before anything else.
     ///
     /// # Errors
-    /// It cannot be: something is not known, or not here.
-    pub(super) async fn new(node: &Arc<Node>, request: &admin::MoveVolumesRequest) -> Result<Self, Status> {
+    /// It cannot be: something is not known, or not here, or not allowed.
+    pub(super) async fn new(
+        node: &Arc<Node>,
+        request: &admin::MoveVolumesRequest,
+        token: Option<Vec<u8>>,
+    ) -> Result<Self, Status> {
         let site: SiteName = parsed(&request.site)?;
         let require: Requirement = parsed(&request.require)?;
         let names = request.volumes.iter().map(|name| parsed(name)).collect::<Result<Vec<VolumeName>, _>>()?;
@@ -85,9 +92,14 @@ impl Moving {
                 "site '{site}' is where this node is, which owns what is to move"
             )));
         }
+        if let Some(token) = &token {
+            let epochs = entries.iter().map(|entry| (entry.id, entry.epoch)).collect();
+            migration::check(node, token, &epochs, &node.identity.site, &site, Stage::Beginning)?;
+        }
         let names: Vec<_> = entries.iter().map(|entry| (entry.id, entry.name.clone())).collect();
         let to_name = node_name(&metadata, to);
-        Ok(Self { node: Arc::clone(node), names, to, to_name, site, require, pre_copied_bytes: AtomicU64::new(0) })
+        let (node, pre_copied_bytes) = (Arc::clone(node), AtomicU64::new(0));
+        Ok(Self { node, names, to, to_name, site, require, token, pre_copied_bytes })
     }
 
     /// How much was brought, in bytes, by all calls of [`Moving::bring`].
@@ -138,11 +150,11 @@ impl Moving {
     {
         to_the_end(async move {
             let pre_copied_bytes = self.pre_copied_bytes();
-            let Self { node, names, to, to_name, site, .. } = self;
+            let Self { node, names, to, to_name, site, token, .. } = self;
             let ready = admin::MoveReady { pre_copied_bytes, node: to_name.clone(), site: site.to_string() };
             let given = hold(&node, &names).await?.into_iter().map(|(entry, open, slot)| Given::new(entry, open, slot));
             let failed = |error: anyhow::Error| Status::failed_precondition(format!("{error:#}"));
-            let prepared = prepare(Arc::clone(&node), given.collect(), to).await.map_err(failed)?;
+            let prepared = prepare(Arc::clone(&node), given.collect(), to, token).await.map_err(failed)?;
             if let Err(status) = word(ready).await {
                 prepared.abort().await;
                 return Err(status);

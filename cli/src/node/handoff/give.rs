@@ -81,7 +81,7 @@ pub(super) enum End {
 /// # Cancel safety
 /// Not cancel safe: run it in a task of its own.
 pub(in crate::node) async fn give(node: Arc<Node>, given: Vec<Given>, to: NodeId) -> Result<Handed> {
-    prepare(node, given, to).await?.release().await
+    prepare(node, given, to, None).await?.release().await
 }
 
 /// Volumes of which everything slow is done: what is left is one message. They stay in their slots, and their clients read and write as
@@ -90,20 +90,25 @@ pub(in crate::node) async fn give(node: Arc<Node>, given: Vec<Given>, to: NodeId
 /// Who drops it has the handoffs aborted a little later, as those that nobody sees to.
 pub(in crate::node) struct Prepared(Giver);
 
-/// Steps 1 to 3.
+/// Steps 1 to 3. Of volumes that move with a VM its token goes along, which is empty where it has none.
 ///
 /// # Errors
 /// Why `to` does not take them; then the handoffs are aborted.
 ///
 /// # Cancel safety
 /// Not cancel safe: run it in a task of its own.
-pub(in crate::node) async fn prepare(node: Arc<Node>, given: Vec<Given>, to: NodeId) -> Result<Prepared> {
+pub(in crate::node) async fn prepare(
+    node: Arc<Node>,
+    given: Vec<Given>,
+    to: NodeId,
+    token: Option<Vec<u8>>,
+) -> Result<Prepared> {
     let hands = take_in_hand(&node, &given)?;
     let giver = Giver { passings: given.iter().map(passing_of).collect(), node, to, given, _hands: hands };
     giver.seal().await?;
     giver.begin().await?;
     let ready = async {
-        giver.prepare().await?;
+        giver.prepare(token).await?;
         // What was written while that was on its way.
         giver.seal().await
     };
@@ -186,7 +191,7 @@ impl Giver {
     }
 
     /// Step 3.
-    async fn prepare(&self) -> Result<()> {
+    async fn prepare(&self, token: Option<Vec<u8>>) -> Result<()> {
         let volumes = self.passings.iter().map(|passing| passing.to_message()).collect();
         let heat = |given: &Given| {
             let (id, volume) = (given.entry.id, &given.open.volume);
@@ -195,7 +200,7 @@ impl Giver {
         let heat = self.given.iter().map(heat).collect();
         let mut client = client(&self.node, self.to)?;
         tell("prepare", self.to);
-        let asked = timeout(ANSWER_PATIENCE, client.prepare(PrepareRequest { volumes, heat })).await;
+        let asked = timeout(ANSWER_PATIENCE, client.prepare(PrepareRequest { volumes, heat, token })).await;
         let obstacle = match asked {
             Ok(Ok(reply)) => reply.into_inner().obstacle,
             Ok(Err(status)) => status.message().to_owned(),

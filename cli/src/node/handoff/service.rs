@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use sterna_migrator::token::Stage;
 use sterna_proto::node::handoff_server::{Handoff, HandoffServer};
 use sterna_proto::node::{
     AskReply, AskRequest, BlockRange, FetchTailReply, FetchTailRequest, FindMigratorReply, FindMigratorRequest,
@@ -11,7 +12,7 @@ use sterna_runtime::work::blocking;
 use sterna_storage_node::chunking::ChunkingParameters;
 use sterna_storage_node::volume::{Volume, VolumeSpec};
 use sterna_types::device::ReadData;
-use sterna_types::{BLOCK_SIZE, BlockDevice, ByteOffset, ByteRange, Epoch, VolumeId};
+use sterna_types::{BLOCK_SIZE, BlockDevice, ByteOffset, ByteRange, Epoch, NodeId, VolumeId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::codec::CompressionEncoding;
@@ -20,6 +21,7 @@ use tonic::{Request, Response, Status};
 use super::ask::ask;
 use super::wire::{Parts, Passing, Release, parse_use};
 use super::{pre_copy, take};
+use crate::node::migration;
 use crate::node::node::{Node, spec_of};
 use crate::node::ownership::OwnedDevice;
 
@@ -61,10 +63,13 @@ impl Handoff for HandoffService {
 
     async fn prepare(&self, request: Request<PrepareRequest>) -> Result<Response<PrepareReply>, Status> {
         let from = self.node.metadata.caller(&request)?;
-        let PrepareRequest { volumes, heat } = request.into_inner();
+        let PrepareRequest { volumes, heat, token } = request.into_inner();
         let passings = Passing::parse_all(volumes)?;
         let used = parse_use(heat, &passings)?;
-        let prepared = take::prepare(&self.node, from, &passings, used).await;
+        let prepared = match token.map_or(Ok(()), |token| allowed(&self.node, from, &passings, &token)) {
+            Ok(()) => take::prepare(&self.node, from, &passings, used).await,
+            Err(status) => Err(status),
+        };
         let obstacle = prepared.err().map(|status| status.message().to_owned()).unwrap_or_default();
         Ok(Response::new(PrepareReply { obstacle }))
     }
@@ -127,6 +132,14 @@ impl Handoff for HandoffService {
         let address = self.node.migrator.map(|address| address.to_string()).unwrap_or_default();
         Ok(Response::new(FindMigratorReply { address }))
     }
+}
+
+/// Whether volumes may come here with a VM whose token this is.
+fn allowed(node: &Node, from: NodeId, passings: &[Passing], token: &[u8]) -> Result<(), Status> {
+    let volumes = passings.iter().map(|passing| (passing.volume, passing.epoch)).collect();
+    let metadata = node.metadata.read();
+    let from = metadata.node(from).ok_or_else(|| Status::failed_precondition("this node does not know the caller"))?;
+    migration::check(node, token, &volumes, &from.site, &node.identity.site, Stage::UnderWay)
 }
 
 /// The device of a volume that this node serves, as its clients have it; it is opened where it rests.
