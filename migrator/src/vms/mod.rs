@@ -20,7 +20,7 @@ use sterna_proto::migrator as wire;
 use sterna_proto::migrator::migrations_client::MigrationsClient;
 use sterna_transport::{Channels, Lane, Tls};
 use sterna_types::names::InvalidName;
-use sterna_types::{NodeId, NodeName, SiteName, VmName, VolumeName};
+use sterna_types::{NodeId, VmName, VolumeName};
 use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
