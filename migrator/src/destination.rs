@@ -323,7 +323,7 @@ impl Destination {
         Ok(())
     }
 
-    /// Has the volumes handed to where they came from.
+    /// Has the volumes handed to where they came from, whether they have arrived here or not: what has not is there.
     async fn give_back(&self) {
         let mut passage = self.node.pass(&self.volumes, &self.from, Purpose::Return);
         let mut is_asked = false;

@@ -40,7 +40,7 @@ impl Volume {
     }
 
     /// Whether there may be one more source: after a handoff there is.
-    pub(super) fn has_room_for_source(&self) -> bool {
+    pub fn has_room_for_source(&self) -> bool {
         self.sources.len() < MAX_SOURCES
     }
 

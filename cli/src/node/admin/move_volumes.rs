@@ -234,10 +234,6 @@ async fn hold(
     let mut held = Vec::new();
     for (_, name) in ordered {
         let (mut slot, entry) = held_volume(node, &name).await?;
-        if !entry.is_hydrated() {
-            let what = format!("not all of volume '{name}' has arrived here yet: move it later");
-            return Err(Status::failed_precondition(what));
-        }
         let open = slot.volume(&spec(&entry)?).await.map_err(|error| error.about(&subject(&name)))?;
         held.push((entry, open, slot));
     }

@@ -7,11 +7,10 @@ use anyhow::{Context, Result, bail, ensure};
 use sterna_consensus::ProposeError;
 use sterna_consensus::handoff::Holder;
 use sterna_consensus::state::command::Command;
-use sterna_consensus::state::handoffs::VolumeHandoff;
-use sterna_consensus::state::outcome::Outcome;
+use sterna_consensus::state::refusal::Refusal;
 use sterna_consensus::state::volume::Volume as VolumeEntry;
 use sterna_proto::node::handoff_client::HandoffClient;
-use sterna_proto::node::{PrepareRequest, ReleaseRequest, VolumeHeat};
+use sterna_proto::node::{PrepareRequest, VolumeHeat};
 use sterna_runtime::work::blocking;
 use sterna_storage_node::volume::{Released, Volume, VolumeError};
 use sterna_transport::Lane;
@@ -21,11 +20,14 @@ use tokio::time::{Instant, timeout};
 use tonic::codec::CompressionEncoding;
 use tonic::transport::Channel;
 
+use super::end::{End, abort, deliver, handoffs};
+use super::hydrate::bring_tail;
+use super::in_hand::InHand;
 use super::pre_copy::seal;
-use super::promise::{Promise, PromiseError, may, promise};
+use super::promise::{Promise, PromiseError, may};
 use super::service::MAX_RELEASE_BYTES;
+use super::tell;
 use super::wire::{Passing, Release, TailPart};
-use super::{InHand, tell};
 use crate::node::clock::now;
 use crate::node::node::Node;
 use crate::node::volumes::{HeldSlot, OpenVolume};
@@ -62,17 +64,6 @@ pub(in crate::node) struct Handed {
     pub(in crate::node) paused: Duration,
 }
 
-/// How a handoff has ended, as the metadata says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum End {
-    /// The epoch that it begins has begun, or the volume is deleted.
-    Passed,
-    /// A later epoch has begun: somebody has gone on with it since, or in its place.
-    Overtaken,
-    /// The owner goes on with it.
-    HandedBack,
-}
-
 /// Has `to` go on with volumes, all in one moment. They stay in their slots until that node has answered, or the handoff is aborted.
 ///
 /// # Errors
@@ -103,8 +94,9 @@ pub(in crate::node) async fn prepare(
     to: NodeId,
     token: Option<Vec<u8>>,
 ) -> Result<Prepared> {
-    let hands = take_in_hand(&node, &given)?;
+    let hands = take_in_hand(&node, &given).await?;
     let giver = Giver { passings: given.iter().map(passing_of).collect(), node, to, given, _hands: hands };
+    giver.bring_tails().await?;
     giver.seal().await?;
     giver.begin().await?;
     let ready = async {
@@ -140,12 +132,20 @@ impl Prepared {
     }
 }
 
-fn take_in_hand(node: &Node, given: &[Given]) -> Result<Vec<InHand>> {
-    let take = |given: &Given| {
-        let taken = node.handoffs.take_in_hand(given.entry.id).filter(|_| given.entry.is_hydrated());
-        taken.with_context(|| format!("not all of volume '{}' has arrived here yet: move it later", given.entry.name))
-    };
-    given.iter().map(take).collect()
+/// Takes them in hand. What is fetched of them is not fetched further: only where they can be given away, so that who asks again and
+/// again does not keep them from arriving.
+async fn take_in_hand(node: &Node, given: &[Given]) -> Result<Vec<InHand>> {
+    if let Some(Given { entry, .. }) = given.iter().find(|given| !given.entry.has_room_for_source()) {
+        bail!("volume '{}': {}", entry.name, Refusal::TooManySources { volume: entry.id });
+    }
+    let mut hands = Vec::new();
+    for Given { entry, .. } in given {
+        let taken = node.handoffs.ask_for(entry.id).await;
+        hands.push(taken.with_context(|| {
+            format!("an earlier handoff of volume '{}' is still being seen to: move it a little later", entry.name)
+        })?);
+    }
+    Ok(hands)
 }
 
 /// The next handoff of a volume.
@@ -163,6 +163,21 @@ struct Giver {
 }
 
 impl Giver {
+    /// Before step 1: what has not arrived of these volumes are chunks only, which sources keep.
+    async fn bring_tails(&self) -> Result<()> {
+        for Given { entry, open, .. } in &self.given {
+            if open.volume.has_sealed_tail() {
+                continue;
+            }
+            let brought = timeout(TAIL_PATIENCE, bring_tail(&self.node, &open.volume)).await;
+            let brought = brought.map_err(anyhow::Error::from).flatten();
+            brought.with_context(|| {
+                format!("what was newest of volume '{}' has not arrived here yet: move it a little later", entry.name)
+            })?;
+        }
+        Ok(())
+    }
+
     /// Step 1: what is not sealed becomes little, under a client that writes as without one.
     async fn seal(&self) -> Result<()> {
         for Given { entry, open, .. } in &self.given {
@@ -322,102 +337,6 @@ async fn release_all(volumes: Vec<Arc<Volume>>) -> Result<Vec<(Released, Vec<Tai
     Ok(releasing.await??)
 }
 
-/// Promises never to release these, and has their handoffs ended: those that have not ended already.
-pub(super) async fn abort(node: &Arc<Node>, passings: &[Passing]) -> Result<()> {
-    let mut aborting = Vec::new();
-    for passing in passings.iter().copied() {
-        let own = Arc::clone(node);
-        if blocking(move || promise(&own, passing, Holder::may_abort)).await?? {
-            aborting.push(passing);
-        }
-    }
-    let command = Command::AbortHandoff { by: node.metadata.id(), volumes: handoffs(&aborting) };
-    match node.metadata.propose(command).await? {
-        Outcome::HandoffsEnded { refused } => {
-            for (volume, refusal) in refused {
-                // It has ended already.
-                tracing::debug!(%volume, %refusal, "a handoff was not aborted");
-            }
-            Ok(())
-        }
-        other => unreachable!("an abort has the outcome {other:?}"),
-    }
-}
-
-/// Sends releases until `to` has taken them, or their handoffs have ended: how, for each.
-///
-/// # Errors
-/// The node shuts down.
-///
-/// # Cancel safety
-/// May be dropped at any time, and called again.
-pub(super) async fn deliver(node: &Arc<Node>, to: NodeId, releases: &[Release]) -> Result<Vec<End>> {
-    let mut ends = vec![None; releases.len()];
-    let mut view = node.metadata.watch();
-    let mut told = false;
-    loop {
-        {
-            let metadata = view.borrow_and_update();
-            for (end, release) in ends.iter_mut().zip(releases) {
-                *end = end.or_else(|| end_of(metadata.volume(release.passing.volume), release.passing));
-            }
-        }
-        let left: Vec<_> =
-            releases.iter().zip(&ends).filter(|(_, end)| end.is_none()).map(|(release, _)| release).collect();
-        if left.is_empty() {
-            return Ok(ends.into_iter().flatten().collect());
-        }
-        let answer = tokio::select! {
-            () = node.stopping.cancelled() => bail!("the node is shutting down: the next start goes on with it"),
-            answer = send(node, to, &left) => answer,
-        };
-        match answer {
-            Ok(true) => {
-                for release in left {
-                    node.handoffs.note_delivered(release.passing.volume, release.passing.handoff);
-                }
-                return Ok(ends.into_iter().map(|end| end.unwrap_or(End::Passed)).collect());
-            }
-            // The metadata is about to say that it has ended.
-            Ok(false) => {}
-            Err(error) => {
-                if !std::mem::replace(&mut told, true) {
-                    tracing::warn!(node = %to, "volumes are released to it, and it does not answer; they are sent again: {error:#}");
-                }
-            }
-        }
-        tokio::select! {
-            () = node.stopping.cancelled() => {}
-            () = tokio::time::sleep(RETRY) => {}
-            changed = view.changed() => changed.context("the metadata has ended")?,
-        }
-    }
-}
-
-/// Whether they were accepted.
-async fn send(node: &Arc<Node>, to: NodeId, releases: &[&Release]) -> Result<bool> {
-    let volumes = releases.iter().map(|release| release.to_message()).collect();
-    tell("release", to);
-    let reply = timeout(ANSWER_PATIENCE, client(node, to)?.release(ReleaseRequest { volumes })).await;
-    let reply = reply.context("no answer in time")?;
-    Ok(reply.map_err(|status| anyhow::anyhow!("{}", status.message()))?.into_inner().accepted)
-}
-
-/// How a handoff has ended, if it has.
-fn end_of(entry: Option<&Arc<VolumeEntry>>, passing: Passing) -> Option<End> {
-    let Some(entry) = entry else { return Some(End::Passed) };
-    let is_under_way = entry.moving_to.is_some() && entry.last_handoff == passing.handoff;
-    match entry.epoch {
-        epoch if epoch == passing.epoch => (!is_under_way).then_some(End::HandedBack),
-        epoch if epoch == passing.epoch.next() => Some(End::Passed),
-        _ => Some(End::Overtaken),
-    }
-}
-
-fn handoffs(passings: &[Passing]) -> Vec<VolumeHandoff> {
-    passings.iter().map(|&Passing { volume, handoff, .. }| VolumeHandoff { volume, handoff }).collect()
-}
-
 pub(super) fn client(node: &Node, to: NodeId) -> Result<HandoffClient<Channel>> {
     let channels = node.metadata.channels().context("this node has no network: set 'listen' in sterna.toml")?;
     let client = HandoffClient::new(channels.channel(to, Lane::Control));
@@ -428,7 +347,8 @@ pub(super) fn client(node: &Node, to: NodeId) -> Result<HandoffClient<Channel>> 
 /// 1 Gbit/s.
 const CARRIED_BYTES: u64 = 64 << 10;
 /// A round trip around the world, and whatever the other node's disk is doing.
-const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
 /// How long whoever has asked for it waits for what goes on by itself.
 const DELIVERY_PATIENCE: Duration = Duration::from_secs(30);
-const RETRY: Duration = Duration::from_millis(500);
+/// What has come by then stays, for the next attempt.
+const TAIL_PATIENCE: Duration = Duration::from_secs(30);

@@ -21,18 +21,34 @@
 //! `sterna_consensus::handoff`; that there is one promise about a handoff, and what it is on the disk, by [`promise`].
 //!
 //! * `pre_copy`: bringing what is hot there before all that.
-//! * `give`: the steps of A. `take`: those of B, and `service`: how it hears of them.
+//! * `give`: the steps of A, and `end`: how they end. `take`: those of B, and `service`: how it hears of them.
 //! * `settle`: what is left to do of handoffs that nobody sees to any more, such as those of an earlier run.
 //! * `standby`: what clients have of a volume where it is not served, and `ask`: giving it to where one of them writes.
 //! * `supply`: bringing what a guest needs and is not here, each chunk once (`in_flight`). `hydrate`: bringing all the rest, 10 to 11.
 //! * `wire`: what A and B tell each other.
 //!
-//! Whoever sees to a handoff of a volume, or fetches all of it, has it in hand ([`Handoffs::take_in_hand`]): nobody else does meanwhile.
+//! Whoever sees to a handoff of a volume, or fetches all of it, has it in hand ([`Handoffs::take_in_hand`]): nobody else does meanwhile, and
+//! who fetches gives way to who gives it away (`in_hand`).
+//!
+//! # A volume that has not arrived
+//!
+//! A may give away a volume of which it lacks something itself, also to where it came from, as when a migration is given up in the middle.
+//! Before step 1 it sees to it that all of the tail that it was given is in a root of its own (steps 1 and 2 of `hydrate`), so that what it
+//! lacks are chunks only. Each of those is kept, under the root that it has released, by a node that the metadata names among the volume's
+//! sources; with step 9 A is one of them. So:
+//!
+//! * blocks are asked of one node, the last to release the volume, and chunks of all the sources;
+//! * what a node has kept of a volume that comes back to it, beside chunks, is not needed any more when step 3 removes it: who hands the
+//!   volume over has sealed it;
+//! * nobody forgets anything before step 11, by whoever owns the volume then, and a volume has so many sources at most
+//!   (`sterna_consensus::limits::MAX_SOURCES`).
 
 mod ask;
+mod end;
 mod give;
 mod hydrate;
 mod in_flight;
+mod in_hand;
 mod pre_copy;
 mod promise;
 mod service;
@@ -42,7 +58,7 @@ mod supply;
 mod take;
 mod wire;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use sterna_consensus::state::ownership::HandoffNumber;
@@ -50,6 +66,7 @@ use sterna_runtime::BootTime;
 use sterna_types::{NodeId, VolumeId};
 use tokio::sync::Notify;
 
+use self::in_hand::{Hands, InHand};
 pub(super) use give::{Given, prepare};
 pub(super) use pre_copy::{PreCopied, pre_copy};
 pub(super) use promise::Promises;
@@ -61,7 +78,7 @@ pub(super) use supply::Supplier;
 /// The handoffs of a node that somebody sees to.
 #[derive(Debug, Default)]
 pub(super) struct Handoffs {
-    in_hand: Arc<Mutex<BTreeSet<VolumeId>>>,
+    hands: Arc<Hands>,
     /// Those that this node has released, and the other one has said that it has: the metadata is about to know it.
     delivered: Mutex<BTreeMap<VolumeId, HandoffNumber>>,
     news: Notify,
@@ -69,18 +86,15 @@ pub(super) struct Handoffs {
     accepted: Notify,
 }
 
-/// The right to see to a volume's handoff, for as long as it lives.
-#[derive(Debug)]
-pub(super) struct InHand {
-    volume: VolumeId,
-    all: Arc<Mutex<BTreeSet<VolumeId>>>,
-}
-
 impl Handoffs {
     /// The right to see to a volume's handoff; `None` where somebody has it.
     pub(super) fn take_in_hand(&self, volume: VolumeId) -> Option<InHand> {
-        let is_free = self.in_hand.lock().unwrap_or_else(PoisonError::into_inner).insert(volume);
-        is_free.then(|| InHand { volume, all: Arc::clone(&self.in_hand) })
+        self.hands.take(volume)
+    }
+
+    /// The same for who wants to give the volume away, once who fetches it has given way; `None` where somebody has it for long.
+    async fn ask_for(&self, volume: VolumeId) -> Option<InHand> {
+        self.hands.ask_for(volume).await
     }
 
     /// Notes that the other node has said that it has a volume.
@@ -114,10 +128,4 @@ impl Handoffs {
 fn tell(what: &'static str, to: NodeId) {
     let at_ns = BootTime::now().nanoseconds();
     tracing::debug!(target: "sterna::handoff", what, to = to.0, at_ns, "sends");
-}
-
-impl Drop for InHand {
-    fn drop(&mut self) {
-        self.all.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.volume);
-    }
 }

@@ -25,6 +25,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tonic::{Status, Streaming};
 
 use super::give::client;
+use super::hydrate;
 use super::supply::Sources;
 use super::tell;
 use super::wire::{MAX_PARTS, Parts};
@@ -110,10 +111,10 @@ async fn round(
     bail!("what has to be there cannot be brought there: the call has ended");
 }
 
-/// Seals a volume until little of it is not: under a client that writes as without one.
+/// Seals a volume until little of it is not: under a client that writes as without one. What it lacks for that is fetched.
 ///
 /// # Errors
-/// It cannot be sealed.
+/// It cannot be sealed, or what is lacking for that does not come.
 ///
 /// # Cancel safety
 /// May be dropped at any time; a seal that runs goes on.
@@ -122,8 +123,8 @@ pub(super) async fn seal(node: &Arc<Node>, volume: &Arc<Volume>, name: &VolumeNa
         if volume.status().unsealed_bytes <= LITTLE_BYTES {
             break;
         }
-        let volume = Arc::clone(volume);
-        let sealed = node.background.upkeep(move || volume.seal()).await.context("a seal panicked")?;
+        let sources = Sources::of(&node.metadata.read(), volume.id(), node.metadata.id());
+        let sealed = hydrate::seal(node, volume, &sources).await;
         sealed.with_context(|| format!("volume '{name}' cannot be sealed"))?;
     }
     Ok(())

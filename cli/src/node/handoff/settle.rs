@@ -23,10 +23,11 @@ use sterna_runtime::work::blocking;
 use sterna_types::{NodeId, VolumeId};
 use tokio::task::JoinSet;
 
-use super::InHand;
-use super::give::{End, abort, deliver};
+use super::end::{End, abort, deliver};
 use super::hydrate::hydrate;
+use super::in_hand::InHand;
 use super::promise::promise;
+use super::take::make_room;
 use super::wire::{Passing, Release};
 use crate::node::clock::now;
 use crate::node::node::{Node, spec_of};
@@ -109,15 +110,18 @@ fn due(metadata: &Metadata, entry: &VolumeEntry, own: NodeId) -> Option<Task> {
     }
 }
 
-async fn carry_out(node: Arc<Node>, volume: VolumeId, task: Task, _in_hand: InHand) {
+async fn carry_out(node: Arc<Node>, volume: VolumeId, task: Task, in_hand: InHand) {
     let done = match task {
         Task::SettleGiven { to } => settle_given(&node, volume, to).await,
         Task::SettleTaken => settle_taken(&node, volume).await,
-        Task::Hydrate => hydrate(&node, volume).await,
+        Task::Hydrate => hydrate(&node, volume, &in_hand).await,
     };
     if let Err(error) = done {
         tracing::warn!(%volume, ?task, "a handoff does not come further for now: {error:#}");
-        tokio::time::sleep(RETRY).await;
+        tokio::select! {
+            () = tokio::time::sleep(RETRY) => {}
+            () = in_hand.asked_for() => {}
+        }
     }
 }
 
@@ -182,7 +186,11 @@ async fn settle_taken(node: &Arc<Node>, id: VolumeId) -> Result<()> {
             }
             let own = Arc::clone(node);
             // Nobody accepts it meanwhile.
-            let _slot = node.volumes.hold(id).await;
+            let mut slot = node.volumes.hold(id).await;
+            // What this node has released itself, earlier, it knows by its last promise only. One that was taken over is known by that.
+            if let Err(status) = make_room(node, &mut slot, &entry).await {
+                tracing::debug!(volume = %entry.name, "what is left of an earlier epoch stays: {}", status.message());
+            }
             if !blocking(move || promise(&own, passing, Holder::may_decline)).await?? {
                 return Ok(());
             }

@@ -52,9 +52,12 @@ pub(super) async fn prepare(
     Ok(())
 }
 
-/// Removes what this node still has of the volume from an epoch in which it owned it, beside chunks: the owner has all of that,
-/// or would not give it away.
-async fn make_room(node: &Arc<Node>, slot: &mut HeldSlot, entry: &VolumeEntry) -> Result<(), Status> {
+/// Removes what this node still has of the volume from an epoch in which it owned it, beside chunks: the owner has all of that in a root,
+/// or would not give the volume away. Chunks that the owner lacks stay, as what was under the root that this node has released.
+///
+/// # Errors
+/// What it has was taken over, and is not settled yet; or it cannot be removed.
+pub(super) async fn make_room(node: &Arc<Node>, slot: &mut HeldSlot, entry: &VolumeEntry) -> Result<(), Status> {
     let (storage, id) = (Arc::clone(&node.engine.storage), entry.id);
     let reading = Arc::clone(&storage);
     let kept = blocking(move || reading.kept(id)).await.map_err(failed)?.map_err(failed)?;
