@@ -42,7 +42,8 @@ pub const MAX_SUPERSEDED: usize = 16;
 /// The most volumes that are handed over together: more disks than virtual machines have.
 pub const MAX_VOLUMES_PER_HANDOFF: usize = 64;
 
-/// How often a volume is handed over before an owner of it has fetched everything; then it stays until one has. Each of those who have
+/// How often a volume is handed over before an owner of it has fetched everything; then it stays until one has: four migrations that were
+/// given up in their last moment, one right after the other. Each of those who have
 /// handed it over may be the only one that has a chunk, and none of them may go meanwhile.
 pub const MAX_SOURCES: usize = 8;
 

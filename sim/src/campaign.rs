@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 
-use crate::cluster::Cared;
+use crate::cluster::{Cared, HandedOn};
 use crate::ended::Ended;
 use crate::run;
 
@@ -40,6 +40,8 @@ pub struct Report {
     pub in_sync: u64,
     /// How often its owner has handed a volume over, as that was answered.
     pub handoffs: u64,
+    /// How many of those volumes had not all arrived there.
+    pub handed_on: HandedOn,
     /// What administrators have done.
     pub cared: Cared,
     /// How long it took.
@@ -56,6 +58,7 @@ impl Report {
         self.takeovers += u64::from(ended.takeovers);
         self.in_sync += u64::from(ended.in_sync);
         self.handoffs += u64::from(ended.handoffs);
+        self.handed_on += ended.handed_on;
         self.cared += ended.cared;
         if ended.violation.is_some() {
             self.violated.push(ended);

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::cluster::Cared;
+use crate::cluster::{Cared, HandedOn};
 use crate::story::Story;
 
 /// How a run has ended.
@@ -18,6 +18,8 @@ pub struct Ended {
     pub in_sync: u32,
     /// How often its owner has handed a volume over, as that was answered.
     pub handoffs: u32,
+    /// How many of those volumes had not all arrived there.
+    pub handed_on: HandedOn,
     /// What administrators have done.
     pub cared: Cared,
     /// What has happened.

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use serde_json::{Value, json};
 use sterna_sim::campaign::{self, Of, Report, Seeds};
-use sterna_sim::cluster::{self, Cared, Played};
+use sterna_sim::cluster::{self, Cared, HandedOn, Played};
 use sterna_sim::ended::Ended;
 use sterna_sim::run;
 use sterna_tests::faults::history::Record;
@@ -146,7 +146,8 @@ fn end_on_ctrl_c() -> Result<()> {
 }
 
 fn tell(what: &str, from: u64, report: &Report) {
-    let Report { seeds, events, stops, takeovers, in_sync, handoffs, cared, took, violated } = report;
+    let Report { seeds, events, stops, takeovers, in_sync, handoffs, handed_on, cared, took, violated } = report;
+    let HandedOn { all, back } = handed_on;
     let Cared { snapshots, deletions, collections } = cared;
     for Ended { seed, story, violation, .. } in violated.iter().take(SHOWN) {
         println!("seed {seed} of a {what}: {}\n{story}", violation.as_deref().unwrap_or_default());
@@ -155,8 +156,8 @@ fn tell(what: &str, from: u64, report: &Report) {
     let per_minute = 60.0 * *seeds as f64 / seconds;
     println!(
         "{seeds} seeds of a {what} from {from} on in {seconds:.1} s ({per_minute:.0} a minute): {events} events, {stops} stops of a \
-         machine, {takeovers} failovers, {in_sync} of them to who was in sync, {handoffs} handoffs, {snapshots} snapshots, \
-         {deletions} deletions, {collections} collections, {} violations",
+         machine, {takeovers} failovers, {in_sync} of them to who was in sync, {handoffs} handoffs, {all} of them of what had not \
+         arrived, {back} of these back, {snapshots} snapshots, {deletions} deletions, {collections} collections, {} violations",
         violated.len()
     );
 }

@@ -171,10 +171,11 @@ async fn settle(node: &Arc<Node>, id: VolumeId) -> Result<()> {
     // What its size was then cannot be more than it is now.
     let (own, size) = (Arc::clone(&storage), entry.size);
     let spec = VolumeSpec { size, ..VolumeSpec::of_kept(&kept, id, chunking)? };
-    let came_by_handoff = promises.last(id)?.is_some_and(|last| last.accepts(kept.epoch));
+    // It may have come by a handoff, also where the last promise is about a later one: it can be handed on before it has arrived.
+    let was_handed_over = promises.last(id)?.is_some();
     let sealing = node.background.upkeep(move || {
         let sealed = seal(&own, &spec)?;
-        if came_by_handoff {
+        if was_handed_over {
             check_complete(&own, sealed.root)?;
         }
         anyhow::Ok(sealed)

@@ -279,6 +279,14 @@ impl NodeHandle {
         Ok(direct::set_replica(&self.node, volume, site, mode).await?)
     }
 
+    /// `sterna volume set NAME --limit RATE`.
+    ///
+    /// # Errors
+    /// Why not.
+    pub async fn set_limit(&self, volume: &str, limit: &str) -> Result<()> {
+        Ok(direct::set_limit(&self.node, volume, limit).await?)
+    }
+
     /// `sterna volume failover NAME --to SITE --accept-loss`.
     ///
     /// # Errors

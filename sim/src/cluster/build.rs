@@ -52,7 +52,8 @@ pub(super) async fn build(world: &Rc<World>) -> Result<()> {
 /// A volume at its first owner, with a replica at every other site.
 pub(super) async fn make_volume(world: &Rc<World>, number: u8) -> Result<()> {
     let volume = &world.setting.volumes[usize::from(number)];
-    let (owner, candidates) = (usize::from(volume.owner), world.shape.copies(world.shape.place_of(number)).candidates);
+    let place = world.shape.place_of(number);
+    let (owner, candidates) = (usize::from(volume.owner), world.shape.copies(place).candidates);
     let name = volume.name.clone();
     let durability = if volume.copies > 1 { format!("sync:{}", volume.copies) } else { "local".to_owned() };
     let size_bytes = volume.blocks * BLOCK_BYTES as u64;
@@ -75,7 +76,11 @@ pub(super) async fn make_volume(world: &Rc<World>, number: u8) -> Result<()> {
     world.with(number, |standing| standing.id = Some(id));
     let others = world.setting.sites.iter().enumerate().filter(|(other, _)| *other != owner);
     for (number, (other, site)) in others.enumerate() {
-        let mode = if volume.copies > 1 && number < candidates { "sync" } else { "async" };
+        let mode = match world.shape.is_cached(place) && number == 0 {
+            true => "cache",
+            false if volume.copies > 1 && number < candidates => "sync",
+            false => "async",
+        };
         let (name, site) = (volume.name.clone(), site.clone());
         asked(world, owner, move |node| {
             let (name, site) = (name.clone(), site.clone());
@@ -83,6 +88,14 @@ pub(super) async fn make_volume(world: &Rc<World>, number: u8) -> Result<()> {
         })
         .await
         .with_context(|| format!("a replica at {other}"))?;
+    }
+    if world.shape.is_cached(place) {
+        let name = volume.name.clone();
+        let limit = move |node: NodeHandle| {
+            let name = name.clone();
+            async move { node.set_limit(&name, SLOWLY).await }
+        };
+        asked(world, owner, limit).await.context("a limit")?;
     }
     Ok(())
 }
@@ -106,3 +119,6 @@ pub(super) async fn asked<T: 'static, F: Future<Output = Result<T>> + 'static>(
         sleep(PAUSE).await;
     }
 }
+
+/// The least that there is: a few seconds for such a volume.
+const SLOWLY: &str = "1Mbit";

@@ -28,7 +28,7 @@ mod told;
 mod world;
 
 pub use told::log_of;
-pub use world::Cared;
+pub use world::{Cared, HandedOn};
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
@@ -111,7 +111,8 @@ fn play_of(shape: Shape) -> Played {
     let in_sync = count(|record| matches!(record, Record::Takeover(Takeover { is_in_sync: Some(true), .. })));
     let handoffs = count(|record| matches!(record, Record::Handoff(Handoff { epoch: Some(_), .. })));
     let (stops, violation) = (world.stops.get(), world.violation.take());
-    let ended = Ended { seed, stops, takeovers, in_sync, handoffs, cared: world.cared.get(), story, violation };
+    let (handed_on, cared) = (world.handed_on.get(), world.cared.get());
+    let ended = Ended { seed, stops, takeovers, in_sync, handoffs, handed_on, cared, story, violation };
     Played { ended, history }
 }
 
@@ -231,6 +232,7 @@ impl World {
             is_over: Cell::new(false),
             stops: Cell::new(0),
             cared: Cell::default(),
+            handed_on: Cell::default(),
             setting,
             places,
         })

@@ -97,6 +97,12 @@ impl Shape {
         Copies { count, candidates }
     }
 
+    /// Whether another site has of a volume in this place what it happens to have, and follows only its map, and all is fetched slowly:
+    /// what is handed over there lacks much for long. So in two of three clusters.
+    pub(super) fn is_cached(&self, place: u8) -> bool {
+        !self.is_cared_for && place == CACHED_VOLUME && !self.seed.is_multiple_of(3)
+    }
+
     /// How many volumes there ever are, at most.
     pub(super) fn volumes(&self) -> u8 {
         self.places * self.generations
@@ -110,6 +116,8 @@ impl Shape {
 
 /// The one whose flushes wait for another node, in clusters in which any do.
 const SYNC_VOLUME: u8 = 1;
+/// The one that a site caches, in clusters in which any is.
+const CACHED_VOLUME: u8 = 2;
 
 #[cfg(test)]
 mod tests {

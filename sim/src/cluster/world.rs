@@ -71,6 +71,7 @@ pub(super) struct World {
     pub(super) is_over: Cell<bool>,
     pub(super) stops: Cell<u32>,
     pub(super) cared: Cell<Cared>,
+    pub(super) handed_on: Cell<HandedOn>,
 }
 
 /// What has become of a volume.
@@ -97,6 +98,22 @@ pub struct Cared {
     pub deletions: u32,
     /// What nothing needs was collected at a site.
     pub collections: u32,
+}
+
+/// How often a volume was handed over before all of it had arrived at who had it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HandedOn {
+    /// To any node.
+    pub all: u32,
+    /// To one that still kept something of it.
+    pub back: u32,
+}
+
+impl AddAssign for HandedOn {
+    fn add_assign(&mut self, other: Self) {
+        self.all += other.all;
+        self.back += other.back;
+    }
 }
 
 impl AddAssign for Cared {
@@ -178,6 +195,13 @@ impl World {
         let mut cared = self.cared.get();
         what(&mut cared);
         self.cared.set(cared);
+    }
+
+    /// Counts that a volume was handed over before all of it had arrived, and whether back.
+    pub(super) fn count_handed_on(&self, back: bool) {
+        let mut handed_on = self.handed_on.get();
+        handed_on += HandedOn { all: 1, back: back.into() };
+        self.handed_on.set(handed_on);
     }
 
     /// Where a node is.

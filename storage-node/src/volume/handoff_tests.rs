@@ -166,6 +166,47 @@ fn what_has_not_arrived_is_not_handed_on_and_no_earlier_epoch_is_written_over() 
     assert_eq!(onward.tail.data().collect::<Vec<_>>(), [3..5, 12..13]);
 }
 
+#[test]
+fn a_volume_that_comes_back_before_it_has_arrived_needs_what_was_done_elsewhere_and_nothing_else() {
+    let (there, before, first) = released();
+    let mut expected = contents(&before, 0, usize::try_from(SIZE).expect("small"));
+    let (here, inheritance) = (Machine::new(), inheritance(&first));
+    here.storage.inherit(&inheritance, vec![1]).expect("it is taken over");
+    let (volume, courier) = (open(&here, &inheritance), Courier::from(&before));
+    // Its tail, and what a seal needs of the map.
+    courier.carry(&volume, &Absence { blocks: volume.tail().data().collect(), ..Absence::default() });
+    assert!(!volume.has_sealed_tail(), "it is in the journal only");
+    write(&volume, BLOCKS_PER_SEGMENT + 1, 1, 7);
+    while let Err(error) = volume.seal() {
+        courier.carry(&volume, &error.absence().expect("something is absent"));
+    }
+    assert!(volume.has_sealed_tail());
+    write(&volume, 30, 1, 8);
+    for (block, byte) in [(BLOCKS_PER_SEGMENT + 1, 7), (30, 8)] {
+        let at = usize::try_from(block).expect("few") * BLOCK;
+        expected[at..at + BLOCK].fill(byte);
+    }
+    let again = volume.release().expect("what is lacking are chunks");
+    let error = volume.read(range(0, 3 * BLOCK_SIZE), &mut [0; 3 * BLOCK]).expect_err("it never came here");
+    assert!(!error.absence().expect("an absence").chunks.is_empty());
+
+    // What it was there, beside chunks, makes room for what it is now.
+    before.close();
+    drop(before);
+    there.storage.remove_volume(inheritance.spec.id).expect("it is forgotten");
+    let SealedState { root, generation, .. } = again.sealed;
+    let epoch = Epoch::FIRST.next().next();
+    let spec = VolumeSpec { epoch, root, generation, written_blocks: again.written_blocks, ..inheritance.spec };
+    there.storage.inherit(&Inheritance { spec, tail: again.tail.clone() }, vec![2]).expect("it is back");
+    let there = there.without_power(1, CrashMode::ALL[0]);
+    let back = Volume::open(&there.storage, &spec).expect("the volume opens");
+    // It is asked for nothing that it does not have.
+    let courier = Courier::from(&volume);
+    assert!(all_of(&back, &courier) == expected);
+    assert_eq!(back.seal().expect("a seal").written_blocks, first.written_blocks + 2);
+    assert!(back.has_sealed_tail() && all_of(&back, &courier) == expected);
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Write(u64, u64, u8),

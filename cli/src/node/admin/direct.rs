@@ -11,7 +11,7 @@ use tokio_stream::StreamExt;
 use tonic::Status;
 
 use super::lookup::{Freshness, contents};
-use super::{collect, create, delete, failover, move_volumes, replica, snapshot};
+use super::{collect, create, delete, failover, move_volumes, replica, set, snapshot};
 use crate::node::node::Node;
 
 /// `sterna volume create`.
@@ -35,6 +35,12 @@ pub(in crate::node) async fn set_replica(node: &Arc<Node>, volume: &str, site: &
         node: String::new(),
     };
     replica::set(Arc::clone(node), request).await.map(drop)
+}
+
+/// `sterna volume set NAME --limit RATE`.
+pub(in crate::node) async fn set_limit(node: &Arc<Node>, volume: &str, limit: &str) -> Result<(), Status> {
+    let (name, limit) = (volume.to_owned(), limit.to_owned());
+    set::set(Arc::clone(node), admin::SetVolumeRequest { name, limit, ..Default::default() }).await.map(drop)
 }
 
 /// `sterna volume failover NAME --to SITE --accept-loss`.

@@ -120,15 +120,13 @@ impl Moving {
             self.pre_copied_bytes.store(before + bytes, Ordering::Relaxed);
             progress(before + bytes);
         };
+        if self.require == Requirement::None {
+            return Ok(None);
+        }
         // Their slots are free again meanwhile.
-        let open =
-            hold(&self.node, &self.names).await?.into_iter().map(|(entry, open, _)| (entry.name.clone(), open.volume));
-        let volumes: Vec<_> = open.collect();
-        let brought = match self.require {
-            Requirement::None => return Ok(None),
-            Requirement::Hot => pre_copy(&self.node, &volumes, self.to, false, fetched).await,
-            Requirement::All => pre_copy(&self.node, &volumes, self.to, true, fetched).await,
-        };
+        let open = hold(&self.node, &self.names).await?.into_iter();
+        let volumes: Vec<_> = open.map(|(entry, open, _)| (entry.name.clone(), open.volume)).collect();
+        let brought = pre_copy(&self.node, &volumes, self.to, self.require == Requirement::All, fetched).await;
         brought.map_err(|error| Status::failed_precondition(format!("{error:#}; or move it with --require none")))
     }
 

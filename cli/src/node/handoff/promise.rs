@@ -81,11 +81,6 @@ enum Known {
 }
 
 impl Promise {
-    /// Whether this node has accepted the volume, which begins this epoch.
-    pub(in crate::node) fn accepts(&self, epoch: Epoch) -> bool {
-        self.pledge.choice == Choice::Activated && self.epoch.next() == epoch
-    }
-
     /// Whether this node has released the volume, which ends this epoch.
     pub(in crate::node) fn releases(&self, epoch: Epoch) -> bool {
         self.pledge.choice == Choice::Released && self.epoch == epoch
@@ -274,7 +269,7 @@ mod tests {
         let accepted = Promise { pledge: pledge(Choice::Activated), epoch: Epoch::FIRST, received };
         let text = serde_json::to_string(&accepted).expect("JSON");
         assert_eq!(serde_json::from_str::<Promise>(&text).expect("a promise"), accepted);
-        assert!(accepted.accepts(Epoch::FIRST.next()) && !accepted.releases(Epoch::FIRST));
+        assert!(!accepted.releases(Epoch::FIRST));
     }
 
     #[test]

@@ -43,6 +43,32 @@ fn who_has_handed_a_volume_over_that_it_never_had_all_of_is_no_complete_replica(
 }
 
 #[test]
+fn a_volume_that_comes_back_before_it_has_arrived_needs_all_who_had_it_until_its_owner_has_everything() {
+    let mut metadata = moved();
+    let (e2, e3) = (E1.next(), E1.next().next());
+    apply(&mut metadata, begin(B, OWNER, 2)).unwrap();
+    ended(&mut metadata, commit(OWNER, 2, published(6, 6))).unwrap();
+    let now = volume(&metadata);
+    let sources = [Source { node: OWNER, epoch: E1, root: root(5) }, Source { node: B, epoch: e2, root: root(6) }];
+    assert_eq!((now.owner, now.epoch, &now.sources[..]), (OWNER, e3, &sources[..]));
+    let replicas: Vec<_> = now.replicas.iter().map(|(site, kept)| (site.as_str(), kept.complete.is_some())).collect();
+    assert_eq!(replicas, [("s2", false), ("s3", true)], "who it has come back from never had all of it");
+    assert_eq!(metadata.volumes_handed_over(), [(OWNER, 1), (B, 1)].into());
+
+    // On to a third one: what it lacks may be at either of the two.
+    apply(&mut metadata, begin(OWNER, C, 3)).unwrap();
+    // Who had it before has not more to say of it than who has it now.
+    let late = Refusal::WrongEpoch { volume: VOLUME, given: e2, current: e3 };
+    assert_eq!(apply(&mut metadata, finish(B, e2, &[])), Err(late));
+    ended(&mut metadata, commit(C, 3, published(7, 7))).unwrap();
+    let nodes: Vec<_> = volume(&metadata).sources.iter().map(|source| (source.node, source.epoch)).collect();
+    assert_eq!(nodes, [(OWNER, E1), (B, e2), (OWNER, e3)]);
+    assert_eq!(metadata.check(), Ok(()));
+    apply(&mut metadata, finish(C, e3.next(), &[])).unwrap();
+    assert!(volume(&metadata).is_hydrated() && metadata.volumes_handed_over().is_empty());
+}
+
+#[test]
 fn a_volume_that_is_nowhere_complete_stays_after_a_number_of_handoffs() {
     let mut metadata = with_nodes(2);
     apply(&mut metadata, create_volume("a")).unwrap();
