@@ -187,8 +187,12 @@ async fn settle_taken(node: &Arc<Node>, id: VolumeId) -> Result<()> {
             let own = Arc::clone(node);
             // Nobody accepts it meanwhile.
             let mut slot = node.volumes.hold(id).await;
-            // What this node has released itself, earlier, it knows by its last promise only. One that was taken over is known by that.
-            if let Err(status) = make_room(node, &mut slot, &entry).await {
+            // That this node has released what it keeps of an earlier epoch it knows by its last promise only, which is about to be another
+            // one. One that was taken over is known by that, and stays.
+            let last = node.volumes.promises().last(id)?;
+            if last.is_some_and(|last| last.pledge.choice == Choice::Released)
+                && let Err(status) = make_room(node, &mut slot, &entry).await
+            {
                 tracing::debug!(volume = %entry.name, "what is left of an earlier epoch stays: {}", status.message());
             }
             if !blocking(move || promise(&own, passing, Holder::may_decline)).await?? {
