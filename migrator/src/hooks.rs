@@ -23,7 +23,7 @@ use tokio::time::timeout;
 use crate::volumes::Place;
 
 /// The programs, and how long each may take.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Hooks {
     /// For [`Event::Prepare`].
     pub prepare: Option<PathBuf>,
@@ -33,6 +33,13 @@ pub struct Hooks {
     pub finish: Option<PathBuf>,
     /// How long each may take.
     pub patience: Duration,
+}
+
+/// None, each of which may take ten seconds.
+impl Default for Hooks {
+    fn default() -> Self {
+        Self { prepare: None, switch: None, finish: None, patience: PATIENCE }
+    }
 }
 
 /// At which step.
@@ -202,6 +209,9 @@ impl Drop for Group {
         }
     }
 }
+
+/// What a program is given where nobody says otherwise: a VM may be waiting for it.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// More than a program says that has failed.
 const MAX_SAID_BYTES: u64 = 64 << 10;

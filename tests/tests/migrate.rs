@@ -28,9 +28,22 @@ fn heavy_a_vm_moves_while_it_writes_and_goes_on_where_it_was() -> Result<()> {
     let mut guest = hosts.boot("web", &[("root", 64 * MIB), ("data", 64 * MIB)])?;
     guest.succeed("mount -t ext4 /dev/vda /mnt && echo before >/mnt/file && sync")?;
     let load = guest.start(LOAD)?;
+    let foreseen = hosts.cluster.nodes[AMS].value(["vm", "migrate", "web", "--to", "chi", "--dry-run"])?;
+    for known in ["memory_bytes", "bytes_per_second", "sent_bytes", "pause_us", "took_us"] {
+        ensure!(
+            foreseen["prediction"][known].as_u64() > Some(0),
+            "it does not foresee {known}: {foreseen}; {}",
+            hosts.logs()
+        );
+    }
     let moved = hosts.moved("web", "chi")?;
     println!("{moved}");
     ensure!(moved["end"] == "moved" && moved["node"] == "chi-1", "{moved}");
+    ensure!(moved["waited_for_volumes_us"].is_u64(), "what storage has added is not known: {moved}");
+    ensure!(
+        moved["sent_bytes"].as_u64() <= foreseen["prediction"]["sent_bytes"].as_u64().map(|bytes| 2 * bytes),
+        "{moved} {foreseen}"
+    );
     let mut guest = guest.follow(&hosts.migrators[CHI].directory_of("web"), None)?;
     guest.succeed("touch /run/enough")?;
     let ended = guest.finish(&load, WORK_LIMIT)?;
@@ -47,6 +60,13 @@ fn heavy_a_vm_moves_while_it_writes_and_goes_on_where_it_was() -> Result<()> {
         let is_known = || Ok(hosts.cluster.nodes[CHI].value(["volume", "show", volume])?["volume"]["owner"] == "chi-1");
         ensure!(until(WORK_LIMIT, is_known)?, "{volume} has its old owner");
     }
+    // Back, standing.
+    let back = hosts.migrate_from(CHI, "web", "ams").args(["--offline"]).succeed().with_context(|| hosts.logs())?;
+    let back: Value = serde_json::from_str(back.stdout.trim())?;
+    ensure!(back["end"] == "moved" && back["node"] == "ams-1", "{back}");
+    let mut guest = guest.follow(&hosts.migrators[AMS].directory_of("web"), None)?;
+    guest.succeed("cd /mnt && md5sum -c sums && sync")?;
+    guest.expect_no_disk_error()?;
     guest.shutdown()
 }
 

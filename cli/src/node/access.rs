@@ -134,6 +134,7 @@ const CALLS: &[(&str, Needs)] = &[
     ("/sterna.migrator.v1.Migrations/Examine", Needs::Node),
     ("/sterna.migrator.v1.Migrations/Prepare", Needs::Node),
     ("/sterna.migrator.v1.Migrations/Carry", Needs::Node),
+    ("/sterna.migrator.v1.Migrations/Probe", Needs::Node),
     ("/sterna.migrator.v1.Migrations/Ask", Needs::Node),
     ("/sterna.migrator.v1.Migrations/GiveUp", Needs::Node),
     ("/sterna.migrator.v1.Migrations/Forget", Needs::Node),

@@ -298,7 +298,7 @@ impl ConfigFile {
             return Err(Wrong { key: "migrator.listen", value: format!("\"{address}\""), remedy });
         }
         let in_directory = |path: &Option<PathBuf>| path.as_ref().map(|path| directory.join(path));
-        let mut patience = HOOK_TIMEOUT;
+        let mut patience = Hooks::default().patience;
         set_time(&mut patience, hooks.timeout, HOOK_TIMEOUTS)?;
         let HooksSection { prepare, switch, finish, .. } = hooks;
         let [prepare, switch, finish] = [prepare, switch, finish].map(in_directory);
@@ -361,7 +361,6 @@ const SNAPSHOT: Bounds = times("cluster.snapshot", 100, 600_000, "take \"100ms\"
 /// Not so short that a node cannot be off for a night, but for tests.
 const LIFETIME: Bounds = times("cluster.certificate_lifetime", 10_000, 157_680_000_000, "take \"10s\" to \"1825d\"");
 const HOOK_TIMEOUTS: Bounds = times("migrator.hooks.timeout", 100, 600_000, "take \"100ms\" to \"10min\"");
-const HOOK_TIMEOUT: Duration = Duration::from_secs(10);
 /// A node may be off for a month: its certificate is renewed when two thirds of this have passed.
 const CERTIFICATE_LIFETIME: Duration = Duration::from_secs(90 * 24 * 3600);
 const PATIENCE: Bounds = times("cluster.patience", 0, 600_000, "take \"0ms\" to \"10min\"");

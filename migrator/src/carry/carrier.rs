@@ -104,8 +104,8 @@ pub struct Carried {
 #[derive(Debug)]
 pub struct Carrier {
     shared: Arc<Shared>,
-    _reading: AbortOnDropHandle<()>,
-    _writing: AbortOnDropHandle<()>,
+    reading: AbortOnDropHandle<()>,
+    writing: AbortOnDropHandle<()>,
 }
 
 #[derive(Debug)]
@@ -188,7 +188,7 @@ impl Carrier {
         });
         let reading = tokio::spawn(read_all(read, tap, Arc::clone(&shared)));
         let writing = tokio::spawn(write_all(write, to_write));
-        Self { shared, _reading: AbortOnDropHandle::new(reading), _writing: AbortOnDropHandle::new(writing) }
+        Self { shared, reading: AbortOnDropHandle::new(reading), writing: AbortOnDropHandle::new(writing) }
     }
 
     /// How far it has come, now and whenever that changes.
@@ -206,6 +206,12 @@ impl Carrier {
     pub async fn write(&self, bytes: Bytes) -> Result<(), CarryEnd> {
         let permit = self.shared.writes.reserve().await.map_err(|_| CarryEnd::Socket)?;
         write(permit, bytes).await
+    }
+
+    /// Closes the socket: QEMU waits for nobody any more who takes or sends something. What was carried stays known.
+    pub fn close(&self) {
+        self.reading.abort();
+        self.writing.abort();
     }
 
     /// Carries over one connection, until that ends: frames that are to be sent go to `send`, those that come are taken from `receive`.

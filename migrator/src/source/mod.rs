@@ -147,10 +147,10 @@ impl Source {
         let running = match self.setup.monitor.status().await {
             Ok(None) => return OutgoingVm::Ended,
             Ok(Some(status)) => status.running,
-            // Not known: as it was left.
+            // Not known: as it was left. It would not say more of the migration either.
             Err(error) => {
                 tracing::info!(migration = %self.setup.migration, %error, "it is not known how the VM's QEMU is");
-                !self.setup.record.is_stopped
+                return if self.setup.record.is_stopped { OutgoingVm::Stopped } else { OutgoingVm::Running };
             }
         };
         if let Ok(Some(qmp)) = self.setup.monitor.commands().await
@@ -287,7 +287,13 @@ impl Source {
             }
             SourceStep::GiveUp => self.give_up().await?,
             SourceStep::AbortVolumes => self.passage = None,
-            SourceStep::CancelMemory => self.qmp().await?.migrate_cancel().await?,
+            SourceStep::CancelMemory => {
+                // While it writes the last of it QEMU hears no command, and perhaps nobody takes that.
+                if let Some(sending) = &self.sending {
+                    sending.carrier.close();
+                }
+                self.qmp().await?.migrate_cancel().await?;
+            }
             SourceStep::Continue => {
                 // They may have been away.
                 self.setup.node.resume_clients(&self.setup.volumes).await?;

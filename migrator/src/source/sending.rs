@@ -16,6 +16,7 @@ use super::setup::{Peer, SourceError};
 use crate::carry::Carrier;
 use crate::memory::{MemoryProgress, SourceTap};
 use crate::peer::{MigrationId, Outcome, carry_there};
+use crate::phase::Verdict;
 use crate::qmp::Commands;
 
 /// Memory on its way. Dropping it ends that.
@@ -84,19 +85,27 @@ impl Drop for Bound {
     }
 }
 
-/// Carries over one call after the other.
+/// Carries over one call after the other, until the destination has declined. QEMU may be writing then what nobody will take, and answers
+/// nothing before it has: so it is let go of.
 async fn carry_on(mut peer: Peer, migration: MigrationId, carrier: Arc<Carrier>, told: watch::Sender<Outcome>) {
-    loop {
-        let end = carry_there(&mut peer.stream, migration, &carrier, &told).await;
-        tracing::info!(%migration, %end, "a connection of a migration has ended; another is tried");
-        sleep(AFTER_END).await;
-        // What was decided meanwhile.
-        if let Ok(reply) = peer.calls.ask(AskRequest { migration: migration.0.to_vec() }).await {
-            let outcome = Outcome::from(reply.into_inner().outcome());
-            if matches!(outcome, Outcome::Decided(_) | Outcome::Lost) {
-                told.send_replace(outcome);
+    let mut outcome = told.subscribe();
+    let carrying = async {
+        loop {
+            let end = carry_there(&mut peer.stream, migration, &carrier, &told).await;
+            tracing::info!(%migration, %end, "a connection of a migration has ended; another is tried");
+            sleep(AFTER_END).await;
+            // What was decided meanwhile.
+            if let Ok(reply) = peer.calls.ask(AskRequest { migration: migration.0.to_vec() }).await {
+                let outcome = Outcome::from(reply.into_inner().outcome());
+                if matches!(outcome, Outcome::Decided(_) | Outcome::Lost) {
+                    told.send_replace(outcome);
+                }
             }
         }
+    };
+    tokio::select! {
+        () = carrying => {}
+        _ = outcome.wait_for(|outcome| *outcome == Outcome::Decided(Verdict::Declined)) => carrier.close(),
     }
 }
 

@@ -63,8 +63,13 @@ impl Hosts {
 
     /// `sterna vm migrate`, at the first host, of a VM to the site `to`, by the word of an operator.
     pub fn migrate(&self, vm: &str, to: &str) -> Tool {
+        self.migrate_from(0, vm, to)
+    }
+
+    /// The same with a VM of another host.
+    pub fn migrate_from(&self, host: usize, vm: &str, to: &str) -> Tool {
         let migrate = ["--json", "vm", "migrate", vm, "--to", to, "--identity"];
-        self.cluster.nodes[0].sterna(migrate).args([&self.operator])
+        self.cluster.nodes[host].sterna(migrate).args([&self.operator])
     }
 
     /// The same, to its end: the report.
