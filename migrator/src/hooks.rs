@@ -220,7 +220,7 @@ const MAX_SAID_BYTES: u64 = 64 << 10;
 mod tests {
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
-    use std::time::Instant;
+    use tokio::time::Instant;
 
     use super::*;
 

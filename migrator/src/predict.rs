@@ -42,14 +42,13 @@ pub struct Prediction {
 pub fn predict(known: &Known) -> Prediction {
     let Known { memory_bytes, dirtied_per_second, hot_bytes, rate, round_trip, is_offline } = *known;
     let mut rounds = Rounds::new();
-    let (mut sent_bytes, mut left, mut advice) = (0_u64, memory_bytes, Advice::LittleIsLeft);
-    while !is_offline {
+    let (mut sent_bytes, mut left) = (0_u64, memory_bytes);
+    // Offline there is no round: all of it is the rest.
+    let mut advice = if is_offline { Advice::LittleIsLeft } else { Advice::GoOn };
+    while advice == Advice::GoOn {
         sent_bytes = sent_bytes.saturating_add(left);
         left = memory_bytes.min(written_in(sent_in(left, rate), dirtied_per_second));
         advice = rounds.ended(left, rate);
-        if advice != Advice::GoOn {
-            break;
-        }
     }
     let pause = sent_in(left, rate) + round_trip / 2 + DEVICES;
     let before = sent_in(sent_bytes.saturating_add(hot_bytes), rate) + START + PREPARING * round_trip;

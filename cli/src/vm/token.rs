@@ -100,7 +100,7 @@ pub(super) async fn issue(wanted: &Wanted<'_>, window: Window, target: &Target, 
     let (vm, to) = (wanted.vm.clone(), wanted.to.clone());
     let terms = Terms { vm, volumes, from, to, window, max_rate: wanted.rate };
     let token = MigrationToken::new(credentials.cluster(), terms)?;
-    Ok(token.sign(&credentials).with_context(|| format!("with the identity in {}", signer.display()))?)
+    token.sign(&credentials).with_context(|| format!("with the identity in {}", signer.display()))
 }
 
 /// Reads a token from a file.

@@ -1,7 +1,9 @@
 //! The source's end of one migration: it looks at what there is, and does what [`crate::phase::source()`] says.
 //!
 //! * [`setup`]: what it is about. [`record`]: what it remembers, and what it tells. `sending`: the VM's memory on its way.
+//!   `look`: what there is of QEMU and volumes.
 
+mod look;
 pub mod record;
 mod sending;
 pub mod setup;
@@ -13,14 +15,14 @@ use sterna_proto::migrator::{AskRequest, GiveUpRequest, PrepareRequest};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::converge::{Advice, Rounds};
+use crate::converge::Rounds;
 use crate::hooks::Event;
 use crate::peer::Outcome;
 use crate::phase::source::{Destination, Memory, OutgoingVm};
-use crate::phase::{SourceFacts, SourceStep, Verdict, Volumes, source};
-use crate::qmp::{Commands, MigrationInfo, MigrationStatus, QmpError};
+use crate::phase::{SourceFacts, SourceStep, Verdict, source};
+use crate::qmp::{Commands, MigrationInfo, QmpError};
 use crate::stream::return_path::Message;
-use crate::volumes::{Passage, PassageState, Purpose};
+use crate::volumes::{Passage, Purpose};
 
 use record::{End, Phase, Progress, Report};
 use sending::Sending;
@@ -140,88 +142,6 @@ impl Source {
             destination,
             is_converged: self.is_converged || self.converged.is_some_and(|since| since.elapsed() > LOW_PATIENCE),
         }
-    }
-
-    /// How it is with QEMU, and what that says of the migration.
-    async fn vm(&mut self) -> OutgoingVm {
-        let running = match self.setup.monitor.status().await {
-            Ok(None) => return OutgoingVm::Ended,
-            Ok(Some(status)) => status.running,
-            // Not known: as it was left. It would not say more of the migration either.
-            Err(error) => {
-                tracing::info!(migration = %self.setup.migration, %error, "it is not known how the VM's QEMU is");
-                return if self.setup.record.is_stopped { OutgoingVm::Stopped } else { OutgoingVm::Running };
-            }
-        };
-        if let Ok(Some(qmp)) = self.setup.monitor.commands().await
-            && let Ok(info) = qmp.query_migrate().await
-        {
-            self.info = info;
-        }
-        // One that somebody else has stopped stays so: nothing is stopped for this, and nothing is to go on.
-        if running || !self.setup.record.is_stopped { OutgoingVm::Running } else { OutgoingVm::Stopped }
-    }
-
-    async fn volumes(&mut self) -> Volumes {
-        match self.passage.as_mut().map(Passage::look) {
-            Some(PassageState::Bringing { bytes }) => {
-                self.brought_bytes = self.brought_bytes.max(bytes);
-                return Volumes::Here;
-            }
-            Some(PassageState::Brought { bytes }) => {
-                self.brought_bytes = bytes;
-                return Volumes::Brought;
-            }
-            Some(PassageState::Ready(ready)) => {
-                self.brought_bytes = ready.pre_copied_bytes;
-                return if self.is_handed_over { Volumes::UnderWay } else { Volumes::Ready };
-            }
-            Some(PassageState::Failed(why)) => {
-                self.given_up.get_or_insert_with(|| why.to_string());
-                self.passage = None;
-            }
-            Some(PassageState::Passed(result)) => {
-                self.volumes_paused = Some(Duration::from_micros(result.paused_us));
-                self.passage = None;
-            }
-            None => {}
-        }
-        // Not known is not here.
-        self.setup.node.whereabouts(&self.setup.volumes).await.unwrap_or(Volumes::UnderWay)
-    }
-
-    fn memory(&mut self) -> Memory {
-        let info = &self.info;
-        match info.status {
-            MigrationStatus::Active | MigrationStatus::Setup | MigrationStatus::Cancelling => Memory::Active,
-            MigrationStatus::PreSwitchover => Memory::PreSwitchover,
-            MigrationStatus::Device => Memory::Device,
-            MigrationStatus::Completed if self.sending.is_some() => Memory::Completed,
-            MigrationStatus::Failed | MigrationStatus::Cancelled if self.sending.is_some() => {
-                let why = info.error_desc.clone();
-                let status = &info.status;
-                self.given_up.get_or_insert_with(|| why.unwrap_or_else(|| format!("QEMU says that it is {status}")));
-                Memory::Idle
-            }
-            _ => Memory::Idle,
-        }
-    }
-
-    /// Looks whether little is left, once for each round.
-    fn converge(&mut self) {
-        let (Some(ram), Some(sending)) = (&self.info.ram, &self.sending) else { return };
-        if ram.dirty_sync_count <= self.round.max(1) {
-            return;
-        }
-        self.round = ram.dirty_sync_count;
-        let rate = sending.carrier.progress().borrow().rate;
-        let left_bytes = ram.remaining_bytes + sending.on_the_way();
-        let advice = self.rounds.ended(left_bytes, rate);
-        if advice != Advice::GoOn {
-            self.converged.get_or_insert_with(Instant::now);
-        }
-        tracing::debug!(migration = %self.setup.migration, round = self.round, left_bytes, rate, ?advice, "a round of memory");
-        self.is_converged = advice != Advice::GoOn;
     }
 
     fn tell(&self, facts: &SourceFacts) {

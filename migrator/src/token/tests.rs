@@ -1,3 +1,5 @@
+//! What a token allows, and each thing that it does not.
+
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prost::Message;
@@ -55,7 +57,7 @@ impl Scene {
             volumes: volumes(&[(3, 1), (7, 4)]),
             from: "ams".parse().expect("a name"),
             to: "chi".parse().expect("a name"),
-            now: SystemTime::now(),
+            now: sterna_runtime::clock::wall_time(),
         }
     }
 

@@ -197,7 +197,7 @@ fn a_volume_that_comes_back_before_it_has_arrived_needs_what_was_done_elsewhere_
     let SealedState { root, generation, .. } = again.sealed;
     let epoch = Epoch::FIRST.next().next();
     let spec = VolumeSpec { epoch, root, generation, written_blocks: again.written_blocks, ..inheritance.spec };
-    there.storage.inherit(&Inheritance { spec, tail: again.tail.clone() }, vec![2]).expect("it is back");
+    there.storage.inherit(&Inheritance { spec, tail: again.tail }, vec![2]).expect("it is back");
     let there = there.without_power(1, CrashMode::ALL[0]);
     let back = Volume::open(&there.storage, &spec).expect("the volume opens");
     // It is asked for nothing that it does not have.
